@@ -1,0 +1,192 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+/*
+ * clock.c - the only sources of time and chance.
+ *
+ * Everything that asks what time it is or wants a random number comes through
+ * here, so a simulation can replace this one file. Time is a signed count of
+ * microseconds: UTC since 1970 for what is stored or shown, monotonic for what
+ * is waited for.
+ *
+ * Dates are computed here and not by the C library: no time zone files, no
+ * locale, no hidden allocation, and years beyond 2038 on 32-bit machines. The
+ * method counts days in 400-year eras that begin on 1 March, which puts the
+ * leap day at the end of a year, where it disturbs nothing.
+ *
+ * Randomness is the kernel's. getrandom may be missing (old kernels, seccomp),
+ * then /dev/urandom is read; if both fail the caller is told, because a weak
+ * random number is worse than none.
+ */
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+#include "base/base.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <unistd.h>
+#ifdef __linux__
+#include <sys/random.h>
+#endif
+
+#define US_PER_DAY (86400 * US_PER_S)
+#define DAYS_PER_ERA 146097             /* 400 years */
+#define DAY_ZERO_US (-719468 * US_PER_DAY)      /* 0000-03-01, where the eras begin */
+#define ISO_MIN_US DAY_ZERO_US
+#define ISO_MAX_US (2932897 * US_PER_DAY - 1)   /* the end of 9999 */
+
+static int64_t
+read_clock(clockid_t id)
+{
+	struct timespec ts;
+	int failed = clock_gettime(id, &ts);
+
+	assert(failed == 0);            /* both clocks are required by POSIX */
+	return (int64_t)ts.tv_sec * US_PER_S + ts.tv_nsec / 1000;
+}
+
+int64_t
+clock_us(void)
+{
+	return read_clock(CLOCK_REALTIME);
+}
+
+int64_t
+clock_mono_us(void)
+{
+	return read_clock(CLOCK_MONOTONIC);
+}
+
+/* Up to n bytes from the kernel; -1 with errno. */
+static ssize_t
+random_some(void *p, size_t n)
+{
+#ifdef __linux__
+	return getrandom(p, n, 0);
+#else
+	(void)p;
+	(void)n;
+	errno = ENOSYS;
+	return -1;
+#endif
+}
+
+static enum err
+random_device(unsigned char *p, size_t n)
+{
+	int fd = open("/dev/urandom", O_RDONLY | O_CLOEXEC | O_NOCTTY);
+	enum err e = OK;
+	size_t at = 0;
+
+	if (fd < 0)
+		return err_errno(errno);
+	while (at < n && e == OK) {
+		ssize_t got = read(fd, p + at, n - at);
+
+		if (got > 0)
+			at += (size_t)got;
+		else if (got == 0 || errno != EINTR)
+			e = got == 0 ? ERR_IO : err_errno(errno);
+	}
+	close(fd);
+	return e;
+}
+
+enum err
+rand_bytes(void *p, size_t n)
+{
+	unsigned char *to = p;
+	size_t at = 0;
+
+	while (at < n) {
+		ssize_t got = random_some(to + at, n - at);
+
+		if (got > 0)
+			at += (size_t)got;
+		else if (got == 0 || errno != EINTR)
+			return random_device(to + at, n - at);
+	}
+	return OK;
+}
+
+uint32_t
+rand_u32(void)
+{
+	uint32_t v;
+
+	return rand_bytes(&v, sizeof(v)) == OK ? v : 0;
+}
+
+int64_t
+clock_day_start(int64_t us)
+{
+	int64_t into = us % US_PER_DAY, start;
+
+	if (into < 0)
+		into += US_PER_DAY;
+	/* Only the first hours of all time have no midnight before them. */
+	return add_i64(us, -into, &start) ? INT64_MIN : start;
+}
+
+static void
+put_digits(char *at, int width, int64_t v)
+{
+	for (; width > 0; v /= 10)
+		at[--width] = (char)('0' + v % 10);
+}
+
+void
+clock_iso(int64_t us, char out[32])
+{
+	int64_t into, day, of_era, year_of_era, of_year, month5, year;
+
+	/* Four digits of year is what the format has; no real time is outside. */
+	if (us < ISO_MIN_US)
+		us = ISO_MIN_US;
+	if (us > ISO_MAX_US)
+		us = ISO_MAX_US;
+	day = (clock_day_start(us) - DAY_ZERO_US) / US_PER_DAY;
+	into = us - clock_day_start(us);
+	of_era = day % DAYS_PER_ERA;
+	/* Takes out the leap days of 4, 100 and 400 years, then years are 365 days. */
+	year_of_era = (of_era - of_era / 1460 + of_era / 36524 - of_era / 146096) / 365;
+	of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+	month5 = (5 * of_year + 2) / 153;       /* 0 is March: 153 days in any five months */
+	year = day / DAYS_PER_ERA * 400 + year_of_era + (month5 >= 10 ? 1 : 0);
+	memcpy(out, "0000-00-00T00:00:00.000Z", 25);
+	put_digits(out, 4, year);
+	put_digits(out + 5, 2, month5 < 10 ? month5 + 3 : month5 - 9);
+	put_digits(out + 8, 2, of_year - (153 * month5 + 2) / 5 + 1);
+	put_digits(out + 11, 2, into / (3600 * US_PER_S));
+	put_digits(out + 14, 2, into / (60 * US_PER_S) % 60);
+	put_digits(out + 17, 2, into / US_PER_S % 60);
+	put_digits(out + 20, 3, into / US_PER_MS % 1000);
+}
+
+void
+clock_span(int64_t us, char out[32])
+{
+	static const struct {
+		int64_t us;
+		const char *name;
+	} unit[] = {
+		{ US_PER_DAY, "d" }, { 3600 * US_PER_S, "h" }, { 60 * US_PER_S, "min" },
+		{ US_PER_S, "s" }, { US_PER_MS, "ms" }
+	};
+	size_t i = 0;
+	int many, rest;
+
+	if (us < US_PER_MS) {           /* a span that a clock set back made negative is none */
+		snprintf(out, 32, "0 s");
+		return;
+	}
+	while (us < unit[i].us)
+		i++;
+	many = (int)(us / unit[i].us);
+	/* Milliseconds are told only alone: "3 s 12 ms" is more than anybody asked. */
+	rest = i < 3 ? (int)(us % unit[i].us / unit[i + 1].us) : 0;
+	if (rest)
+		snprintf(out, 32, "%d %s %d %s", many, unit[i].name, rest, unit[i + 1].name);
+	else
+		snprintf(out, 32, "%d %s", many, unit[i].name);
+}

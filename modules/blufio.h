@@ -1,0 +1,505 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+/*
+ * blufio.h - the application's one header, in reading order: limits, features,
+ * configuration, store, sessions and turns, model calls, capabilities, cost,
+ * outbox, channels, agent, control, commands.
+ *
+ * Everything here lives on one thread. Objects that outlive a callback are
+ * referred to by their row id (int64_t), never by pointer. Whatever a callback
+ * writes to the database is committed at the end of its loop turn; whatever
+ * cannot be taken back (asking a model, starting a tool, sending a text,
+ * acknowledging an update) is put into a struct effect and runs after that
+ * commit, or never, when the commit fails.
+ */
+#ifndef BLUFIO_H
+#define BLUFIO_H
+
+#include "base/base.h"
+#include "base/db.h"
+#include "base/ev.h"
+#include "base/fetch.h"
+#include "base/json.h"
+#include "base/proc.h"
+#include "base/toml.h"
+#include "base/work.h"
+
+#define BLUFIO_VERSION "0.1.0"
+
+/* ---- limits: every one has a name, and its reason ---------------------------- */
+
+#define MESSAGE_MAX (1u << 20)          /* bytes of one incoming text: a 5 MB update is refused in words */
+#define REPLY_MAX (1u << 20)            /* bytes of visible text of one turn */
+#define REQUEST_MAX (32u << 20)         /* the API's own body limit */
+#define TURN_ROUNDS_MAX 25              /* model calls in one turn: a loop of tools ends */
+#define TURN_DEADLINE_US (1800 * US_PER_S)
+#define TURN_DEATHS_MAX 3               /* then the message is set aside (PERS-03) */
+#define LLM_ATTEMPTS_MAX 5              /* tries of one model call */
+#define LLM_BACKOFF_US (500 * US_PER_MS)
+#define LLM_BACKOFF_MAX_US (8 * US_PER_S)
+#define LLM_RETRY_AFTER_MAX_US (120 * US_PER_S) /* a longer wait is told to the user instead */
+#define LLM_IDLE_US (90 * US_PER_S)     /* no byte (the API pings) */
+#define LLM_BLOCKS_MAX 256              /* content blocks of one answer */
+#define TOOL_CALLS_MAX 32               /* parallel tool calls of one answer */
+#define TOOL_RESULT_MAX (64u << 10)     /* bytes of a tool's result kept for the model */
+#define PARTIAL_SAVE_US US_PER_S        /* partial text reaches the disk at most once a second */
+#define SESSIONS_LOADED_MAX 4096        /* conversations with work in memory; more wait on disk */
+#define HISTORY_MESSAGES_MAX 2000       /* rows of one request (money's compaction makes this rare) */
+#define OUTBOX_ATTEMPTS_MAX 100         /* known-undelivered tries before a reply is given up */
+#define PAIR_CODE_US (600 * US_PER_S)   /* life of a pairing code */
+#define STRANGERS_HOUR_MAX 20           /* unknown senders answered in an hour */
+#define DEDUP_US (48 * 3600 * US_PER_S) /* repeats of an update are known this long */
+#define CHECKPOINT_IDLE_US (300 * US_PER_MS) /* quiet time before the WAL is folded into the file */
+#define WAL_BYTES_MAX (64 << 20)        /* then it is folded in on the loop, quiet or not */
+#define STORAGE_RETRY_US US_PER_S       /* after a failed commit */
+
+/* ---- features: a feature is a file (build/features.c is generated) ------------ */
+
+enum feature_kind { FEATURE_CHANNEL, FEATURE_PROVIDER, FEATURE_STORAGE, FEATURE_TOOL };
+
+struct agent;
+struct config;
+struct channel_ops;
+struct provider_ops;
+struct capability;
+struct config_key;
+
+struct feature {
+	const char *name;               /* the file's name */
+	enum feature_kind kind;
+	const char *summary;            /* one line */
+	const struct config_key *keys;  /* ends with a NULL name; may be NULL */
+	const struct channel_ops *channel;
+	const struct provider_ops *provider;
+	const struct db_ops *storage;
+	const struct capability *capabilities;  /* ends with a NULL id */
+};
+extern const struct feature *const features[];      /* NULL-terminated, sorted by name */
+const struct feature *feature_find(enum feature_kind kind, struct str name);  /* core/bus.c */
+
+/* ---- config.c ------------------------------------------------------------------
+ * One table of keys. A key name is "section.key"; "pricing.*.input" has a
+ * wildcard segment. Values are looked up by name; asking for a name that is in
+ * no table is a programming error (assert). */
+
+enum config_type {
+	CONFIG_STRING, CONFIG_SECRET, CONFIG_PATH, CONFIG_INT, CONFIG_BOOL,
+	CONFIG_ENUM,        /* one of the words of .choices, separated by '|' */
+	CONFIG_USD,         /* dollars, at most 9 decimals; value is nano-dollars */
+	CONFIG_SECONDS,     /* integer seconds */
+	CONFIG_IDS,         /* list of numeric ids */
+	CONFIG_URL          /* http(s) base address; http only for loopback */
+};
+struct config_key {
+	const char *name;
+	enum config_type type;
+	const char *dflt;               /* as it would stand in the file; NULL = no default */
+	const char *choices;            /* CONFIG_ENUM */
+	int64_t min, max;               /* numbers; both 0 = unbounded */
+	const char *help;               /* one sentence for docs/CONFIG.md */
+	const char *example;            /* for errors; may be NULL */
+	const char *env;                /* plain variable that also sets it ("ANTHROPIC_API_KEY"); may be NULL */
+	const char *retired;            /* not NULL: key of an earlier release; warns with this text */
+};
+
+/* Finds (path NULL: BLUFIO_CONFIG, then the search list), reads, checks. No file found is fine:
+ * defaults and environment. env NULL = the process's environ. Warnings are logged.
+ * On error f has file:line:column, the offending text, what is wanted and what to type. */
+FALLIBLE config_load(struct config **out, const char *path, const char *const *env, struct fail *f);
+/* The same checks for a text that is not yet a file (config set); name stands in messages. */
+FALLIBLE config_check(struct str toml, const char *name, struct fail *f);
+void config_free(struct config *c);
+const char *config_path(const struct config *c);        /* the file in use; NULL when none */
+/* The files looked for, one a line, for error texts. */
+void config_searched(const struct config *c, struct buf *out);
+bool config_has(const struct config *c, const char *key);       /* set by file or environment (not by default) */
+struct str config_str(const struct config *c, const char *key); /* STRING, PATH, ENUM, URL; STR_NONE when unset */
+const struct secret *config_secret(const struct config *c, const char *key); /* NULL when unset */
+int64_t config_i64(const struct config *c, const char *key);    /* INT, SECONDS, USD (nano); BOOL as 0/1 */
+bool config_bool(const struct config *c, const char *key);
+size_t config_ids(const struct config *c, const char *key, const int64_t **ids);
+/* A wildcard key: config_wild(c, "pricing.*.input", model, &v); false when unset. */
+bool config_wild(const struct config *c, const char *key, struct str segment, int64_t *v);
+struct str config_wild_str(const struct config *c, const char *key, struct str segment);
+/* Where a value came from: "default", "blufio.toml:3", "BLUFIO__COST__DAILY_BUDGET_USD". */
+const char *config_origin(const struct config *c, const char *key);
+/* "blufio config set cost.daily_budget_usd 2" – the hint other errors end with. */
+
+/* ---- store.c: the schema and every SQL statement of the program ------------------
+ * Functions either return FALLIBLE or, for loads, call back once a row. Times
+ * are UTC microseconds. A failed write is sticky in the transaction (db.h). */
+
+struct store;                       /* is the open database; one per agent */
+
+/* Where a text goes: the address of a conversation inside a channel. */
+struct target {
+	struct str channel;         /* feature name: "telegram", "shell" */
+	struct str chat;            /* channel's own id as text */
+	struct str thread;          /* topic; may be empty */
+	struct str reply_to;        /* channel's message id to answer to; may be empty */
+};
+
+enum turn_state {
+	TURN_PREPARE,   /* accepted; waits for its session's order and for admission */
+	TURN_CALL,      /* about to ask the model, now or at next_at (back-off, rate limit) */
+	TURN_STREAM,    /* the model was asked; its answer is arriving */
+	TURN_TOOLS,     /* tool calls of the last answer are pending or running */
+	TURN_REPLY,     /* the reply is in the outbox; its delivery is awaited */
+	TURN_DONE,      /* over; outcome says how */
+	TURN_STATE_COUNT
+};
+const char *turn_state_name(enum turn_state s);
+
+enum turn_outcome {
+	OUTCOME_NONE, OUTCOME_ANSWERED, OUTCOME_STOPPED, OUTCOME_FAILED,
+	OUTCOME_REFUSED, OUTCOME_NO_BUDGET, OUTCOME_SET_ASIDE, OUTCOME_COUNT
+};
+const char *turn_outcome_name(enum turn_outcome o);
+
+enum step_state { STEP_PENDING, STEP_RUNNING, STEP_DONE, STEP_INTERRUPTED };
+enum outbox_state { OUTBOX_READY, OUTBOX_SENDING, OUTBOX_SENT, OUTBOX_FAILED, OUTBOX_STATE_COUNT };
+const char *outbox_state_name(enum outbox_state s);
+enum inbound_state { INBOUND_QUEUED, INBOUND_TAKEN, INBOUND_DONE };
+enum outbox_kind { OUTBOX_REPLY, OUTBOX_NOTICE };   /* a notice belongs to no turn's REPLY state */
+
+
+/* ---- session.c: conversations, their order, control words -------------------------- */
+
+/* One incoming message as a channel hands it over; all views borrowed. */
+struct inbound {
+	struct target to;           /* where its answer goes */
+	struct str sender;          /* channel's numeric id of the person, as text */
+	struct str sender_name;     /* for people; untrusted */
+	struct str dedup;           /* unique within the channel: repeats are dropped for 48 h */
+	struct str ref;             /* channel's id of this message within the chat (for edits); may be empty */
+	struct str text;            /* valid UTF-8, 1..MESSAGE_MAX bytes */
+	int64_t sent_at;            /* by the channel's clock, us; 0 unknown */
+};
+/* Stores the message in this loop turn's transaction and schedules its session; control words
+ * (/stop, /new, /help, /start) act at once. *fresh = false for a repeat (then nothing happened).
+ * The channel may acknowledge only in an effect (after the commit). */
+FALLIBLE inbound_put(struct agent *a, const struct inbound *in, bool *fresh);
+/* The sender corrected message ref: replaces the text when its turn has not begun; *applied tells. */
+FALLIBLE inbound_edit(struct agent *a, const struct target *to, struct str ref, struct str text, bool *applied);
+/* /stop by other means (the draft's stop button, Ctrl-C in shell): the session's running turn ends. */
+void session_stop(struct agent *a, const struct target *to);
+/* A channel's own facts (its poll offset …), a row each. ERR_NOTFOUND when absent. */
+FALLIBLE channel_state_set(struct agent *a, struct str channel, struct str key, struct str value);
+FALLIBLE channel_state_get(struct agent *a, struct str channel, struct str key, struct buf *out);
+/* Is this sender paired (by `blufio pair`)? Configuration allowlists are the channel's own. */
+bool access_paired(struct agent *a, struct str channel, struct str sender);
+/* A stranger wrote: *told is false when he was told already or the hourly limit is reached; else
+ * code holds a fresh pairing code ("K7QM-2P9D", 10 minutes) to be told. */
+FALLIBLE access_offer(struct agent *a, struct str channel, struct str sender, struct str name,
+    char code[16], bool *told);
+
+/* ---- turn.c: the machine (its states' table: docs/DESIGN.md) -------------------------- */
+
+/* What a channel learns while a turn runs. Hints, not facts: never written, never awaited. */
+enum partial_what {
+	PARTIAL_BEGIN,      /* the model is about to be asked: show that work goes on */
+	PARTIAL_TEXT,       /* text grew; .text is all visible text so far, .delta what is new */
+	PARTIAL_TOOL,       /* a tool runs; .tool is its id */
+	PARTIAL_RESTART,    /* the text shown so far is void; it will come again */
+	PARTIAL_END         /* no more partials of this turn (its reply, if any, follows by send) */
+};
+struct partial {
+	enum partial_what what;
+	int64_t turn, session;
+	struct target to;
+	struct str text, delta, tool;
+	struct str ref;     /* what the channel stored with turn_set_ref, empty if nothing */
+};
+/* The channel's id of the message it shows partial text in. "?" is written (and committed)
+ * before that message is sent, its id when known; survives restarts, is handed to send() as
+ * edit_ref. Unknown turn: ignored. */
+void turn_set_ref(struct agent *a, int64_t turn, struct str ref);
+/* Back-pressure: the channel cannot take more text of this turn / can again. */
+void turn_pause(struct agent *a, int64_t turn, bool paused);
+
+/* ---- llm.c: provider-neutral request, stream assembly, retry classes --------------------- */
+
+struct model_info {
+	const char *id;             /* exact; ends a list when NULL */
+	int64_t window, max_output; /* tokens */
+	/* nano-dollars per token: 1 USD per million tokens = 1000 */
+	int64_t in, out, write_5m, write_1h, read;
+	unsigned flags;
+	/* A second price band for prompts above band_above tokens (0 = none): its prices are the
+	 * first band's times band_factor. */
+	int64_t band_above, band_factor;
+};
+enum { MODEL_SYSTEM_TURNS = 1, MODEL_ADAPTIVE = 2 };  /* takes role system in messages; thinks adaptively */
+
+struct usage {
+	int64_t input, output, cache_read, write_5m, write_1h;  /* tokens */
+};
+enum llm_stop {
+	LLM_STOP_NONE, LLM_STOP_END, LLM_STOP_TOOLS, LLM_STOP_MAX_TOKENS, LLM_STOP_SEQUENCE,
+	LLM_STOP_PAUSE, LLM_STOP_REFUSAL, LLM_STOP_WINDOW
+};
+struct llm_message { const char *role; struct str content; };   /* content: JSON array of blocks */
+struct llm_request {
+	const char *model;
+	int64_t max_tokens;
+	struct str system;                  /* plain text */
+	const struct llm_message *messages;
+	size_t n_messages;
+	/* tools are the registry's, sorted by id (bus_tools_json) */
+	struct str tools;                   /* JSON array of {name, description, input_schema}; empty = none */
+	struct str trace;                   /* trace id for the provider's log; may be empty */
+};
+/* How a failed call is to be treated. */
+enum llm_class {
+	LLM_OK, LLM_RETRY,                  /* transient: back off and ask again */
+	LLM_BAD_KEY, LLM_BILLING, LLM_BAD_MODEL, LLM_TOO_LARGE,
+	LLM_BAD_REQUEST,                    /* our mistake: told, not retried */
+	LLM_THINKING,                       /* thinking blocks refused: ask once more without them */
+	LLM_GONE                            /* cancelled */
+};
+struct llm_result {
+	enum llm_class class;
+	enum llm_stop stop;
+	struct str content;                 /* JSON array of complete blocks, as to be replayed */
+	struct usage usage;
+	bool usage_known;                   /* final usage was reported */
+	int64_t retry_after_us;             /* -1 = not said */
+	unsigned status;
+	struct str detail;                  /* provider's own words, scrubbed, short; refusal category */
+	struct str request_id;
+};
+struct llm_call;                            /* one call in flight (core/llm.c) */
+struct llm_sink {
+	void (*text)(void *arg, struct str delta);
+	void (*done)(void *arg, const struct llm_result *r);   /* once, from the loop; the call is freed after it */
+};
+struct provider_ops {
+	const struct model_info *models;    /* what is known with prices; NULL-id terminated */
+	const char *default_model_key;      /* config key naming the default model */
+	const char *max_tokens_key;
+	/* Can it be used? On false why names what is missing and how to give it. */
+	bool (*configured)(const struct config *c, struct fail *why);
+	FALLIBLE (*start)(struct agent *a, void **self, struct fail *f);
+	void (*free)(void *self);
+	/* Begins the exchange; answers arrive through llm_feed_* on call. Sets *op for cancel/pause. */
+	FALLIBLE (*call)(void *self, const struct llm_request *r, struct llm_call *call, void **op);
+	void (*cancel)(void *op);           /* no feed after it; frees op */
+	void (*pause)(void *op, bool paused);
+	bool offline;                       /* never leaves the machine; costs nothing */
+};
+FALLIBLE llm_start(struct agent *a, const struct llm_request *r, const struct llm_sink *sink, void *arg,
+    struct llm_call **out);
+void llm_cancel(struct llm_call *c, struct usage *seen);   /* NULL ok; *seen (may be NULL) = what is known so far */
+void llm_pause(struct llm_call *c, bool paused);
+/* For providers: what the stream said, in order. */
+void llm_feed_usage(struct llm_call *c, const struct usage *u);          /* last seen wins, field by field; -1 = not said */
+void llm_feed_block(struct llm_call *c, size_t index, struct str type, struct str id, struct str name, struct str raw);
+void llm_feed_text(struct llm_call *c, size_t index, struct str delta);
+void llm_feed_thinking(struct llm_call *c, size_t index, struct str delta);
+void llm_feed_signature(struct llm_call *c, size_t index, struct str signature);
+void llm_feed_input(struct llm_call *c, size_t index, struct str json_piece);
+void llm_feed_block_end(struct llm_call *c, size_t index);
+void llm_feed_stop(struct llm_call *c, enum llm_stop stop, struct str detail);
+/* Ends the call: LLM_OK after a complete message, else the class of failure. */
+void llm_feed_end(struct llm_call *c, enum llm_class class, unsigned status, int64_t retry_after_us,
+    struct str detail, struct str request_id);
+/* attempt 1.. -> wait before the next one, jitter included (reference: SDK policy). */
+int64_t llm_backoff_us(unsigned attempt, int64_t retry_after_us);
+
+/* ---- context.c: rows -> request ------------------------------------------------------------ */
+
+struct context {
+	struct arena arena;
+	struct llm_request request;
+	int64_t estimated_input;            /* tokens, for the ledger's estimates */
+};
+/* Renders the session's history up to now. drop_thinking: without any thinking block. */
+FALLIBLE context_render(struct agent *a, int64_t session, const char *model, bool drop_thinking, struct context *out);
+void context_free(struct context *c);
+
+/* ---- bus.c: capabilities ---------------------------------------------------------------------- */
+
+enum { CAP_HARMLESS = 1 };              /* reads nothing private, changes nothing */
+struct invocation;
+struct capability {
+	const char *id;                     /* "time.now"; the model sees time_now */
+	const char *description;
+	const char *input;                  /* JSON Schema of the input, as text */
+	const char *output;                 /* JSON Schema of the output */
+	int64_t deadline_us;
+	unsigned flags;
+	/* Ends with invocation_done, at once or later. */
+	void (*run)(struct invocation *inv, const struct json *input);
+};
+typedef void invoke_fn(void *arg, struct invocation *inv, enum err err, struct str output);
+FALLIBLE bus_new(struct agent *a);
+void bus_free(struct agent *a);
+const struct capability *bus_find(struct agent *a, struct str id_or_tool_name);
+struct str bus_tools_json(struct agent *a);   /* for the model: sorted, byte-stable */
+/* One pipeline: permit, validate the input, run with a deadline, validate the output, account.
+ * fn comes from the loop, once. output is JSON, or on error a sentence for the model. */
+FALLIBLE bus_invoke(struct agent *a, struct str id, struct str input, int64_t session, int64_t turn,
+    invoke_fn *fn, void *arg, struct invocation **out);
+void invocation_cancel(struct invocation *inv);
+void invocation_done(struct invocation *inv, enum err err, struct str output);
+struct agent *invocation_agent(const struct invocation *inv);
+int64_t invocation_session(const struct invocation *inv);
+
+/* ---- cost.c: the ledger --------------------------------------------------------------------------- */
+
+/* Price of a model, configuration first. ERR_NOTFOUND with the line that would price it. */
+FALLIBLE cost_model(struct agent *a, const char *model, struct model_info *out, struct fail *f);
+int64_t cost_of(const struct model_info *m, const struct usage *u);   /* nano-dollars */
+/* May a call be made now? ERR_LIMIT with what was spent, when it resets and how to raise it. */
+FALLIBLE cost_check(struct agent *a, struct fail *f);
+FALLIBLE cost_book(struct agent *a, int64_t session, int64_t turn, const char *feature, const char *model,
+    const struct usage *u, bool estimated);
+int64_t cost_today(struct agent *a);                                  /* nano-dollars since 00:00 UTC */
+void cost_usd(int64_t nano, char out[32]);                            /* "$0.0123" */
+
+/* ---- outbox.c: replies on their way out ------------------------------------------------------------ */
+
+/* A row as its channel gets it. A reply is one row however many messages it becomes:
+ * part and format are the channel's progress, kept in the row. */
+struct outbox_item {
+	int64_t id, turn, session;
+	struct target to;
+	struct str text;            /* Markdown as the model wrote it */
+	struct str edit_ref;        /* id of the placeholder that the first part replaces; may be empty */
+	struct str format;          /* channel's word for how it is being sent; empty at first */
+	int64_t part;               /* parts already confirmed */
+	bool repeated;              /* may have been sent before: its next part begins with a line that says so */
+	int64_t attempts;
+	enum outbox_kind kind;
+};
+FALLIBLE outbox_put(struct agent *a, enum outbox_kind kind, int64_t session, int64_t turn,
+    const struct target *to, struct str text, struct str edit_ref);
+/* From the channel, after send() was called for item id. Each writes the row in this loop turn's
+ * transaction; the next send() of that conversation comes after its commit. */
+void outbox_part_done(struct agent *a, int64_t id, struct str external_id, int64_t part, struct str format); /* more parts follow */
+void outbox_done(struct agent *a, int64_t id, struct str external_id);
+void outbox_retry(struct agent *a, int64_t id, int64_t delay_us, bool maybe_sent, struct str format, struct str why);
+void outbox_fail(struct agent *a, int64_t id, struct str why);          /* will never be deliverable */
+/* Nobody is there to take it: it waits until outbox_unpark of its conversation. */
+void outbox_park(struct agent *a, int64_t id);
+void outbox_unpark(struct agent *a, const struct target *to);
+
+/* ---- channels ------------------------------------------------------------------------------------------ */
+
+struct channel_ops {
+	/* Does the configuration ask for this channel? */
+	bool (*wanted)(const struct config *c);
+	FALLIBLE (*start)(struct agent *a, void **self, struct fail *f);
+	/* Forget all state in memory, read it anew from rows, begin intake. Called after start
+	 * and again after a failed commit. */
+	void (*load)(void *self);
+	void (*stop_intake)(void *self);     /* drain: no new messages; sending goes on */
+	/* Drop everything in flight (before load, and at the end). No callback after it. */
+	void (*reset)(void *self);
+	void (*free)(void *self);
+	/* Deliver one outbox item (its row is committed as sending): ends with one outbox_* call. */
+	void (*send)(void *self, const struct outbox_item *item);
+	void (*partial)(void *self, const struct partial *p);
+	/* For `status`: members of an object already open: state, last_poll_age_s, detail … */
+	void (*status)(void *self, struct jw *w);
+};
+
+/* ---- agent.c: start, loop turn, drain, recovery ----------------------------------------------------------- */
+
+/* Something that cannot be taken back. Embed; zero-initialise. Runs after the commit of the
+ * loop turn it was queued in; dropped when that commit fails. */
+struct effect {
+	void (*run)(struct effect *e);
+	struct effect *next, **prev;
+	struct effects *list;                /* not NULL means queued */
+};
+struct effects { struct effect *head, **tail; };
+
+struct channel {                             /* a started channel */
+	const struct feature *feature;
+	void *self;
+};
+enum agent_phase { AGENT_STARTING, AGENT_READY, AGENT_STORAGE_FAILED, AGENT_DRAINING, AGENT_STOPPED };
+
+struct agent {
+	struct config *config;
+	struct ev *ev;
+	struct fetch *fetch;
+	struct work *work;
+	struct procs *procs;                 /* NULL when no spawner was started */
+	struct db *db;
+	enum agent_phase phase;
+	int64_t started_at;                  /* UTC us */
+	char name[64];
+	/* owned by the named files */
+	struct sessions *sessions;           /* session.c */
+	struct turns *turns;                 /* turn.c */
+	struct outbox *outbox;               /* outbox.c */
+	struct bus *bus;                     /* bus.c */
+	struct control *control;             /* control.c */
+	const struct feature *provider;      /* the model provider in use */
+	void *provider_self;
+	struct channel channels[8];
+	size_t n_channels;
+	struct effects after;                /* wait for a durable commit */
+	struct effects soon;                 /* wait for any commit */
+	bool durable_owed;                   /* a light commit was made; effects still wait */
+	bool write_failed;                   /* a statement of this loop turn failed: roll back, reload */
+	struct ev_defer again;               /* one more loop turn without waiting */
+	struct ev_timer retry_timer, drain_timer, checkpoint_timer, housekeeping_timer;
+	struct checkpoint *checkpoint;
+	char *database_path;
+	int lock_fd;
+	int exit_code;
+	char storage_problem[256];           /* words of the failed commit, "" when fine */
+	uint64_t failed_commits;
+};
+
+/* Opens the database (lock, migrations), provider, channels, control socket; recovers. */
+FALLIBLE agent_new(struct agent **out, struct config *config, const struct spawner *sp, bool with_channels, struct fail *f);
+FALLIBLE agent_run(struct agent *a);         /* until drained; the exit code is in a->exit_code */
+void agent_drain(struct agent *a);           /* first SIGTERM */
+/* Reads the configuration again; told says what changed at once and what waits for a restart. */
+FALLIBLE agent_reload(struct agent *a, struct buf *told, struct fail *f);
+void agent_free(struct agent *a);            /* the configuration too */
+void agent_after(struct agent *a, struct effect *e);        /* queue an effect */
+/* Runs after the commit of this loop turn even if that commit is light: survives the death of
+ * the process but not yet a power cut. Asking for it makes the commit light (no fdatasync): the
+ * next loop turn, which follows at once, goes on and makes both durable. This is how a message is
+ * on disk before anything works on it, for the price of one fdatasync. */
+void agent_soon(struct agent *a, struct effect *e);
+/* Every statement's result passes here: a failure undoes the loop turn and rebuilds memory from rows. */
+void agent_wrote(struct agent *a, enum err e);
+void effect_cancel(struct effect *e);                        /* queued or not */
+const struct channel *agent_channel(struct agent *a, struct str name);   /* NULL when not running */
+/* State in memory as JSON: compared by tests with what a fresh start loads. */
+void agent_dump(struct agent *a, struct buf *out);
+void agent_status(struct agent *a, struct buf *out);         /* CLI-02, JSON */
+/* systemd, without its library: "READY=1" …; does nothing when not asked. */
+void notify_systemd(const char *text);
+
+/* ---- commands: argv -> table (blufio.c) --------------------------------------------------------------------- */
+
+struct command_env {                         /* what main hands to a command */
+	struct spawner *spawner;             /* fd -1 when the command wants none */
+	const char *config_path;             /* --config, or NULL */
+	bool json;                           /* --json */
+};
+struct command {
+	const char *name;
+	const char *usage;                   /* arguments */
+	const char *summary;
+	int (*run)(const struct command_env *env, int argc, char **argv);  /* argv[0] is the command's name */
+	bool spawner;                        /* fork the spawner before anything else */
+};
+int cmd_serve(const struct command_env *env, int argc, char **argv);
+int cmd_shell(const struct command_env *env, int argc, char **argv);
+int cmd_status(const struct command_env *env, int argc, char **argv);
+int cmd_config(const struct command_env *env, int argc, char **argv);
+int cmd_pair(const struct command_env *env, int argc, char **argv);
+int cmd_log(const struct command_env *env, int argc, char **argv);
+int cmd_stop(const struct command_env *env, int argc, char **argv);
+int cmd_reload(const struct command_env *env, int argc, char **argv);
+int cmd_dump(const struct command_env *env, int argc, char **argv);
+int cmd_version(const struct command_env *env, int argc, char **argv);
+
+#endif

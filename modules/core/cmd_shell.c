@@ -1,0 +1,497 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+/*
+ * cmd_shell.c - the terminal chat.
+ *
+ * One user interface, one protocol (control.c): connected to the daemon when one
+ * runs on this database, else to the same agent code started inside this process
+ * under the database lock, over a socket pair. With nothing configured it uses
+ * the offline echo provider, says so, and keeps that talk in a chat of its own.
+ *
+ * On a terminal lines are edited and answers stream above the prompt; from a
+ * pipe each line is one message, sent when the one before is answered, and only
+ * answers are printed.
+ */
+#include "core.h"
+#include "lineedit.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#define INPUT_MAX (MESSAGE_MAX + 4096u)
+#define ANSWERS_MAX (16u << 20)
+#define LAST_TURNS 100                  /* loop turns of at most 10 ms before leaving */
+
+struct shell {
+	struct ev *ev;
+	int fd;                         /* to the agent */
+	int in_fd;
+	bool tty, eof, failed, quitting;
+	bool in_watched;
+	struct lineedit *le;            /* NULL when not on a terminal */
+	struct buf lines;               /* input not yet sent (pipe) */
+	struct buf answers;             /* bytes from the agent */
+	struct buf shown;               /* text of the running turn on the screen */
+	int64_t turn;
+	unsigned open;                  /* messages sent whose reply has not come */
+	bool storing;                   /* sent, not yet acknowledged as stored */
+	const char *label;              /* prompt */
+};
+
+/* ---- printing --------------------------------------------------------------------------- */
+
+static void
+out(struct str s)
+{
+	if (s.n)
+		fwrite(s.p, 1, s.n, stdout);
+	fflush(stdout);
+}
+
+/* Control characters of what a model wrote may not move the cursor about. */
+static void
+out_text(struct str s)
+{
+	size_t from = 0;
+
+	for (size_t i = 0; i < s.n; i++) {
+		unsigned char c = (unsigned char)s.p[i];
+
+		if ((c >= 0x20 && c != 0x7f) || c == '\n' || c == '\t')
+			continue;
+		out(str_sub(s, from, i - from));
+		from = i + 1;
+	}
+	out(str_sub(s, from, s.n));
+}
+
+static void
+prompt(struct shell *sh)
+{
+	if (sh->le && !sh->quitting && lineedit_prompt(sh->le, sh->label) != OK)
+		sh->failed = true;
+}
+
+static void on_stdin(void *arg, int fd, unsigned events);
+
+static void
+watch_input(struct shell *sh, bool on)
+{
+	if (on == sh->in_watched)
+		return;
+	sh->in_watched = on;
+	if (!on)
+		ev_fd_del(sh->ev, sh->in_fd);
+	else if (ev_fd_set(sh->ev, sh->in_fd, EV_READ, on_stdin, sh) != OK)
+		on_stdin(sh, sh->in_fd, EV_READ);       /* a regular file: epoll refuses, reading never waits */
+}
+
+/* ---- to the agent ----------------------------------------------------------------------------- */
+
+static void
+request(struct shell *sh, const char *cmd, struct str id, struct str text, int64_t item)
+{
+	struct buf b = BUF_INIT(INPUT_MAX * 2);
+	struct jw w;
+
+	jw_init(&w, &b);
+	jw_obj(&w);
+	jw_kz(&w, "cmd", cmd);
+	if (id.n) {
+		jw_kstr(&w, "id", id);
+		jw_kstr(&w, "text", text);
+	}
+	if (item)
+		jw_ki64(&w, "item", item);
+	jw_end_obj(&w);
+	buf_putc(&b, '\n');
+	if (b.err != OK || fd_write_all(sh->fd, b.p, b.n) != OK) {
+		sh->failed = true;
+		ev_stop(sh->ev);
+	}
+	buf_free(&b);
+}
+
+static void
+send_message(struct shell *sh, struct str text)
+{
+	struct buf id = BUF_INIT(64);
+	unsigned char r[12];
+
+	if (rand_bytes(r, sizeof(r)) != OK) {
+		sh->failed = true;
+		return;
+	}
+	enc_hex(&id, r, sizeof(r));
+	sh->open++;
+	sh->storing = true;
+	request(sh, "message", buf_view(&id), text, 0);
+	buf_free(&id);
+}
+
+static void
+finish_if_over(struct shell *sh)
+{
+	if (sh->open == 0 && (sh->quitting || (sh->eof && sh->lines.n == 0)))
+		ev_stop(sh->ev);
+}
+
+/* One line of the person: a local word, or a message. */
+static void
+say(struct shell *sh, struct str line)
+{
+	struct buf clean = BUF_INIT(INPUT_MAX * 3);
+
+	line = str_trim(line);
+	if (str_eqz(line, "/quit") || str_eqz(line, "/exit")) {
+		sh->quitting = true;
+	} else if (line.n > MESSAGE_MAX) {
+		fprintf(stderr, "blufio: a message has at most %u bytes; this one was not sent; next: split it\n",
+		    MESSAGE_MAX);
+	} else if (line.n) {
+		utf8_clean(&clean, line);
+		send_message(sh, buf_view(&clean));
+	}
+	buf_free(&clean);
+}
+
+/* From a pipe: the next line goes out when nothing is open. */
+static void
+pipe_next(struct shell *sh)
+{
+	while (sh->open == 0 && !sh->quitting && sh->lines.n) {
+		size_t eol = str_chr(buf_view(&sh->lines), '\n');
+		size_t n = eol == SIZE_MAX ? sh->lines.n : eol;
+
+		if (eol == SIZE_MAX && !sh->eof && sh->lines.n < INPUT_MAX)
+			break;
+		say(sh, str_sub(buf_view(&sh->lines), 0, n));
+		buf_drop(&sh->lines, eol == SIZE_MAX ? n : n + 1);
+	}
+	finish_if_over(sh);
+	watch_input(sh, !sh->eof && !sh->quitting && sh->lines.n < INPUT_MAX);
+}
+
+/* ---- from the agent ------------------------------------------------------------------------------ */
+
+static void
+on_reply(struct shell *sh, const struct json *m)
+{
+	struct str text = json_str(m, "text", STR_NONE), shown = buf_view(&sh->shown);
+	bool same = json_i64(m, "turn", 0) == sh->turn && shown.n && str_starts(text, shown);
+
+	if (json_bool(m, "repeated", false))
+		out(S("(This may be a repeat: I was interrupted while sending it.)\n"));
+	if (shown.n && !same)
+		out(S("\n"));
+	out_text(same ? str_sub(text, shown.n, text.n) : text);
+	out(S("\n"));
+	if (sh->tty)
+		out(S("\n"));
+	buf_reset(&sh->shown);
+	sh->turn = 0;
+	request(sh, "ack", STR_NONE, STR_NONE, json_i64(m, "item", 0));
+	if (sh->open)
+		sh->open--;
+}
+
+static void
+on_message(struct shell *sh, const struct json *m)
+{
+	struct str type = json_str(m, "type", STR_NONE), text = json_str(m, "text", STR_NONE);
+
+	if (str_eqz(type, "delta")) {
+		sh->turn = json_i64(m, "turn", 0);
+		buf_str(&sh->shown, text);
+		out_text(text);
+	} else if (str_eqz(type, "tool") && sh->tty) {
+		out(S("\033[2m["));
+		out_text(json_str(m, "tool", STR_NONE));
+		out(S("]\033[0m\n"));
+	} else if (str_eqz(type, "restart")) {
+		if (sh->shown.n)
+			out(S("\n(The answer was interrupted; it begins again.)\n"));
+		buf_reset(&sh->shown);
+	} else if (str_eqz(type, "reply") || str_eqz(type, "notice")) {
+		on_reply(sh, m);
+	} else if (json_at(m, "error")) {
+		fflush(stdout);
+		fprintf(stderr, "blufio: %.*s\n", STR_ARG(json_str(m, "error", STR_NONE)));
+		if (sh->storing && sh->open)
+			sh->open--;
+		sh->storing = false;
+	} else if (json_at(m, "ok")) {
+		sh->storing = false;
+	}
+}
+
+static void
+on_line(struct shell *sh, struct str line)
+{
+	struct arena ar = ARENA_INIT(line.n * 16 + 65536);
+	const struct json *m;
+
+	if (json_parse(&ar, line, &m, NULL) == OK)
+		on_message(sh, m);
+	arena_free(&ar);
+}
+
+static void
+on_agent(void *arg, int fd, unsigned events)
+{
+	struct shell *sh = arg;
+	char *room = buf_room(&sh->answers, 65536);
+	ssize_t n = room ? read(fd, room, 65536) : -1;
+	size_t eol;
+
+	(void)events;
+	if (n <= 0) {
+		if (n < 0 && (errno == EINTR || errno == EAGAIN))
+			return;
+		if (sh->le)
+			lineedit_hide(sh->le);
+		fprintf(stderr, "blufio: the daemon went away; what was stored will be answered after its next start;"
+		    " next: `blufio status`\n");
+		sh->failed = true;
+		ev_stop(sh->ev);
+		return;
+	}
+	sh->answers.n += (size_t)n;
+	if (sh->le)
+		lineedit_hide(sh->le);
+	while ((eol = str_chr(buf_view(&sh->answers), '\n')) != SIZE_MAX) {
+		on_line(sh, str_sub(buf_view(&sh->answers), 0, eol));
+		buf_drop(&sh->answers, eol + 1);
+	}
+	if (sh->le && sh->shown.n == 0)
+		lineedit_show(sh->le);
+	if (!sh->tty)
+		pipe_next(sh);
+	else
+		finish_if_over(sh);
+}
+
+/* ---- from the person --------------------------------------------------------------------------------- */
+
+static void
+on_edit(void *arg, enum lineedit_event event, struct str line)
+{
+	struct shell *sh = arg;
+
+	switch (event) {
+	case LINEEDIT_LINE:
+		say(sh, line);
+		break;
+	case LINEEDIT_EOF:
+		sh->quitting = true;
+		break;
+	case LINEEDIT_INTERRUPT:
+		if (sh->open)           /* the answer stops; with nothing running, Ctrl-C leaves */
+			request(sh, "interrupt", STR_NONE, STR_NONE, 0);
+		else if (line.n == 0)
+			sh->quitting = true;
+		break;
+	}
+	prompt(sh);
+}
+
+static void
+on_stdin(void *arg, int fd, unsigned events)
+{
+	struct shell *sh = arg;
+	char bytes[16384];
+	ssize_t n;
+
+	(void)events;
+	do
+		n = read(fd, bytes, sizeof(bytes));
+	while (n < 0 && errno == EINTR);
+	if (sh->le) {
+		if (n <= 0 || lineedit_feed(sh->le, str_make(bytes, (size_t)n), on_edit, sh) != OK)
+			sh->quitting = true;
+		if (sh->quitting && sh->open)
+			request(sh, "interrupt", STR_NONE, STR_NONE, 0);
+		finish_if_over(sh);
+		return;
+	}
+	if (n > 0)
+		buf_put(&sh->lines, bytes, (size_t)n);
+	else
+		sh->eof = true;
+	pipe_next(sh);
+}
+
+static void
+on_signal(void *arg)
+{
+	struct shell *sh = arg;
+
+	if (sh->open && !sh->quitting) {
+		sh->quitting = true;
+		request(sh, "interrupt", STR_NONE, STR_NONE, 0);
+	} else {
+		ev_stop(sh->ev);
+	}
+}
+
+/* ---- set-up --------------------------------------------------------------------------------------------- */
+
+static void
+history_path(const struct config *c, char *path, size_t n)
+{
+	snprintf(path, n, "%.*s.history", STR_ARG(config_str(c, "storage.database_path")));
+}
+
+static int
+talk(struct shell *sh, const struct config *c, const char *chat, bool offline)
+{
+	char history[4200];
+	struct fail f = FAIL_INIT;
+	struct buf b = BUF_INIT(1024);
+	struct jw w;
+	enum err e = OK;
+
+	history_path(c, history, sizeof(history));
+	sh->in_fd = STDIN_FILENO;
+	sh->tty = isatty(STDIN_FILENO) && isatty(STDOUT_FILENO);
+	sh->label = "you> ";
+	buf_init(&sh->lines, INPUT_MAX * 2);
+	buf_init(&sh->answers, ANSWERS_MAX);
+	buf_init(&sh->shown, REPLY_MAX * 2);
+	if (offline) {
+		fprintf(stderr, "OFFLINE: no model is configured, so the built-in echo provider repeats what you say.\n"
+		    "For a real model: blufio config set anthropic.api_key -\n");
+	}
+	if (sh->tty) {
+		fprintf(stderr, "%.*s %s, terminal chat \"%s\". /help for commands, /quit or Ctrl-D to leave.\n",
+		    STR_ARG(config_str(c, "agent.name")), BLUFIO_VERSION, chat);
+		e = lineedit_new(STDIN_FILENO, STDOUT_FILENO, &sh->le);
+		if (e == OK && lineedit_history_load(sh->le, history, &f) != OK)
+			log_warn("shell", "%s", f.text);
+	}
+	jw_init(&w, &b);
+	jw_obj(&w);
+	jw_kz(&w, "cmd", "chat");
+	jw_kz(&w, "chat", chat);
+	jw_end_obj(&w);
+	buf_putc(&b, '\n');
+	if (e == OK)
+		e = fd_write_all(sh->fd, b.p, b.n);
+	buf_free(&b);
+	if (e == OK)
+		e = ev_fd_set(sh->ev, sh->fd, EV_READ, on_agent, sh);
+	if (e == OK)
+		e = ev_signal(sh->ev, SIGINT, on_signal, sh);
+	if (e == OK)
+		e = ev_signal(sh->ev, SIGTERM, on_signal, sh);
+	if (e == OK) {
+		prompt(sh);
+		watch_input(sh, true);
+		e = ev_run(sh->ev);
+	}
+	if (sh->le) {
+		lineedit_hide(sh->le);
+		if (lineedit_history_save(sh->le, history, &f) != OK)
+			log_warn("shell", "%s", f.text);
+		lineedit_free(sh->le);
+	}
+	watch_input(sh, false);
+	ev_fd_del(sh->ev, sh->fd);
+	close(sh->fd);
+	buf_free(&sh->lines);
+	buf_free(&sh->answers);
+	buf_free(&sh->shown);
+	return e != OK ? EXIT_INTERNAL : sh->failed ? EXIT_IO : EXIT_OK;
+}
+
+/* The agent inside this process, the other end of a socket pair as its terminal. */
+static int
+talk_inside(const struct command_env *env, struct config *config, const char *chat, bool offline)
+{
+	struct shell sh = { .fd = -1 };
+	struct fail f = FAIL_INIT;
+	struct agent *a;
+	int pair[2], code;
+
+	if (agent_new(&a, config, env->spawner, false, &f) != OK) {
+		config_free(config);
+		return command_failed(&f);
+	}
+	if (socketpair(AF_UNIX, SOCK_STREAM, 0, pair) != 0) {
+		agent_free(a);
+		fprintf(stderr, "blufio: cannot make a socket pair: %s\n", strerror(errno));
+		return EXIT_IO;
+	}
+	if (control_attach(a, pair[1]) != OK) {
+		close(pair[0]);
+		agent_free(a);
+		return EXIT_INTERNAL;
+	}
+	sh.fd = pair[0];
+	sh.ev = a->ev;
+	code = talk(&sh, a->config, chat, offline);
+	/* the last acknowledgement is still in the socket: let the agent note the delivery */
+	for (int i = 0; i < LAST_TURNS && outbox_in_flight(a); i++)
+		if (ev_once(a->ev, 10 * US_PER_MS) != OK)
+			break;
+	agent_free(a);
+	return code;
+}
+
+static int
+talk_to_daemon(struct config *config, int fd, const char *chat)
+{
+	struct shell sh = { .fd = fd };
+	int code = EXIT_INTERNAL;
+
+	if (ev_new(&sh.ev) == OK)
+		code = talk(&sh, config, chat, false);
+	else
+		close(fd);
+	ev_free(sh.ev);
+	config_free(config);
+	return code;
+}
+
+/* No file, no key: the echo provider, by the same door as any other setting. */
+static bool
+nothing_configured(const struct config *c)
+{
+	const struct feature *p = feature_find(FEATURE_PROVIDER, config_str(c, "providers.default"));
+	struct fail why = FAIL_INIT;
+
+	return config_path(c) == NULL && !config_has(c, "providers.default") &&
+	    feature_find(FEATURE_PROVIDER, S("echo")) && (p == NULL || !p->provider->configured(c, &why));
+}
+
+int
+cmd_shell(const struct command_env *env, int argc, char **argv)
+{
+	struct config *config;
+	struct fail f = FAIL_INIT;
+	const char *chat = NULL;
+	bool offline = false;
+	int fd, code = command_config(env, LOG_ERROR, &config);
+
+	if (code != EXIT_OK)
+		return code;
+	if (argc == 3 && strcmp(argv[1], "--chat") == 0) {
+		chat = argv[2];
+	} else if (argc > 1) {
+		config_free(config);
+		return command_usage("shell [--chat NAME]");
+	}
+	if (client_connect(config, &fd, &f) == OK)
+		return talk_to_daemon(config, fd, chat ? chat : "main");
+	if (nothing_configured(config)) {
+		offline = true;
+		config_free(config);
+		if (setenv("BLUFIO__PROVIDERS__DEFAULT", "echo", 1) != 0)
+			return EXIT_INTERNAL;
+		code = command_config(env, LOG_ERROR, &config);
+		if (code != EXIT_OK)
+			return code;
+	}
+	return talk_inside(env, config, chat ? chat : offline ? "offline" : "main", offline);
+}

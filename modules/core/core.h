@@ -1,0 +1,236 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+/*
+ * core.h - what the core files share with one another and adapters do not see:
+ * the rows (store.c) and the conversation and turn structs that mirror them.
+ */
+#ifndef BLUFIO_CORE_H
+#define BLUFIO_CORE_H
+
+#include "blufio.h"
+
+#define SCHEMA_VERSION 1
+
+/* ---- rows (store.c) ------------------------------------------------------- */
+
+struct session_row {
+	int64_t id, user, history_seq, thinking_seq, next_seq;
+	struct target to;               /* views valid during the call */
+};
+struct inbound_row {
+	int64_t id, session;
+	struct str text, reply_to, sender;
+};
+struct turn_row {
+	int64_t id, session, inbound, next_at, round, attempt, deaths, started_at;
+	enum turn_state state;
+	enum turn_outcome outcome;
+	bool told;                      /* was told to wait for admission */
+	struct str answer, ref;         /* visible text of finished rounds; the channel's placeholder */
+};
+struct step_row {
+	int64_t id, idx, estimate;
+	bool tool;
+	enum step_state state;
+	struct str name, call_id, input, output;
+	bool failed;
+};
+struct message_row { int64_t seq; struct str role, content; };
+struct outbox_row {
+	struct outbox_item item;
+	enum outbox_state state;
+	int64_t next_at;
+};
+
+/* Opens the schema: creates, migrates forward, refuses a newer one with a sentence. */
+FALLIBLE store_migrate(struct db *db, const char *path, struct fail *f);
+FALLIBLE store_meta_set(struct db *db, const char *key, int64_t value);
+FALLIBLE store_meta_get(struct db *db, const char *key, int64_t dflt, int64_t *out);
+
+FALLIBLE store_user_for(struct db *db, struct str channel, struct str sender, struct str name, int64_t *user);
+FALLIBLE store_paired(struct db *db, struct str channel, struct str sender, bool *paired);
+FALLIBLE store_pair(struct db *db, struct str channel, struct str sender, struct str name);
+FALLIBLE store_pairing_add(struct db *db, struct str code, struct str channel, struct str sender, struct str name, int64_t expires);
+/* A stranger's open offer, and how many were made since a time. */
+FALLIBLE store_pairing_open(struct db *db, struct str channel, struct str sender, int64_t now, bool *open);
+FALLIBLE store_pairing_count(struct db *db, int64_t since, int64_t *n);
+/* The offer of a code that has not expired: channel, sender, name into out (NUL-separated); used up. */
+struct pairing { struct buf channel, sender, name; };
+FALLIBLE store_pairing_take(struct db *db, struct str code, int64_t now, struct pairing *out);
+typedef void pairing_fn(void *arg, struct str code, struct str channel, struct str sender, struct str name, int64_t expires);
+FALLIBLE store_pairing_list(struct db *db, int64_t now, pairing_fn *fn, void *arg);
+
+FALLIBLE store_session_find(struct db *db, const char *agent, const struct target *to, int64_t user, int64_t *id);
+FALLIBLE store_session_known(struct db *db, const char *agent, const struct target *to, int64_t *id);  /* 0 = none */
+FALLIBLE store_session_get(struct db *db, int64_t id, void (*fn)(void *arg, const struct session_row *r), void *arg);
+FALLIBLE store_session_new_history(struct db *db, int64_t id, int64_t seq);
+FALLIBLE store_session_drop_thinking(struct db *db, int64_t id, int64_t seq);
+/* The system prompt this history began with: a changed one waits for the next history (ERR_NOTFOUND: none yet). */
+FALLIBLE store_session_prompt(struct db *db, int64_t id, struct buf *out);
+FALLIBLE store_session_set_prompt(struct db *db, int64_t id, struct str prompt);
+FALLIBLE store_session_count(struct db *db, int64_t *n);
+
+/* *id = 0 for a repeat. */
+FALLIBLE store_inbound_add(struct db *db, int64_t session, const struct inbound *in, enum inbound_state state, int64_t *id);
+/* The oldest queued message of a session; *found false when none. fn may be NULL. */
+FALLIBLE store_inbound_next(struct db *db, int64_t session, void (*fn)(void *arg, const struct inbound_row *r), void *arg, bool *found);
+FALLIBLE store_inbound_get(struct db *db, int64_t id, void (*fn)(void *arg, const struct inbound_row *r), void *arg);
+FALLIBLE store_inbound_set(struct db *db, int64_t id, enum inbound_state state);
+FALLIBLE store_inbound_edit(struct db *db, int64_t session, struct str ref, struct str text, bool *applied);
+/* Sessions with queued messages, oldest first. */
+FALLIBLE store_inbound_sessions(struct db *db, int64_t limit, void (*fn)(void *arg, int64_t session), void *arg);
+FALLIBLE store_inbound_queued(struct db *db, int64_t *n);
+FALLIBLE store_inbound_expire(struct db *db, int64_t before);
+
+FALLIBLE store_turn_add(struct db *db, int64_t session, int64_t inbound, int64_t *id);
+FALLIBLE store_turn_save(struct db *db, const struct turn_row *t);          /* all but the texts */
+FALLIBLE store_turn_answer(struct db *db, int64_t id, struct str answer, struct str partial);
+FALLIBLE store_turn_partial(struct db *db, int64_t id, struct str partial);
+FALLIBLE store_turn_ref(struct db *db, int64_t id, struct str ref);
+FALLIBLE store_turn_partial_bytes(struct db *db, int64_t id, int64_t *n);
+FALLIBLE store_turns_open(struct db *db, void (*fn)(void *arg, const struct turn_row *t), void *arg);
+FALLIBLE store_turns_died(struct db *db);      /* deaths + 1 for every turn that was running */
+FALLIBLE store_outbox_give_up(struct db *db, int64_t turn);   /* its undelivered replies fail */
+
+FALLIBLE store_message_add(struct db *db, int64_t session, int64_t seq, int64_t turn, const char *role, struct str content);
+FALLIBLE store_messages_void(struct db *db, int64_t turn);  /* a refused turn leaves the history */
+/* History of the session in order; fn returns false to stop. */
+FALLIBLE store_messages(struct db *db, int64_t session, int64_t from_seq, bool (*fn)(void *arg, const struct message_row *m), void *arg);
+
+FALLIBLE store_step_add(struct db *db, int64_t turn, int64_t round, const struct step_row *s, int64_t *id);
+FALLIBLE store_step_set(struct db *db, int64_t id, enum step_state state, bool failed, struct str output);
+FALLIBLE store_steps(struct db *db, int64_t turn, int64_t round, void (*fn)(void *arg, const struct step_row *s), void *arg);
+FALLIBLE store_steps_interrupt(struct db *db, int64_t turn);               /* running -> interrupted */
+
+FALLIBLE store_outbox_add(struct db *db, enum outbox_kind kind, int64_t session, int64_t turn, const struct target *to,
+    struct str text, struct str edit_ref, bool repeated, int64_t *id);
+FALLIBLE store_outbox_state(struct db *db, int64_t id, enum outbox_state state, int64_t next_at, struct str why);
+FALLIBLE store_outbox_progress(struct db *db, int64_t id, int64_t part, struct str format, struct str external_id);
+FALLIBLE store_outbox_retry(struct db *db, int64_t id, int64_t next_at, bool maybe_sent, struct str format, struct str why);
+FALLIBLE store_outbox_interrupted(struct db *db);                          /* sending -> ready, repeated */
+FALLIBLE store_outbox_get(struct db *db, int64_t id, void (*fn)(void *arg, const struct outbox_row *r), void *arg);
+FALLIBLE store_outbox_open(struct db *db, void (*fn)(void *arg, const struct outbox_row *r), void *arg);
+
+FALLIBLE store_cost_add(struct db *db, int64_t session, int64_t turn, const char *feature, const char *provider,
+    const char *model, const struct usage *u, int64_t nano, bool estimated);
+FALLIBLE store_cost_since(struct db *db, int64_t since, int64_t *nano);
+
+/* ---- conversations and turns in memory ------------------------------------------- */
+
+struct tool_run {                       /* one tool call of the current round */
+	struct turn *t;
+	int64_t step;                   /* row */
+	enum step_state state;
+	char *name, *call_id;           /* capability name as the model wrote it */
+	char *input;                    /* JSON text */
+	char *output;                   /* set with DONE or INTERRUPTED */
+	bool failed;
+	struct invocation *inv;
+	struct effect start;
+};
+
+struct turn {
+	struct agent *a;
+	struct session *s;              /* owns this turn */
+	int64_t id, inbound, next_at, round, attempt, deaths, started_at;
+	enum turn_state state;
+	enum turn_outcome outcome;
+	bool told;
+	bool slot;                      /* counts against max_sessions */
+	bool waiting;                   /* stands in the admission queue */
+	bool begun;                     /* channel was told PARTIAL_BEGIN */
+	bool restart_owed;              /* text shown before a restart is void: tell the channel */
+	/* what happened, recorded by callbacks, consumed by the driver */
+	bool stop_wanted, stop_new, deadline_hit, delivered, result_set;
+	bool running;                   /* inside the driver */
+	bool tool_done;                 /* some tool finished since the driver last looked */
+	struct llm_result result;       /* strings owned by result_text */
+	struct buf result_text;
+	struct buf answer;              /* all visible text so far */
+	size_t round_from;              /* where the running round's text begins in it */
+	char *ref;                      /* the channel's placeholder, NULL none */
+	char reply_to[64];              /* the message it answers, as its channel calls it; "" none */
+	int64_t saved_at;               /* when partial text last reached the disk */
+	int64_t model_step;             /* row of the running model call */
+	int64_t estimate;               /* its estimated input tokens */
+	struct context *context;        /* between step_call and its effect */
+	struct llm_call *call;
+	struct tool_run *tools;
+	size_t n_tools;
+	struct effect begin;            /* after the light commit that stored the message */
+	struct effect ask;
+	struct ev_defer run;
+	struct ev_timer timer;          /* next_at in CALL */
+	struct ev_timer deadline;
+	struct turn *wait_next, **wait_prev;   /* admission queue */
+};
+
+struct session {
+	int64_t id, user, history_seq, thinking_seq, next_seq;
+	struct target to;               /* strings owned: one block */
+	char *names;
+	struct turn *turn;              /* the one being worked on, or NULL */
+	struct ev_defer next;           /* starts the next queued message */
+	struct agent *a;
+};
+
+/* session.c */
+FALLIBLE sessions_new(struct agent *a);
+void sessions_clear(struct agent *a);                /* memory only */
+void sessions_free(struct agent *a);
+FALLIBLE sessions_load(struct agent *a);             /* from rows, after turns */
+struct session *session_get(struct agent *a, int64_t id);            /* loaded, or NULL */
+FALLIBLE session_open(struct agent *a, int64_t id, struct session **out);   /* loads it */
+void session_turn_over(struct session *s);           /* frees s->turn; the next message starts */
+size_t sessions_loaded(struct agent *a);
+bool sessions_next(struct agent *a, size_t *it, struct session **out);
+FALLIBLE pair_code(struct agent *a, struct str code, struct buf *told, struct fail *f);
+
+/* turn.c */
+FALLIBLE turns_new(struct agent *a);
+void turns_free(struct agent *a);
+FALLIBLE turns_load(struct agent *a, bool after_death);   /* open turns from rows */
+FALLIBLE turn_start(struct session *s, int64_t inbound);  /* a new row in PREPARE */
+void turn_free(struct turn *t);                      /* memory only; cancels what runs */
+void turn_stop(struct turn *t, bool new_history);
+void turn_delivered(struct agent *a, int64_t turn);  /* its reply is out, or never will be */
+struct turn *turn_get(struct agent *a, int64_t id);
+size_t turns_running(const struct agent *a);
+size_t turns_waiting(const struct agent *a);
+/* Drain: are turns still on their way that would end by themselves? */
+bool turns_busy(struct agent *a);
+
+/* outbox.c */
+FALLIBLE outbox_new(struct agent *a);
+void outbox_clear(struct agent *a);
+void outbox_free(struct agent *a);
+FALLIBLE outbox_load(struct agent *a);
+bool outbox_has_turn(const struct agent *a, int64_t turn);
+size_t outbox_waiting(const struct agent *a);
+bool outbox_in_flight(const struct agent *a);
+void outbox_dump(struct agent *a, struct jw *w);
+
+/* llm.c */
+const char *llm_model(struct agent *a);              /* the default model of the provider in use */
+int64_t llm_max_tokens(struct agent *a);
+int64_t llm_tokens_estimate(size_t bytes);           /* rough, for the ledger's estimates */
+
+/* agent.c */
+FALLIBLE agent_prompt(struct agent *a, struct buf *out);   /* the system prompt in force */
+/* control.c */
+FALLIBLE control_new(struct agent *a, bool listen_too, struct fail *f);
+void control_free(struct agent *a);
+/* A client on a descriptor that is already connected (shell without a daemon). Takes fd. */
+FALLIBLE control_attach(struct agent *a, int fd);
+extern const struct channel_ops shell_channel;       /* control.c: conversations over the socket */
+/* client.c: the command line's end. ERR_NOTFOUND: no daemon runs on this database. */
+FALLIBLE client_connect(const struct config *c, int *fd, struct fail *f);
+/* One request line, one answer line; *ok and the answer's tree in ar. Blocking, bounded by CLIENT_US. */
+FALLIBLE client_request(int fd, struct str line, struct arena *ar, const struct json **answer, struct fail *f);
+/* Loads the configuration and opens the log for a command; on failure prints it and returns its exit code. */
+int command_config(const struct command_env *env, enum log_level level, struct config **out);
+/* Prints "blufio: " and the reason; returns the exit code that fits. */
+int command_failed(const struct fail *f);
+int command_usage(const char *text);
+FALLIBLE control_socket_path(const char *database_path, char *out, size_t n, struct fail *f);
+
+#endif

@@ -1,0 +1,393 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+/*
+ * llm.c - one model call: the stream assembled block by block, and the rules
+ * for asking again.
+ *
+ * A provider adapter translates its wire into llm_feed_* calls; this file turns
+ * them into the visible text (relayed at once) and, at the end, into the JSON
+ * array of content blocks that will be replayed byte for byte in later
+ * requests. Only complete blocks are kept: a thinking block without its
+ * signature or a tool call whose input was cut must never be replayed or run.
+ * Tool calls count only when the model stopped in order to make them.
+ *
+ * The sink's done() is called once, from the loop, never from inside a feed
+ * that a cancel could race with: llm_feed_end defers it.
+ */
+#include "core.h"
+
+enum block_kind { BLOCK_SKIP, BLOCK_TEXT, BLOCK_THINKING, BLOCK_REDACTED, BLOCK_TOOL };
+
+struct block {
+	size_t index;                   /* the provider's */
+	enum block_kind kind;
+	bool complete;
+	struct buf data;                /* text, thinking, or the input's JSON */
+	struct buf extra;               /* signature, or redacted raw, or tool id + NUL + name */
+	size_t id_len;
+};
+
+struct llm_call {
+	struct agent *a;
+	struct llm_sink sink;
+	void *arg;
+	void *op;                       /* the provider's */
+	struct block *blocks;
+	size_t n_blocks;
+	struct usage usage;
+	bool usage_seen;
+	enum llm_stop stop;
+	size_t text_bytes, other_bytes; /* received so far, for estimates */
+	enum err err;                   /* sticky: out of memory, too many blocks */
+	bool ended;
+	enum llm_class class;
+	unsigned status;
+	int64_t retry_after_us;
+	struct buf detail, request_id, content;
+	struct ev_defer done;
+};
+
+static void
+call_free(struct llm_call *c)
+{
+	for (size_t i = 0; i < c->n_blocks; i++) {
+		buf_free(&c->blocks[i].data);
+		buf_free(&c->blocks[i].extra);
+	}
+	free(c->blocks);
+	buf_free(&c->detail);
+	buf_free(&c->request_id);
+	buf_free(&c->content);
+	ev_defer_cancel(&c->done);
+	free(c);
+}
+
+/* ---- assembling ------------------------------------------------------------------- */
+
+static struct block *
+block_at(struct llm_call *c, size_t index)
+{
+	for (size_t i = c->n_blocks; i-- > 0;)
+		if (c->blocks[i].index == index)
+			return &c->blocks[i];
+	return NULL;
+}
+
+void
+llm_feed_usage(struct llm_call *c, const struct usage *u)
+{
+	if (u->input >= 0)
+		c->usage.input = u->input;
+	if (u->output >= 0)
+		c->usage.output = u->output;
+	if (u->cache_read >= 0)
+		c->usage.cache_read = u->cache_read;
+	if (u->write_5m >= 0)
+		c->usage.write_5m = u->write_5m;
+	if (u->write_1h >= 0)
+		c->usage.write_1h = u->write_1h;
+	c->usage_seen = true;
+}
+
+void
+llm_feed_block(struct llm_call *c, size_t index, struct str type, struct str id, struct str name, struct str raw)
+{
+	struct block *b, *grown;
+
+	if (c->err != OK || c->ended)
+		return;
+	if (c->n_blocks == LLM_BLOCKS_MAX) {
+		c->err = ERR_LIMIT;
+		return;
+	}
+	grown = realloc(c->blocks, (c->n_blocks + 1) * sizeof(*grown));
+	if (grown == NULL) {
+		c->err = ERR_NOMEM;
+		return;
+	}
+	c->blocks = grown;
+	b = &grown[c->n_blocks++];
+	memset(b, 0, sizeof(*b));
+	b->index = index;
+	buf_init(&b->data, REPLY_MAX);
+	buf_init(&b->extra, REPLY_MAX);
+	if (str_eqz(type, "text")) {
+		b->kind = BLOCK_TEXT;
+	} else if (str_eqz(type, "thinking")) {
+		b->kind = BLOCK_THINKING;
+	} else if (str_eqz(type, "redacted_thinking")) {
+		b->kind = BLOCK_REDACTED;
+		buf_str(&b->extra, raw);
+	} else if (str_eqz(type, "tool_use")) {
+		b->kind = BLOCK_TOOL;
+		b->id_len = id.n;
+		buf_str(&b->extra, id);
+		buf_str(&b->extra, name);
+	} /* anything else is passed over without harm */
+}
+
+static void
+feed(struct llm_call *c, size_t index, enum block_kind kind, struct str s, bool extra)
+{
+	struct block *b = block_at(c, index);
+	struct buf *to;
+
+	if (b == NULL || b->kind != kind || b->complete || c->err != OK || c->ended)
+		return;
+	to = extra ? &b->extra : &b->data;
+	buf_str(to, s);
+	if (to->err != OK)
+		c->err = to->err;
+}
+
+void
+llm_feed_text(struct llm_call *c, size_t index, struct str delta)
+{
+	struct block *b = block_at(c, index);
+
+	if (b == NULL || b->kind != BLOCK_TEXT || delta.n == 0)
+		return;
+	c->text_bytes += delta.n;
+	if (c->text_bytes > REPLY_MAX)
+		c->err = ERR_LIMIT;
+	feed(c, index, BLOCK_TEXT, delta, false);
+	if (c->err == OK && !c->ended)
+		c->sink.text(c->arg, delta);
+}
+
+void
+llm_feed_thinking(struct llm_call *c, size_t index, struct str delta)
+{
+	c->other_bytes += delta.n;
+	feed(c, index, BLOCK_THINKING, delta, false);
+}
+
+void
+llm_feed_signature(struct llm_call *c, size_t index, struct str signature)
+{
+	feed(c, index, BLOCK_THINKING, signature, true);
+}
+
+void
+llm_feed_input(struct llm_call *c, size_t index, struct str json_piece)
+{
+	c->other_bytes += json_piece.n;
+	feed(c, index, BLOCK_TOOL, json_piece, false);
+}
+
+void
+llm_feed_block_end(struct llm_call *c, size_t index)
+{
+	struct block *b = block_at(c, index);
+	struct arena ar = ARENA_INIT(REPLY_MAX * 8u);
+	const struct json *input;
+
+	if (b == NULL || b->complete)
+		return;
+	b->complete = true;
+	if (b->kind == BLOCK_THINKING && b->extra.n == 0)
+		b->complete = false;    /* a lost signature is a 400 later */
+	if (b->kind == BLOCK_TOOL) {
+		if (b->data.n == 0)
+			buf_puts(&b->data, "{}");
+		if (json_parse(&ar, buf_view(&b->data), &input, NULL) != OK || input->type != JSON_OBJECT)
+			b->complete = false;
+	}
+	arena_free(&ar);
+}
+
+void
+llm_feed_stop(struct llm_call *c, enum llm_stop stop, struct str detail)
+{
+	c->stop = stop;
+	buf_reset(&c->detail);
+	buf_str(&c->detail, detail);
+}
+
+static void
+write_block(struct jw *w, const struct block *b, enum llm_stop stop)
+{
+	struct str extra = buf_view(&b->extra);
+
+	if (!b->complete && b->kind != BLOCK_TEXT)
+		return;
+	switch (b->kind) {
+	case BLOCK_SKIP:
+		return;
+	case BLOCK_TEXT:
+		if (b->data.n == 0)
+			return;         /* empty text blocks are refused in requests */
+		jw_obj(w);
+		jw_kz(w, "type", "text");
+		jw_kstr(w, "text", buf_view(&b->data));
+		break;
+	case BLOCK_THINKING:
+		jw_obj(w);
+		jw_kz(w, "type", "thinking");
+		jw_kstr(w, "thinking", buf_view(&b->data));
+		jw_kstr(w, "signature", extra);
+		break;
+	case BLOCK_REDACTED:
+		jw_raw(w, extra);
+		return;
+	case BLOCK_TOOL:
+		if (stop != LLM_STOP_TOOLS)
+			return;
+		jw_obj(w);
+		jw_kz(w, "type", "tool_use");
+		jw_kstr(w, "id", str_sub(extra, 0, b->id_len));
+		jw_kstr(w, "name", str_sub(extra, b->id_len, extra.n));
+		jw_kraw(w, "input", buf_view(&b->data));
+		break;
+	}
+	jw_end_obj(w);
+}
+
+static void
+call_done(void *arg)
+{
+	struct llm_call *c = arg;
+	struct llm_result r = { .class = c->class, .stop = c->stop, .usage = c->usage,
+	    .usage_known = c->usage_seen, .retry_after_us = c->retry_after_us, .status = c->status };
+	struct jw w;
+
+	buf_reset(&c->content);
+	jw_init(&w, &c->content);
+	jw_arr(&w);
+	if (c->class == LLM_OK)
+		for (size_t i = 0; i < c->n_blocks; i++)
+			write_block(&w, &c->blocks[i], c->stop);
+	jw_end_arr(&w);
+	if (jw_done(&w) != OK && c->err == OK)
+		c->err = ERR_NOMEM;
+	if (c->err != OK && c->class == LLM_OK) {
+		r.class = LLM_BAD_REQUEST;
+		buf_reset(&c->detail);
+		buf_fmt(&c->detail, "the answer could not be held in memory (%s)", err_str(c->err));
+	}
+	r.content = buf_view(&c->content);
+	r.detail = buf_view(&c->detail);
+	r.request_id = buf_view(&c->request_id);
+	c->sink.done(c->arg, &r);
+	call_free(c);
+}
+
+/* A call that was cut is billed for what was generated: what was received, or the
+ * count the stream gave. Without any usage seen nothing was accepted, so nothing billed. */
+static void
+estimate_cut(const struct llm_call *c, struct usage *u)
+{
+	int64_t got = llm_tokens_estimate(c->text_bytes + c->other_bytes);
+
+	*u = c->usage_seen ? c->usage : (struct usage){ 0 };
+	if (c->usage_seen && u->output < got)
+		u->output = got;
+}
+
+void
+llm_feed_end(struct llm_call *c, enum llm_class class, unsigned status, int64_t retry_after_us,
+    struct str detail, struct str request_id)
+{
+	if (c->ended)
+		return;
+	c->ended = true;
+	c->op = NULL;                   /* the provider frees its own side */
+	c->class = class;
+	c->status = status;
+	c->retry_after_us = retry_after_us;
+	if (class != LLM_OK) {
+		size_t n;
+
+		buf_reset(&c->detail);
+		buf_str(&c->detail, utf8_prefix(detail, 300));
+		n = secret_scrub(c->detail.p, c->detail.n);
+		buf_cut(&c->detail, n);
+		estimate_cut(c, &c->usage);
+	}
+	buf_str(&c->request_id, utf8_prefix(request_id, 100));
+	ev_defer(c->a->ev, &c->done);
+}
+
+/* ---- asking ------------------------------------------------------------------------------ */
+
+FALLIBLE
+llm_start(struct agent *a, const struct llm_request *r, const struct llm_sink *sink, void *arg, struct llm_call **out)
+{
+	struct llm_call *c = calloc(1, sizeof(*c));
+	enum err e;
+
+	if (c == NULL)
+		return ERR_NOMEM;
+	c->a = a;
+	c->sink = *sink;
+	c->arg = arg;
+	c->retry_after_us = -1;
+	buf_init(&c->detail, 4096);
+	buf_init(&c->request_id, 256);
+	buf_init(&c->content, REQUEST_MAX);
+	ev_defer_init(&c->done, call_done, c);
+	e = a->provider->provider->call(a->provider_self, r, c, &c->op);
+	if (e != OK) {
+		call_free(c);
+		return e;
+	}
+	*out = c;
+	return OK;
+}
+
+void
+llm_cancel(struct llm_call *c, struct usage *seen)
+{
+	if (c == NULL)
+		return;
+	if (c->op)
+		c->a->provider->provider->cancel(c->op);
+	if (seen)
+		estimate_cut(c, seen);
+	call_free(c);
+}
+
+void
+llm_pause(struct llm_call *c, bool paused)
+{
+	if (c && c->op)
+		c->a->provider->provider->pause(c->op, paused);
+}
+
+/* SDK policy: Retry-After when sane, else 0.5 s doubled up to 8 s, less up to a quarter of jitter. */
+int64_t
+llm_backoff_us(unsigned attempt, int64_t retry_after_us)
+{
+	int64_t wait = LLM_BACKOFF_US;
+
+	if (retry_after_us >= 0 && retry_after_us <= LLM_RETRY_AFTER_MAX_US)
+		return retry_after_us;
+	while (attempt-- > 1 && wait < LLM_BACKOFF_MAX_US)
+		wait *= 2;
+	if (wait > LLM_BACKOFF_MAX_US)
+		wait = LLM_BACKOFF_MAX_US;
+	return wait - (int64_t)(rand_u32() % 256) * wait / 1024;
+}
+
+/* About 3.5 bytes of English a token with today's tokenizers; rounded up. */
+int64_t
+llm_tokens_estimate(size_t bytes)
+{
+	return (int64_t)((bytes * 2 + 6) / 7);
+}
+
+const char *
+llm_model(struct agent *a)
+{
+	const char *key = a->provider->provider->default_model_key;
+
+	/* configuration strings are NUL-terminated for the life of the configuration */
+	return key ? config_str(a->config, key).p : a->provider->provider->models[0].id;
+}
+
+int64_t
+llm_max_tokens(struct agent *a)
+{
+	const char *key = a->provider->provider->max_tokens_key;
+
+	return key ? config_i64(a->config, key) : 4096;
+}

@@ -1,0 +1,701 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+/*
+ * store.c - the schema and every SQL statement of the program.
+ *
+ * State is rows: what the daemon knows is what stands here, and a start (or a
+ * failed commit) rebuilds memory from these functions alone. Ids are INTEGER
+ * PRIMARY KEY, times integer microseconds UTC, the order inside a conversation
+ * is messages.seq. Nothing here opens or ends a transaction: the first write of
+ * a loop turn opens it, the turn's end commits it (db.h, agent.c).
+ *
+ * A row callback receives views that are valid during the call only, and must
+ * not run the same statement again.
+ */
+#include "core.h"
+
+static const char schema_1[] =
+    "CREATE TABLE meta(key TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;"
+    "CREATE TABLE channel_state(channel TEXT NOT NULL, key TEXT NOT NULL, value TEXT NOT NULL,"
+    " PRIMARY KEY(channel, key)) WITHOUT ROWID;"
+    "CREATE TABLE users(id INTEGER PRIMARY KEY, name TEXT NOT NULL, created_at INTEGER NOT NULL);"
+    "CREATE TABLE identities(channel TEXT NOT NULL, external_id TEXT NOT NULL,"
+    " user_id INTEGER NOT NULL REFERENCES users(id), paired_at INTEGER,"
+    " PRIMARY KEY(channel, external_id)) WITHOUT ROWID;"
+    "CREATE TABLE pairings(code TEXT PRIMARY KEY, channel TEXT NOT NULL, external_id TEXT NOT NULL,"
+    " name TEXT NOT NULL, created_at INTEGER NOT NULL, expires_at INTEGER NOT NULL, used INTEGER NOT NULL DEFAULT 0) WITHOUT ROWID;"
+    "CREATE INDEX pairings_who ON pairings(channel, external_id);"
+    "CREATE TABLE sessions(id INTEGER PRIMARY KEY, agent TEXT NOT NULL, channel TEXT NOT NULL, chat TEXT NOT NULL,"
+    " thread TEXT NOT NULL, user_id INTEGER NOT NULL REFERENCES users(id), history_seq INTEGER NOT NULL DEFAULT 0,"
+    " thinking_seq INTEGER NOT NULL DEFAULT 0, prompt TEXT, created_at INTEGER NOT NULL, UNIQUE(agent, channel, chat, thread));"
+    /* state: 0 queued, 1 taken by a turn, 2 done */
+    "CREATE TABLE inbound(id INTEGER PRIMARY KEY, session_id INTEGER NOT NULL REFERENCES sessions(id),"
+    " channel TEXT NOT NULL, dedup TEXT NOT NULL, ref TEXT NOT NULL, sender TEXT NOT NULL, reply_to TEXT NOT NULL,"
+    " text TEXT NOT NULL, state INTEGER NOT NULL, sent_at INTEGER NOT NULL, received_at INTEGER NOT NULL,"
+    " UNIQUE(channel, dedup));"
+    "CREATE INDEX inbound_open ON inbound(session_id, id) WHERE state = 0;"
+    "CREATE INDEX inbound_age ON inbound(received_at) WHERE state = 2;"
+    "CREATE TABLE messages(id INTEGER PRIMARY KEY, session_id INTEGER NOT NULL REFERENCES sessions(id),"
+    " seq INTEGER NOT NULL, turn_id INTEGER NOT NULL, role TEXT NOT NULL, content TEXT NOT NULL,"
+    " void INTEGER NOT NULL DEFAULT 0, created_at INTEGER NOT NULL, UNIQUE(session_id, seq));"
+    "CREATE INDEX messages_turn ON messages(turn_id);"
+    /* state and outcome: enum turn_state, enum turn_outcome of blufio.h */
+    "CREATE TABLE turns(id INTEGER PRIMARY KEY, session_id INTEGER NOT NULL REFERENCES sessions(id),"
+    " inbound_id INTEGER NOT NULL REFERENCES inbound(id), state INTEGER NOT NULL DEFAULT 0,"
+    " outcome INTEGER NOT NULL DEFAULT 0, round INTEGER NOT NULL DEFAULT 0, attempt INTEGER NOT NULL DEFAULT 0,"
+    " next_at INTEGER NOT NULL DEFAULT 0, deaths INTEGER NOT NULL DEFAULT 0, told INTEGER NOT NULL DEFAULT 0,"
+    " answer TEXT NOT NULL DEFAULT '', partial TEXT NOT NULL DEFAULT '', ref TEXT NOT NULL DEFAULT '',"
+    " created_at INTEGER NOT NULL, updated_at INTEGER NOT NULL);"
+    "CREATE INDEX turns_open ON turns(id) WHERE state < 5;"
+    /* the journal: kind 0 model call, 1 tool call; state: enum step_state */
+    "CREATE TABLE steps(id INTEGER PRIMARY KEY, turn_id INTEGER NOT NULL REFERENCES turns(id), round INTEGER NOT NULL,"
+    " idx INTEGER NOT NULL, kind INTEGER NOT NULL, name TEXT NOT NULL, call_id TEXT NOT NULL, input TEXT NOT NULL,"
+    " output TEXT NOT NULL DEFAULT '', failed INTEGER NOT NULL DEFAULT 0, state INTEGER NOT NULL,"
+    " estimate INTEGER NOT NULL DEFAULT 0, started_at INTEGER NOT NULL, ended_at INTEGER);"
+    "CREATE INDEX steps_turn ON steps(turn_id, round, idx);"
+    /* state: enum outbox_state; kind: enum outbox_kind */
+    "CREATE TABLE outbox(id INTEGER PRIMARY KEY, kind INTEGER NOT NULL, session_id INTEGER NOT NULL, turn_id INTEGER NOT NULL,"
+    " channel TEXT NOT NULL, chat TEXT NOT NULL, thread TEXT NOT NULL, reply_to TEXT NOT NULL, text TEXT NOT NULL,"
+    " edit_ref TEXT NOT NULL, format TEXT NOT NULL DEFAULT '', part INTEGER NOT NULL DEFAULT 0,"
+    " state INTEGER NOT NULL, repeated INTEGER NOT NULL DEFAULT 0, attempts INTEGER NOT NULL DEFAULT 0,"
+    " next_at INTEGER NOT NULL DEFAULT 0, external_id TEXT NOT NULL DEFAULT '', why TEXT NOT NULL DEFAULT '',"
+    " created_at INTEGER NOT NULL, updated_at INTEGER NOT NULL);"
+    "CREATE INDEX outbox_open ON outbox(id) WHERE state < 2;"
+    "CREATE TABLE cost_ledger(id INTEGER PRIMARY KEY, at INTEGER NOT NULL, session_id INTEGER NOT NULL, turn_id INTEGER NOT NULL,"
+    " feature TEXT NOT NULL, provider TEXT NOT NULL, model TEXT NOT NULL, input INTEGER NOT NULL, output INTEGER NOT NULL,"
+    " cache_read INTEGER NOT NULL, write_5m INTEGER NOT NULL, write_1h INTEGER NOT NULL, nano_usd INTEGER NOT NULL,"
+    " estimated INTEGER NOT NULL);"
+    "CREATE INDEX cost_ledger_at ON cost_ledger(at);"
+    "PRAGMA user_version = 1;";
+
+/* migrations[v] takes a database of version v to v + 1 */
+static const char *const migrations[SCHEMA_VERSION] = { schema_1 };
+
+#define ROWS(db, r, sql, ...) \
+	db_query((db), (r), (sql), (const struct db_val[]){ __VA_ARGS__ }, \
+	    sizeof((const struct db_val[]){ __VA_ARGS__ }) / sizeof(struct db_val))
+
+static enum err
+get_i64(struct db *db, const char *sql, struct db_val v, int64_t dflt, int64_t *out)
+{
+	return db_get_i64(db, sql, &v, 1, dflt, out);
+}
+
+FALLIBLE
+store_migrate(struct db *db, const char *path, struct fail *f)
+{
+	int64_t version;
+	enum err e = db_get_i64(db, "PRAGMA user_version", NULL, 0, 0, &version);
+
+	if (e != OK)
+		return fail_set(f, e, "%s: cannot read the database (%s); next: check the file with"
+		    " `ls -l %s`, or restore a backup", path, db->why, path);
+	if (version > SCHEMA_VERSION)
+		return fail_set(f, ERR_UNSUPPORTED, "%s: the database has schema version %lld, this"
+		    " blufio (%s) knows up to %d; next: run the newer blufio that wrote it, or point"
+		    " storage.database_path at another file", path, (long long)version,
+		    BLUFIO_VERSION, SCHEMA_VERSION);
+	for (; version < SCHEMA_VERSION; version++) {
+		e = db_begin(db);
+		if (e == OK)
+			e = db_script(db, migrations[version]);
+		if (e == OK)
+			e = db_commit(db);
+		if (e != OK) {
+			db_rollback(db);
+			return fail_set(f, e, "%s: cannot bring the database from schema version %lld"
+			    " to %lld (%s); nothing was changed; next: free space or permissions on"
+			    " that disk, `df -h %s`", path, (long long)version,
+			    (long long)version + 1, db->why, path);
+		}
+	}
+	return OK;
+}
+
+FALLIBLE
+store_meta_set(struct db *db, const char *key, int64_t value)
+{
+	return DB_EXEC(db, "INSERT INTO meta(key, value) VALUES(?1, ?2)"
+	    " ON CONFLICT(key) DO UPDATE SET value = ?2", DBZ(key), DBI(value));
+}
+
+FALLIBLE
+store_meta_get(struct db *db, const char *key, int64_t dflt, int64_t *out)
+{
+	return get_i64(db, "SELECT value FROM meta WHERE key = ?1", DBZ(key), dflt, out);
+}
+
+FALLIBLE
+channel_state_set(struct agent *a, struct str channel, struct str key, struct str value)
+{
+	return DB_EXEC(a->db, "INSERT INTO channel_state(channel, key, value) VALUES(?1, ?2, ?3)"
+	    " ON CONFLICT(channel, key) DO UPDATE SET value = ?3", DBS(channel), DBS(key), DBS(value));
+}
+
+FALLIBLE
+channel_state_get(struct agent *a, struct str channel, struct str key, struct buf *out)
+{
+	struct db_row r;
+	bool found;
+	enum err e;
+
+	ROWS(a->db, &r, "SELECT value FROM channel_state WHERE channel = ?1 AND key = ?2",
+	    DBS(channel), DBS(key));
+	found = db_step(&r);
+	if (found)
+		buf_str(out, db_str(&r, 0));
+	e = db_end(&r);
+	if (e == OK && !found)
+		e = ERR_NOTFOUND;
+	return e != OK ? e : out->err;
+}
+
+/* ---- people ------------------------------------------------------------------ */
+
+FALLIBLE
+store_user_for(struct db *db, struct str channel, struct str sender, struct str name, int64_t *user)
+{
+	const struct db_val who[] = { DBS(channel), DBS(sender) };
+	int64_t id;
+	enum err e = db_get_i64(db, "SELECT user_id FROM identities WHERE channel = ?1 AND external_id = ?2",
+	    who, 2, 0, &id);
+
+	if (e == OK && id == 0) {
+		const struct db_val v[] = { DBS(name), DBI(clock_us()) };
+
+		e = db_exec(db, "INSERT INTO users(name, created_at) VALUES(?1, ?2)", v, 2, &id, NULL);
+		if (e == OK)
+			e = DB_EXEC(db, "INSERT INTO identities(channel, external_id, user_id) VALUES(?1, ?2, ?3)",
+			    DBS(channel), DBS(sender), DBI(id));
+	}
+	if (e == OK)
+		*user = id;
+	return e;
+}
+
+FALLIBLE
+store_paired(struct db *db, struct str channel, struct str sender, bool *paired)
+{
+	const struct db_val who[] = { DBS(channel), DBS(sender) };
+	int64_t at;
+	enum err e = db_get_i64(db, "SELECT paired_at FROM identities WHERE channel = ?1 AND external_id = ?2",
+	    who, 2, 0, &at);
+
+	if (e == OK)
+		*paired = at != 0;
+	return e;
+}
+
+FALLIBLE
+store_pair(struct db *db, struct str channel, struct str sender, struct str name)
+{
+	int64_t user;
+	enum err e = store_user_for(db, channel, sender, name, &user);
+
+	if (e != OK)
+		return e;
+	return DB_EXEC(db, "UPDATE identities SET paired_at = ?3 WHERE channel = ?1 AND external_id = ?2",
+	    DBS(channel), DBS(sender), DBI(clock_us()));
+}
+
+FALLIBLE
+store_pairing_add(struct db *db, struct str code, struct str channel, struct str sender, struct str name, int64_t expires)
+{
+	enum err e = DB_EXEC(db, "DELETE FROM pairings WHERE expires_at < ?1",
+	    DBI(clock_us() - 3600 * US_PER_S));
+
+	if (e != OK)
+		return e;
+	return DB_EXEC(db, "INSERT INTO pairings(code, channel, external_id, name, created_at, expires_at)"
+	    " VALUES(?1, ?2, ?3, ?4, ?5, ?6)", DBS(code), DBS(channel), DBS(sender), DBS(name),
+	    DBI(clock_us()), DBI(expires));
+}
+
+FALLIBLE
+store_pairing_open(struct db *db, struct str channel, struct str sender, int64_t now, bool *open)
+{
+	const struct db_val v[] = { DBS(channel), DBS(sender), DBI(now) };
+	int64_t n;
+	enum err e = db_get_i64(db, "SELECT count(*) FROM pairings WHERE channel = ?1 AND external_id = ?2"
+	    " AND expires_at > ?3 AND used = 0", v, 3, 0, &n);
+
+	if (e == OK)
+		*open = n > 0;
+	return e;
+}
+
+FALLIBLE
+store_pairing_count(struct db *db, int64_t since, int64_t *n)
+{
+	return get_i64(db, "SELECT count(*) FROM pairings WHERE created_at > ?1", DBI(since), 0, n);
+}
+
+FALLIBLE
+store_pairing_take(struct db *db, struct str code, int64_t now, struct pairing *out)
+{
+	struct db_row r;
+	bool found;
+	enum err e;
+
+	ROWS(db, &r, "SELECT channel, external_id, name FROM pairings WHERE code = ?1 AND expires_at > ?2 AND used = 0",
+	    DBS(code), DBI(now));
+	found = db_step(&r);
+	if (found) {
+		buf_str(&out->channel, db_str(&r, 0));
+		buf_str(&out->sender, db_str(&r, 1));
+		buf_str(&out->name, db_str(&r, 2));
+	}
+	e = db_end(&r);
+	if (e == OK && !found)
+		return ERR_NOTFOUND;
+	if (e == OK)
+		e = DB_EXEC(db, "UPDATE pairings SET used = 1 WHERE code = ?1", DBS(code));
+	if (e == OK && (out->channel.err != OK || out->sender.err != OK || out->name.err != OK))
+		e = ERR_NOMEM;
+	return e;
+}
+
+FALLIBLE
+store_pairing_list(struct db *db, int64_t now, pairing_fn *fn, void *arg)
+{
+	struct db_row r;
+
+	ROWS(db, &r, "SELECT code, channel, external_id, name, expires_at FROM pairings"
+	    " WHERE expires_at > ?1 AND used = 0 ORDER BY created_at", DBI(now));
+	while (db_step(&r))
+		fn(arg, db_str(&r, 0), db_str(&r, 1), db_str(&r, 2), db_str(&r, 3), db_i64(&r, 4));
+	return db_end(&r);
+}
+
+/* ---- conversations ------------------------------------------------------------- */
+
+FALLIBLE
+store_session_known(struct db *db, const char *agent, const struct target *to, int64_t *id)
+{
+	const struct db_val v[] = { DBZ(agent), DBS(to->channel), DBS(to->chat), DBS(to->thread) };
+
+	return db_get_i64(db, "SELECT id FROM sessions WHERE agent = ?1 AND channel = ?2 AND chat = ?3"
+	    " AND thread = ?4", v, 4, 0, id);
+}
+
+FALLIBLE
+store_session_find(struct db *db, const char *agent, const struct target *to, int64_t user, int64_t *id)
+{
+	const struct db_val v[] = { DBZ(agent), DBS(to->channel), DBS(to->chat), DBS(to->thread),
+	    DBI(user), DBI(clock_us()) };
+	enum err e = store_session_known(db, agent, to, id);
+
+	if (e != OK || *id != 0)
+		return e;
+	return db_exec(db, "INSERT INTO sessions(agent, channel, chat, thread, user_id, created_at)"
+	    " VALUES(?1, ?2, ?3, ?4, ?5, ?6)", v, 6, id, NULL);
+}
+
+FALLIBLE
+store_session_get(struct db *db, int64_t id, void (*fn)(void *arg, const struct session_row *r), void *arg)
+{
+	struct db_row r;
+	bool found;
+	enum err e;
+
+	ROWS(db, &r, "SELECT id, user_id, history_seq, thinking_seq,"
+	    " (SELECT coalesce(max(seq), 0) + 1 FROM messages WHERE session_id = sessions.id),"
+	    " channel, chat, thread FROM sessions WHERE id = ?1", DBI(id));
+	found = db_step(&r);
+	if (found) {
+		const struct session_row row = { db_i64(&r, 0), db_i64(&r, 1), db_i64(&r, 2),
+		    db_i64(&r, 3), db_i64(&r, 4), { db_str(&r, 5), db_str(&r, 6), db_str(&r, 7), STR_NONE } };
+
+		fn(arg, &row);
+	}
+	e = db_end(&r);
+	return e != OK ? e : found ? OK : ERR_NOTFOUND;
+}
+
+FALLIBLE
+store_session_new_history(struct db *db, int64_t id, int64_t seq)
+{
+	return DB_EXEC(db, "UPDATE sessions SET history_seq = ?2, prompt = NULL WHERE id = ?1", DBI(id), DBI(seq));
+}
+
+FALLIBLE
+store_session_drop_thinking(struct db *db, int64_t id, int64_t seq)
+{
+	return DB_EXEC(db, "UPDATE sessions SET thinking_seq = ?2 WHERE id = ?1", DBI(id), DBI(seq));
+}
+
+FALLIBLE
+store_session_prompt(struct db *db, int64_t id, struct buf *out)
+{
+	struct db_row r;
+	bool found;
+	enum err e;
+
+	ROWS(db, &r, "SELECT prompt FROM sessions WHERE id = ?1 AND prompt IS NOT NULL", DBI(id));
+	found = db_step(&r);
+	if (found)
+		buf_str(out, db_str(&r, 0));
+	e = db_end(&r);
+	return e != OK ? e : found ? out->err : ERR_NOTFOUND;
+}
+
+FALLIBLE
+store_session_set_prompt(struct db *db, int64_t id, struct str prompt)
+{
+	return DB_EXEC(db, "UPDATE sessions SET prompt = ?2 WHERE id = ?1", DBI(id), DBS(prompt));
+}
+
+FALLIBLE
+store_session_count(struct db *db, int64_t *n)
+{
+	return db_get_i64(db, "SELECT count(*) FROM sessions", NULL, 0, 0, n);
+}
+
+/* ---- incoming messages ------------------------------------------------------------ */
+
+FALLIBLE
+store_inbound_add(struct db *db, int64_t session, const struct inbound *in, enum inbound_state state, int64_t *id)
+{
+	const struct db_val v[] = { DBI(session), DBS(in->to.channel), DBS(in->dedup), DBS(in->ref),
+	    DBS(in->sender), DBS(in->to.reply_to), DBS(in->text), DBI(state), DBI(in->sent_at), DBI(clock_us()) };
+	int64_t changes;
+	enum err e = db_exec(db, "INSERT INTO inbound(session_id, channel, dedup, ref, sender, reply_to, text,"
+	    " state, sent_at, received_at) VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)"
+	    " ON CONFLICT(channel, dedup) DO NOTHING", v, ARRAY_LEN(v), id, &changes);
+
+	if (e == OK && changes == 0)
+		*id = 0;
+	return e;
+}
+
+static enum err
+inbound_row(struct db_row *r, void (*fn)(void *arg, const struct inbound_row *r), void *arg, bool *found)
+{
+	*found = db_step(r);
+	if (*found && fn) {
+		const struct inbound_row row = { db_i64(r, 0), db_i64(r, 1), db_str(r, 2), db_str(r, 3), db_str(r, 4) };
+
+		fn(arg, &row);
+	}
+	return db_end(r);
+}
+
+FALLIBLE
+store_inbound_next(struct db *db, int64_t session, void (*fn)(void *arg, const struct inbound_row *r), void *arg, bool *found)
+{
+	struct db_row r;
+
+	ROWS(db, &r, "SELECT id, session_id, text, reply_to, sender FROM inbound"
+	    " WHERE session_id = ?1 AND state = 0 ORDER BY id LIMIT 1", DBI(session));
+	return inbound_row(&r, fn, arg, found);
+}
+
+FALLIBLE
+store_inbound_get(struct db *db, int64_t id, void (*fn)(void *arg, const struct inbound_row *r), void *arg)
+{
+	struct db_row r;
+	bool found;
+	enum err e;
+
+	ROWS(db, &r, "SELECT id, session_id, text, reply_to, sender FROM inbound WHERE id = ?1", DBI(id));
+	e = inbound_row(&r, fn, arg, &found);
+	return e != OK ? e : found ? OK : ERR_NOTFOUND;
+}
+
+FALLIBLE
+store_inbound_set(struct db *db, int64_t id, enum inbound_state state)
+{
+	return DB_EXEC(db, "UPDATE inbound SET state = ?2 WHERE id = ?1", DBI(id), DBI(state));
+}
+
+FALLIBLE
+store_inbound_edit(struct db *db, int64_t session, struct str ref, struct str text, bool *applied)
+{
+	/* not begun: still queued, or its turn waits in PREPARE */
+	const struct db_val v[] = { DBI(session), DBS(ref), DBS(text) };
+	int64_t changes;
+	enum err e = db_exec(db, "UPDATE inbound SET text = ?3 WHERE session_id = ?1 AND ref = ?2 AND (state = 0"
+	    " OR id IN (SELECT inbound_id FROM turns WHERE session_id = ?1 AND state = 0))",
+	    v, 3, NULL, &changes);
+
+	if (e == OK)
+		*applied = changes > 0;
+	return e;
+}
+
+FALLIBLE
+store_inbound_sessions(struct db *db, int64_t limit, void (*fn)(void *arg, int64_t session), void *arg)
+{
+	struct db_row r;
+
+	ROWS(db, &r, "SELECT session_id FROM inbound WHERE state = 0 GROUP BY session_id ORDER BY min(id) LIMIT ?1",
+	    DBI(limit));
+	while (db_step(&r))
+		fn(arg, db_i64(&r, 0));
+	return db_end(&r);
+}
+
+FALLIBLE
+store_inbound_queued(struct db *db, int64_t *n)
+{
+	return db_get_i64(db, "SELECT count(*) FROM inbound WHERE state = 0", NULL, 0, 0, n);
+}
+
+FALLIBLE
+store_inbound_expire(struct db *db, int64_t before)
+{
+	/* the message itself lives on in messages; turns keep their inbound row's text elsewhere */
+	return DB_EXEC(db, "UPDATE inbound SET dedup = 'expired:' || id, text = '' WHERE state = 2"
+	    " AND received_at < ?1 AND text <> ''", DBI(before));
+}
+
+/* ---- turns --------------------------------------------------------------------------- */
+
+FALLIBLE
+store_turn_add(struct db *db, int64_t session, int64_t inbound, int64_t *id)
+{
+	const struct db_val v[] = { DBI(session), DBI(inbound), DBI(clock_us()) };
+
+	return db_exec(db, "INSERT INTO turns(session_id, inbound_id, created_at, updated_at) VALUES(?1, ?2, ?3, ?3)",
+	    v, 3, id, NULL);
+}
+
+FALLIBLE
+store_turn_save(struct db *db, const struct turn_row *t)
+{
+	return DB_EXEC(db, "UPDATE turns SET state = ?2, outcome = ?3, round = ?4, attempt = ?5, next_at = ?6,"
+	    " deaths = ?7, told = ?8, updated_at = ?9 WHERE id = ?1", DBI(t->id), DBI(t->state), DBI(t->outcome),
+	    DBI(t->round), DBI(t->attempt), DBI(t->next_at), DBI(t->deaths), DBI(t->told), DBI(clock_us()));
+}
+
+FALLIBLE
+store_turn_answer(struct db *db, int64_t id, struct str answer, struct str partial)
+{
+	return DB_EXEC(db, "UPDATE turns SET answer = ?2, partial = ?3 WHERE id = ?1", DBI(id), DBS(answer), DBS(partial));
+}
+
+FALLIBLE
+store_turn_partial(struct db *db, int64_t id, struct str partial)
+{
+	return DB_EXEC(db, "UPDATE turns SET partial = ?2 WHERE id = ?1", DBI(id), DBS(partial));
+}
+
+FALLIBLE
+store_turn_ref(struct db *db, int64_t id, struct str ref)
+{
+	return DB_EXEC(db, "UPDATE turns SET ref = ?2 WHERE id = ?1", DBI(id), DBS(ref));
+}
+
+FALLIBLE
+store_turn_partial_bytes(struct db *db, int64_t id, int64_t *n)
+{
+	return get_i64(db, "SELECT length(partial) FROM turns WHERE id = ?1", DBI(id), 0, n);
+}
+
+FALLIBLE
+store_turns_open(struct db *db, void (*fn)(void *arg, const struct turn_row *t), void *arg)
+{
+	struct db_row r;
+
+	ROWS(db, &r, "SELECT id, session_id, inbound_id, next_at, round, attempt, deaths, created_at, state, outcome,"
+	    " told, answer, ref FROM turns WHERE state < ?1 ORDER BY id", DBI(TURN_DONE));
+	while (db_step(&r)) {
+		const struct turn_row t = { db_i64(&r, 0), db_i64(&r, 1), db_i64(&r, 2), db_i64(&r, 3), db_i64(&r, 4),
+		    db_i64(&r, 5), db_i64(&r, 6), db_i64(&r, 7), (enum turn_state)db_i64(&r, 8),
+		    (enum turn_outcome)db_i64(&r, 9), db_i64(&r, 10) != 0, db_str(&r, 11), db_str(&r, 12) };
+
+		fn(arg, &t);
+	}
+	return db_end(&r);
+}
+
+FALLIBLE
+store_turns_died(struct db *db)
+{
+	/* one that was told to wait for admission was not being worked on */
+	return DB_EXEC(db, "UPDATE turns SET deaths = deaths + 1 WHERE state < ?2 AND (state > ?1 OR told = 0)",
+	    DBI(TURN_PREPARE), DBI(TURN_DONE));
+}
+
+FALLIBLE
+store_outbox_give_up(struct db *db, int64_t turn)
+{
+	return DB_EXEC(db, "UPDATE outbox SET state = ?2, why = 'set aside' WHERE turn_id = ?1 AND state < 2",
+	    DBI(turn), DBI(OUTBOX_FAILED));
+}
+
+/* ---- history ----------------------------------------------------------------------------- */
+
+FALLIBLE
+store_message_add(struct db *db, int64_t session, int64_t seq, int64_t turn, const char *role, struct str content)
+{
+	return DB_EXEC(db, "INSERT INTO messages(session_id, seq, turn_id, role, content, created_at)"
+	    " VALUES(?1, ?2, ?3, ?4, ?5, ?6)", DBI(session), DBI(seq), DBI(turn), DBZ(role), DBS(content), DBI(clock_us()));
+}
+
+FALLIBLE
+store_messages_void(struct db *db, int64_t turn)
+{
+	return DB_EXEC(db, "UPDATE messages SET void = 1 WHERE turn_id = ?1", DBI(turn));
+}
+
+FALLIBLE
+store_messages(struct db *db, int64_t session, int64_t from_seq, bool (*fn)(void *arg, const struct message_row *m), void *arg)
+{
+	struct db_row r;
+
+	ROWS(db, &r, "SELECT seq, role, content FROM messages WHERE session_id = ?1 AND seq >= ?2 AND void = 0"
+	    " ORDER BY seq", DBI(session), DBI(from_seq));
+	while (db_step(&r)) {
+		const struct message_row m = { db_i64(&r, 0), db_str(&r, 1), db_str(&r, 2) };
+
+		if (!fn(arg, &m))
+			break;
+	}
+	return db_end(&r);
+}
+
+/* ---- the journal of model and tool calls ---------------------------------------------------- */
+
+FALLIBLE
+store_step_add(struct db *db, int64_t turn, int64_t round, const struct step_row *s, int64_t *id)
+{
+	const struct db_val v[] = { DBI(turn), DBI(round), DBI(s->idx), DBI(s->tool), DBS(s->name), DBS(s->call_id),
+	    DBS(s->input), DBI(s->state), DBI(s->estimate), DBI(clock_us()) };
+
+	return db_exec(db, "INSERT INTO steps(turn_id, round, idx, kind, name, call_id, input, state, estimate, started_at)"
+	    " VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)", v, ARRAY_LEN(v), id, NULL);
+}
+
+FALLIBLE
+store_step_set(struct db *db, int64_t id, enum step_state state, bool failed, struct str output)
+{
+	return DB_EXEC(db, "UPDATE steps SET state = ?2, failed = ?3, output = ?4, ended_at = ?5 WHERE id = ?1",
+	    DBI(id), DBI(state), DBI(failed), DBS(output), DBI(clock_us()));
+}
+
+FALLIBLE
+store_steps(struct db *db, int64_t turn, int64_t round, void (*fn)(void *arg, const struct step_row *s), void *arg)
+{
+	struct db_row r;
+
+	ROWS(db, &r, "SELECT id, idx, estimate, kind, state, name, call_id, input, output, failed FROM steps"
+	    " WHERE turn_id = ?1 AND round = ?2 ORDER BY idx, id", DBI(turn), DBI(round));
+	while (db_step(&r)) {
+		const struct step_row s = { db_i64(&r, 0), db_i64(&r, 1), db_i64(&r, 2), db_i64(&r, 3) != 0,
+		    (enum step_state)db_i64(&r, 4), db_str(&r, 5), db_str(&r, 6), db_str(&r, 7), db_str(&r, 8),
+		    db_i64(&r, 9) != 0 };
+
+		fn(arg, &s);
+	}
+	return db_end(&r);
+}
+
+FALLIBLE
+store_steps_interrupt(struct db *db, int64_t turn)
+{
+	return DB_EXEC(db, "UPDATE steps SET state = ?2, failed = 1, ended_at = ?4 WHERE turn_id = ?1 AND state = ?3",
+	    DBI(turn), DBI(STEP_INTERRUPTED), DBI(STEP_RUNNING), DBI(clock_us()));
+}
+
+/* ---- replies on their way out --------------------------------------------------------------- */
+
+FALLIBLE
+store_outbox_add(struct db *db, enum outbox_kind kind, int64_t session, int64_t turn, const struct target *to,
+    struct str text, struct str edit_ref, bool repeated, int64_t *id)
+{
+	const struct db_val v[] = { DBI(kind), DBI(session), DBI(turn), DBS(to->channel), DBS(to->chat), DBS(to->thread),
+	    DBS(to->reply_to), DBS(text), DBS(edit_ref), DBI(repeated), DBI(OUTBOX_READY), DBI(clock_us()) };
+
+	return db_exec(db, "INSERT INTO outbox(kind, session_id, turn_id, channel, chat, thread, reply_to, text, edit_ref,"
+	    " repeated, state, created_at, updated_at) VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?12)",
+	    v, ARRAY_LEN(v), id, NULL);
+}
+
+FALLIBLE
+store_outbox_state(struct db *db, int64_t id, enum outbox_state state, int64_t next_at, struct str why)
+{
+	return DB_EXEC(db, "UPDATE outbox SET state = ?2, next_at = ?3, why = ?4, updated_at = ?5 WHERE id = ?1",
+	    DBI(id), DBI(state), DBI(next_at), DBS(why), DBI(clock_us()));
+}
+
+FALLIBLE
+store_outbox_progress(struct db *db, int64_t id, int64_t part, struct str format, struct str external_id)
+{
+	return DB_EXEC(db, "UPDATE outbox SET part = ?2, format = CASE ?3 WHEN '' THEN format ELSE ?3 END,"
+	    " external_id = ?4, repeated = 0, attempts = 0, updated_at = ?5 WHERE id = ?1", DBI(id), DBI(part),
+	    DBS(format), DBS(external_id), DBI(clock_us()));
+}
+
+FALLIBLE
+store_outbox_retry(struct db *db, int64_t id, int64_t next_at, bool maybe_sent, struct str format, struct str why)
+{
+	return DB_EXEC(db, "UPDATE outbox SET state = ?2, next_at = ?3, attempts = attempts + 1,"
+	    " repeated = max(repeated, ?4), format = CASE ?5 WHEN '' THEN format ELSE ?5 END, why = ?6, updated_at = ?7"
+	    " WHERE id = ?1", DBI(id), DBI(OUTBOX_READY), DBI(next_at), DBI(maybe_sent), DBS(format), DBS(why), DBI(clock_us()));
+}
+
+FALLIBLE
+store_outbox_interrupted(struct db *db)
+{
+	return DB_EXEC(db, "UPDATE outbox SET state = ?1, repeated = 1, next_at = 0, updated_at = ?3 WHERE state = ?2",
+	    DBI(OUTBOX_READY), DBI(OUTBOX_SENDING), DBI(clock_us()));
+}
+
+#define OUTBOX_COLUMNS "SELECT id, turn_id, session_id, channel, chat, thread, reply_to, text, edit_ref, format, part," \
+	" repeated, attempts, kind, state, next_at FROM outbox "
+
+static void
+outbox_rows(struct db_row *r, void (*fn)(void *arg, const struct outbox_row *r), void *arg)
+{
+	while (db_step(r)) {
+		const struct outbox_row row = {
+			.item = { .id = db_i64(r, 0), .turn = db_i64(r, 1), .session = db_i64(r, 2),
+			    .to = { db_str(r, 3), db_str(r, 4), db_str(r, 5), db_str(r, 6) },
+			    .text = db_str(r, 7), .edit_ref = db_str(r, 8), .format = db_str(r, 9),
+			    .part = db_i64(r, 10), .repeated = db_i64(r, 11) != 0, .attempts = db_i64(r, 12),
+			    .kind = (enum outbox_kind)db_i64(r, 13) },
+			.state = (enum outbox_state)db_i64(r, 14), .next_at = db_i64(r, 15),
+		};
+
+		fn(arg, &row);
+	}
+}
+
+FALLIBLE
+store_outbox_get(struct db *db, int64_t id, void (*fn)(void *arg, const struct outbox_row *r), void *arg)
+{
+	struct db_row r;
+
+	ROWS(db, &r, OUTBOX_COLUMNS "WHERE id = ?1", DBI(id));
+	outbox_rows(&r, fn, arg);
+	return db_end(&r);
+}
+
+FALLIBLE
+store_outbox_open(struct db *db, void (*fn)(void *arg, const struct outbox_row *r), void *arg)
+{
+	struct db_row r;
+
+	ROWS(db, &r, OUTBOX_COLUMNS "WHERE state < 2 AND ?1 ORDER BY id", DBI(1));
+	outbox_rows(&r, fn, arg);
+	return db_end(&r);
+}
+
+/* ---- money ------------------------------------------------------------------------------------ */
+
+FALLIBLE
+store_cost_add(struct db *db, int64_t session, int64_t turn, const char *feature, const char *provider,
+    const char *model, const struct usage *u, int64_t nano, bool estimated)
+{
+	return DB_EXEC(db, "INSERT INTO cost_ledger(at, session_id, turn_id, feature, provider, model, input, output,"
+	    " cache_read, write_5m, write_1h, nano_usd, estimated)"
+	    " VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)", DBI(clock_us()), DBI(session), DBI(turn),
+	    DBZ(feature), DBZ(provider), DBZ(model), DBI(u->input), DBI(u->output), DBI(u->cache_read), DBI(u->write_5m),
+	    DBI(u->write_1h), DBI(nano), DBI(estimated));
+}
+
+FALLIBLE
+store_cost_since(struct db *db, int64_t since, int64_t *nano)
+{
+	return get_i64(db, "SELECT coalesce(sum(nano_usd), 0) FROM cost_ledger WHERE at >= ?1", DBI(since), 0, nano);
+}

@@ -1,0 +1,1181 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+/*
+ * turn.c - one message from its arrival to its delivered reply.
+ *
+ *   PREPARE --admitted--> CALL --asked--> STREAM --end--> REPLY --delivered--> DONE
+ *                          ^  ^             |  |
+ *                          |  +--retry------+  +--tool calls--> TOOLS
+ *                          +-----------------all answered---------+
+ *
+ * The state, the round, the attempt, the placeholder and the partial text are
+ * columns; a start rebuilds every open turn from its row (docs/DESIGN.md has the
+ * table of what it does in each state). The steps below are straight-line; the
+ * callbacks at the bottom only record what happened and schedule the driver;
+ * turn_run is the driver and the only place that knows stop, deadline and drain.
+ *
+ * Nothing here waits for a write: a failed one sticks in the transaction, the
+ * commit fails, and memory is rebuilt from the rows (agent_wrote).
+ */
+#include "core.h"
+
+#include <assert.h>
+
+#define TURN_STEPS_MAX 64               /* steps of one driver run: more means a loop */
+
+enum step { NEXT, WAIT };
+
+struct turns {
+	struct map *by_id;
+	struct turn *waiting, **waiting_tail;   /* for admission, oldest first */
+	size_t n_waiting, n_running;
+};
+
+const char *
+turn_state_name(enum turn_state s)
+{
+	static const char *const names[] = { "PREPARE", "CALL", "STREAM", "TOOLS", "REPLY", "DONE" };
+
+	return s < ARRAY_LEN(names) ? names[s] : "?";
+}
+
+const char *
+turn_outcome_name(enum turn_outcome o)
+{
+	static const char *const names[] = { "none", "answered", "stopped", "failed", "refused",
+	    "no_budget", "set_aside" };
+
+	return o < ARRAY_LEN(names) ? names[o] : "?";
+}
+
+/* ---- small helpers ------------------------------------------------------------------ */
+
+static void
+save(struct turn *t)
+{
+	const struct turn_row row = { .id = t->id, .next_at = t->next_at, .round = t->round,
+	    .attempt = t->attempt, .deaths = t->deaths, .state = t->state, .outcome = t->outcome,
+	    .told = t->told };
+
+	agent_wrote(t->a, store_turn_save(t->a->db, &row));
+}
+
+static void
+go(struct turn *t, enum turn_state state)
+{
+	log_debug("turn", "%s -> %s", turn_state_name(t->state), turn_state_name(state));
+	t->state = state;
+	t->deaths = 0;                  /* a committed step forward: this message does not kill us */
+	save(t);
+}
+
+static struct target
+target(const struct turn *t)
+{
+	struct target to = t->s->to;
+
+	to.reply_to = str_z(t->reply_to);
+	return to;
+}
+
+static void
+partial(struct turn *t, enum partial_what what, struct str delta, struct str tool)
+{
+	const struct channel *c = agent_channel(t->a, t->s->to.channel);
+	const struct partial p = { what, t->id, t->s->id, target(t), buf_view(&t->answer), delta, tool,
+	    str_z(t->ref) };
+
+	if (c && c->feature->channel->partial)
+		c->feature->channel->partial(c->self, &p);
+}
+
+static struct str
+round_text(const struct turn *t)
+{
+	return str_sub(buf_view(&t->answer), t->round_from, t->answer.n);
+}
+
+static void
+append(struct turn *t, const char *role, struct str content)
+{
+	agent_wrote(t->a, store_message_add(t->a->db, t->s->id, t->s->next_seq++, t->id, role, content));
+}
+
+/* [{"type":"text","text":…}] */
+static void
+append_text(struct turn *t, const char *role, struct str text)
+{
+	struct buf b = BUF_INIT(REQUEST_MAX);
+
+	buf_puts(&b, "[{\"type\":\"text\",\"text\":");
+	json_quote(&b, text);
+	buf_puts(&b, "}]");
+	if (b.err != OK)
+		agent_wrote(t->a, b.err);
+	else
+		append(t, role, buf_view(&b));
+	buf_free(&b);
+}
+
+static void
+tools_free(struct turn *t)
+{
+	for (size_t i = 0; i < t->n_tools; i++) {
+		struct tool_run *r = &t->tools[i];
+
+		effect_cancel(&r->start);
+		invocation_cancel(r->inv);
+		free(r->name);
+		free(r->output);
+	}
+	free(t->tools);
+	t->tools = NULL;
+	t->n_tools = 0;
+}
+
+static void
+context_drop(struct turn *t)
+{
+	if (t->context)
+		context_free(t->context);
+	free(t->context);
+	t->context = NULL;
+}
+
+/* ---- admission: at most max_sessions conversations work at once ------------------------ */
+
+static void
+unqueue(struct turn *t)
+{
+	struct turns *ts = t->a->turns;
+
+	if (!t->waiting)
+		return;
+	*t->wait_prev = t->wait_next;
+	if (t->wait_next)
+		t->wait_next->wait_prev = t->wait_prev;
+	else
+		ts->waiting_tail = t->wait_prev;
+	t->waiting = false;
+	ts->n_waiting--;
+}
+
+/* A message that saw two deaths runs alone, so that the third names the right one. */
+static bool
+admit(struct turn *t)
+{
+	struct turns *ts = t->a->turns;
+	struct session *other;
+	size_t limit = (size_t)config_i64(t->a->config, "agent.max_sessions"), it = 0;
+
+	if (t->slot)
+		return true;
+	if (ts->n_running >= (t->deaths >= TURN_DEATHS_MAX - 1 ? 1 : limit))
+		return false;
+	while (sessions_next(t->a, &it, &other))
+		if (other->turn && other->turn->slot && other->turn->deaths >= TURN_DEATHS_MAX - 1)
+			return false;
+	unqueue(t);
+	t->slot = true;
+	ts->n_running++;
+	return true;
+}
+
+static void
+slot_release(struct turn *t)
+{
+	struct turns *ts = t->a->turns;
+
+	if (!t->slot)
+		return;
+	t->slot = false;
+	ts->n_running--;
+	if (ts->waiting)
+		ev_defer(t->a->ev, &ts->waiting->run);
+}
+
+static enum step
+wait_for_admission(struct turn *t)
+{
+	struct turns *ts = t->a->turns;
+	const struct target to = target(t);
+	struct buf b = BUF_INIT(512);
+
+	if (!t->waiting) {
+		t->waiting = true;
+		t->wait_next = NULL;
+		t->wait_prev = ts->waiting_tail;
+		*ts->waiting_tail = t;
+		ts->waiting_tail = &t->wait_next;
+		ts->n_waiting++;
+	}
+	if (!t->told) {
+		t->told = true;
+		save(t);
+		buf_fmt(&b, "I am busy with %zu other conversation%s. Your message is kept and will be"
+		    " answered as soon as one ends.", ts->n_running, ts->n_running == 1 ? "" : "s");
+		agent_wrote(t->a, outbox_put(t->a, OUTBOX_NOTICE, t->s->id, t->id, &to,
+		    buf_view(&b), STR_NONE));
+		buf_free(&b);
+	}
+	return WAIT;
+}
+
+/* ---- the end of a turn -------------------------------------------------------------------- */
+
+/* The reply goes to the outbox; text follows what was said in earlier rounds. */
+static enum step
+conclude(struct turn *t, enum turn_outcome outcome, struct str text)
+{
+	const struct target to = target(t);
+	enum err e;
+
+	llm_cancel(t->call, NULL);
+	t->call = NULL;
+	tools_free(t);
+	context_drop(t);
+	effect_cancel(&t->ask);
+	ev_timer_cancel(t->a->ev, &t->timer);
+	ev_timer_cancel(t->a->ev, &t->deadline);
+	unqueue(t);
+	slot_release(t);
+	if (text.n) {
+		if (t->answer.n)
+			buf_puts(&t->answer, "\n\n");
+		buf_str(&t->answer, text);
+	}
+	if (str_trim(buf_view(&t->answer)).n == 0) {
+		buf_reset(&t->answer);
+		buf_puts(&t->answer, "(The model ended its answer without any text.)");
+	}
+	partial(t, PARTIAL_END, STR_NONE, STR_NONE);
+	t->outcome = outcome;
+	go(t, TURN_REPLY);
+	e = outbox_put(t->a, OUTBOX_REPLY, t->s->id, t->id, &to, buf_view(&t->answer), str_z(t->ref));
+	agent_wrote(t->a, e);
+	log_info("turn", "%s after %lld round%s", turn_outcome_name(outcome), (long long)t->round + 1,
+	    t->round ? "s" : "");
+	return WAIT;
+}
+
+static enum step
+conclude_fail(struct turn *t, enum turn_outcome outcome, const struct fail *f)
+{
+	log_warn("turn", "%s: %s", turn_outcome_name(outcome), f->text);
+	return conclude(t, outcome, str_z(f->text));
+}
+
+/* ---- PREPARE ------------------------------------------------------------------------------ */
+
+static void
+take_text(void *arg, const struct inbound_row *r)
+{
+	append_text(arg, "user", r->text);
+}
+
+static enum step
+step_prepare(struct turn *t)
+{
+	struct agent *a = t->a;
+	struct buf prompt = BUF_INIT(1u << 20);
+	enum err e;
+
+	if (a->phase == AGENT_DRAINING)
+		return WAIT;            /* stays resumable */
+	if (!admit(t))
+		return wait_for_admission(t);
+	e = store_session_prompt(a->db, t->s->id, &prompt);
+	if (e == ERR_NOTFOUND) {
+		e = agent_prompt(a, &prompt);
+		if (e == OK)
+			e = store_session_set_prompt(a->db, t->s->id, buf_view(&prompt));
+	}
+	agent_wrote(a, e);
+	buf_free(&prompt);
+	agent_wrote(a, store_inbound_get(a->db, t->inbound, take_text, t));
+	go(t, TURN_CALL);
+	return NEXT;
+}
+
+/* ---- CALL ----------------------------------------------------------------------------------- */
+
+static void on_text(void *arg, struct str delta);
+static void on_result(void *arg, const struct llm_result *r);
+
+static void
+failed_to_ask(struct turn *t, enum err e)
+{
+	t->result = (struct llm_result){ .class = e == ERR_NOMEM ? LLM_RETRY : LLM_BAD_REQUEST,
+	    .retry_after_us = -1, .detail = str_z(err_str(e)) };
+	t->result_set = true;
+	ev_defer(t->a->ev, &t->run);
+}
+
+/* After the commit: the one place where a model is asked. */
+static void
+ask(struct effect *eff)
+{
+	static const struct llm_sink sink = { on_text, on_result };
+	struct turn *t = CONTAINER(eff, struct turn, ask);
+	enum err e;
+
+	log_ids(t->s->id, t->id);
+	e = llm_start(t->a, &t->context->request, &sink, t, &t->call);
+	context_drop(t);
+	if (e != OK)
+		failed_to_ask(t, e);
+	log_ids(0, 0);
+}
+
+/* Renders the request and journals the call; ERR_* becomes a sentence. */
+static enum err
+prepare_call(struct turn *t, struct fail *f)
+{
+	struct agent *a = t->a;
+	struct step_row step = { .state = STEP_RUNNING };
+	struct model_info m;
+	enum err e = cost_model(a, llm_model(a), &m, f);
+
+	if (e != OK)
+		return e;
+	e = cost_check(a, f);
+	if (e != OK)
+		return e;
+	t->context = calloc(1, sizeof(*t->context));
+	if (t->context == NULL)
+		return fail_set(f, ERR_NOMEM, "I ran out of memory while preparing the request. Please send it again.");
+	e = context_render(a, t->s->id, m.id, false, t->context);
+	if (e != OK) {
+		free(t->context);
+		t->context = NULL;
+		return fail_set(f, e, "I could not prepare the request (%s). Send /new to start a fresh"
+		    " conversation.", err_str(e));
+	}
+	if (t->context->request.max_tokens > m.max_output)
+		t->context->request.max_tokens = m.max_output;
+	t->estimate = t->context->estimated_input;
+	step.name = str_z(m.id);
+	step.estimate = t->estimate;
+	agent_wrote(a, store_step_add(a->db, t->id, t->round, &step, &t->model_step));
+	return OK;
+}
+
+static enum step
+step_call(struct turn *t)
+{
+	struct fail f = FAIL_INIT;
+	int64_t now = clock_us();
+	enum err e;
+
+	if (!admit(t))
+		return wait_for_admission(t);
+	if (t->next_at > now + LLM_RETRY_AFTER_MAX_US)
+		t->next_at = now;       /* the clock was set back: no wait is that long */
+	if (t->next_at > now) {
+		ev_timer_in(t->a->ev, &t->timer, t->next_at - now);
+		return WAIT;
+	}
+	if (t->round >= TURN_ROUNDS_MAX)
+		return conclude(t, OUTCOME_FAILED, S("(I stopped here: this took too many rounds of tools."
+		    " Send \"go on\" to continue.)"));
+	e = prepare_call(t, &f);
+	if (e != OK)
+		return conclude_fail(t, e == ERR_LIMIT ? OUTCOME_NO_BUDGET : OUTCOME_FAILED, &f);
+	if (!t->begun || t->restart_owed)
+		partial(t, t->restart_owed ? PARTIAL_RESTART : PARTIAL_BEGIN, STR_NONE, STR_NONE);
+	t->begun = true;
+	t->restart_owed = false;
+	t->round_from = t->answer.n;
+	t->result_set = false;
+	t->saved_at = ev_now(t->a->ev);
+	go(t, TURN_STREAM);
+	agent_after(t->a, &t->ask);
+	return WAIT;
+}
+
+/* ---- STREAM ----------------------------------------------------------------------------------- */
+
+static void
+book(struct turn *t, const struct usage *u, bool estimated)
+{
+	if (u->input + u->output + u->cache_read + u->write_5m + u->write_1h > 0)
+		agent_wrote(t->a, cost_book(t->a, t->s->id, t->id, t->round ? "tool" : "message",
+		    llm_model(t->a), u, estimated));
+}
+
+static void
+step_over(struct turn *t, enum step_state state, bool failed, struct str note)
+{
+	agent_wrote(t->a, store_step_set(t->a->db, t->model_step, state, failed, note));
+	t->model_step = 0;
+}
+
+/* Rows and structs for the tool calls of the finished answer; false when there are none. */
+static bool
+plan_tools(struct turn *t, struct str content)
+{
+	struct arena ar = ARENA_INIT(content.n * 16 + 65536);
+	const struct json *blocks = NULL, *b;
+	enum err e = json_parse(&ar, content, &blocks, NULL);
+	size_t n = 0;
+
+	for (b = e == OK ? blocks->first : NULL; b; b = b->next)
+		n += str_eqz(json_str(b, "type", STR_NONE), "tool_use");
+	if (n > TOOL_CALLS_MAX)
+		e = ERR_LIMIT;
+	t->tools = n && e == OK ? calloc(n, sizeof(*t->tools)) : NULL;
+	if (n && t->tools == NULL && e == OK)
+		e = ERR_NOMEM;
+	for (b = e == OK && n ? blocks->first : NULL; b && e == OK; b = b->next) {
+		struct step_row step = { .idx = (int64_t)t->n_tools + 1, .tool = true, .state = STEP_PENDING,
+		    .name = json_str(b, "name", STR_NONE), .call_id = json_str(b, "id", STR_NONE) };
+		const struct json *input = json_at(b, "input");
+
+		if (!str_eqz(json_str(b, "type", STR_NONE), "tool_use"))
+			continue;
+		step.input = input ? input->raw : S("{}");
+		e = store_step_add(t->a->db, t->id, t->round, &step, &t->tools[t->n_tools].step);
+		t->n_tools++;
+	}
+	arena_free(&ar);
+	tools_free(t);                  /* the driver loads them from the rows, as a start does */
+	agent_wrote(t->a, e);
+	return n > 0;
+}
+
+static enum step
+answered(struct turn *t)
+{
+	struct llm_result *r = &t->result;
+	enum llm_stop stop = r->stop;
+
+	if (r->content.n > 2 && stop != LLM_STOP_REFUSAL)   /* "[]" is nothing to keep */
+		append(t, "assistant", r->content);
+	if (stop == LLM_STOP_TOOLS && plan_tools(t, r->content)) {
+		agent_wrote(t->a, store_turn_answer(t->a->db, t->id, buf_view(&t->answer), STR_NONE));
+		go(t, TURN_TOOLS);
+		return NEXT;
+	}
+	switch (stop) {
+	case LLM_STOP_PAUSE:            /* server-side work goes on: send it back unchanged */
+		t->round++;
+		agent_wrote(t->a, store_turn_answer(t->a->db, t->id, buf_view(&t->answer), STR_NONE));
+		go(t, TURN_CALL);
+		return NEXT;
+	case LLM_STOP_REFUSAL:
+		agent_wrote(t->a, store_messages_void(t->a->db, t->id));
+		buf_reset(&t->answer);
+		return conclude(t, OUTCOME_REFUSED, S("(The model declined to answer this. The exchange was"
+		    " left out of the conversation, so you can go on with something else.)"));
+	case LLM_STOP_MAX_TOKENS:
+		return conclude(t, OUTCOME_ANSWERED, S("(The answer reached its length limit. Send \"go on\""
+		    " to continue.)"));
+	case LLM_STOP_WINDOW:
+		return conclude(t, OUTCOME_ANSWERED, S("(This conversation has filled the model's memory."
+		    " Send /new to start a fresh one.)"));
+	case LLM_STOP_NONE: case LLM_STOP_END: case LLM_STOP_TOOLS: case LLM_STOP_SEQUENCE:
+		break;
+	}
+	return conclude(t, OUTCOME_ANSWERED, STR_NONE);
+}
+
+/* What a failed call is told as: cause, and what to do about it. */
+static void
+explain(struct turn *t, struct fail *f)
+{
+	const struct llm_result *r = &t->result;
+	const char *model = llm_model(t->a), *what = "";
+	char wait[32];
+
+	switch (r->class) {
+	case LLM_BAD_KEY:
+		what = "The model provider refused the API key. Its owner can set a new one with"
+		    " `blufio config set anthropic.api_key -`, then `blufio reload`.";
+		break;
+	case LLM_BILLING:
+		what = "The model provider refuses for want of credit or because of a spending limit there."
+		    " Check the account's billing page, then send the message again.";
+		break;
+	case LLM_BAD_MODEL:
+		IGNORE(fail_set(f, ERR_NOTFOUND, "The model provider does not know the model %s. Choose another with"
+		    " `blufio config set anthropic.default_model …`, then `blufio reload`.", model));
+		return;
+	case LLM_TOO_LARGE:
+		what = "This conversation has become too large for the model. Send /new to start a fresh one.";
+		break;
+	case LLM_RETRY:
+		if (r->retry_after_us > LLM_RETRY_AFTER_MAX_US) {
+			clock_span(r->retry_after_us, wait);
+			IGNORE(fail_set(f, ERR_BUSY, "The model provider asks to wait %s (%.*s). Please send your"
+			    " message again then.", wait, STR_ARG(r->detail)));
+			return;
+		}
+		IGNORE(fail_set(f, ERR_IO, "I could not get an answer from the model after %lld tries (%.*s)."
+		    " Your message is stored; please send it again in a while.", (long long)t->attempt,
+		    STR_ARG(r->detail)));
+		return;
+	case LLM_OK: case LLM_THINKING: case LLM_BAD_REQUEST: case LLM_GONE:
+		IGNORE(fail_set(f, ERR_PROTO, "The model provider refused the request (%.*s). If it happens again,"
+		    " send /new to start a fresh conversation.", STR_ARG(r->detail)));
+		return;
+	}
+	IGNORE(fail_set(f, ERR_DENIED, "%s", what));
+}
+
+static enum step
+not_answered(struct turn *t)
+{
+	struct llm_result *r = &t->result;
+	struct fail f = FAIL_INIT;
+	bool thinking = r->class == LLM_THINKING && t->s->thinking_seq < t->s->next_seq;
+	bool again = r->class == LLM_RETRY && r->retry_after_us <= LLM_RETRY_AFTER_MAX_US;
+
+	t->attempt++;
+	log_warn("turn", "model call failed (try %lld, status %u): %.*s%s%.*s", (long long)t->attempt, r->status,
+	    STR_ARG(r->detail), r->request_id.n ? " request " : "", STR_ARG(r->request_id));
+	if ((again && t->attempt < LLM_ATTEMPTS_MAX) || thinking) {
+		int64_t wait = thinking ? 0 : llm_backoff_us((unsigned)t->attempt, r->retry_after_us);
+
+		if (thinking) {         /* once: from here on the history goes without them */
+			t->s->thinking_seq = t->s->next_seq;
+			agent_wrote(t->a, store_session_drop_thinking(t->a->db, t->s->id, t->s->next_seq));
+		}
+		t->restart_owed = t->answer.n > t->round_from;
+		buf_cut(&t->answer, t->round_from);
+		t->next_at = clock_us() + wait;
+		t->state = TURN_CALL;   /* no step forward: deaths stay */
+		save(t);
+		return NEXT;
+	}
+	buf_cut(&t->answer, t->round_from);
+	explain(t, &f);
+	return conclude_fail(t, OUTCOME_FAILED, &f);
+}
+
+static enum step
+step_stream(struct turn *t)
+{
+	struct llm_result *r = &t->result;
+
+	if (!t->result_set)
+		return WAIT;
+	t->result_set = false;
+	if (t->answer.err != OK) {      /* more text than a reply may have */
+		r->class = LLM_BAD_REQUEST;
+		r->detail = S("the answer is longer than a reply may be");
+		buf_reset(&t->answer);
+	}
+	book(t, &r->usage, r->class != LLM_OK || !r->usage_known);
+	step_over(t, STEP_DONE, r->class != LLM_OK, r->class == LLM_OK ? STR_NONE : r->detail);
+	t->next_at = 0;
+	if (r->class != LLM_OK)
+		return not_answered(t);
+	t->attempt = 0;
+	return answered(t);
+}
+
+/* ---- TOOLS --------------------------------------------------------------------------------------- */
+
+static void
+on_tool(void *arg, struct invocation *inv, enum err err, struct str output)
+{
+	struct tool_run *r = arg;
+
+	(void)inv;
+	r->inv = NULL;
+	r->failed = err != OK;
+	r->output = malloc(output.n + 1);
+	if (r->output) {
+		if (output.n)
+			memcpy(r->output, output.p, output.n);
+		r->output[output.n] = '\0';
+	}
+	r->t->tool_done = true;
+	ev_defer(r->t->a->ev, &r->t->run);
+}
+
+/* After the commit that says "running": the one place where a tool is started. */
+static void
+start_tool(struct effect *eff)
+{
+	struct tool_run *r = CONTAINER(eff, struct tool_run, start);
+	struct turn *t = r->t;
+	enum err e;
+
+	log_ids(t->s->id, t->id);
+	partial(t, PARTIAL_TOOL, STR_NONE, str_z(r->name));
+	e = bus_invoke(t->a, str_z(r->name), str_z(r->input), t->s->id, t->id, on_tool, r, &r->inv);
+	if (e == ERR_NOTFOUND)
+		on_tool(r, NULL, e, S("there is no tool of this name"));
+	else if (e != OK)
+		on_tool(r, NULL, e, str_z(err_str(e)));
+	log_ids(0, 0);
+}
+
+static void
+load_tool(void *arg, const struct step_row *s)
+{
+	struct turn *t = arg;
+	struct tool_run *grown, *r;
+	size_t n = s->name.n + s->call_id.n + s->input.n + 3;
+
+	if (!s->tool)
+		return;
+	grown = realloc(t->tools, (t->n_tools + 1) * sizeof(*grown));
+	if (grown == NULL)
+		goto nomem;
+	t->tools = grown;
+	r = &grown[t->n_tools];
+	memset(r, 0, sizeof(*r));
+	r->name = malloc(n);
+	r->output = s->state >= STEP_DONE ? malloc(s->output.n + 1) : NULL;
+	if (r->name == NULL || (s->state >= STEP_DONE && r->output == NULL)) {
+		free(r->name);
+		free(r->output);
+		goto nomem;
+	}
+	r->call_id = r->name + snprintf(r->name, n, "%.*s", STR_ARG(s->name)) + 1;
+	r->input = r->call_id + snprintf(r->call_id, s->call_id.n + 1, "%.*s", STR_ARG(s->call_id)) + 1;
+	snprintf(r->input, s->input.n + 1, "%.*s", STR_ARG(s->input));
+	if (r->output)
+		snprintf(r->output, s->output.n + 1, "%.*s", STR_ARG(s->output));
+	r->step = s->id;
+	r->state = s->state;
+	r->failed = s->failed;
+	r->t = t;
+	r->start.run = start_tool;
+	t->n_tools++;
+	return;
+nomem:
+	agent_wrote(t->a, ERR_NOMEM);
+}
+
+/* One user message with every result, in the order of the calls. */
+static void
+append_results(struct turn *t)
+{
+	struct buf b = BUF_INIT(REQUEST_MAX);
+	struct jw w;
+
+	jw_init(&w, &b);
+	jw_arr(&w);
+	for (size_t i = 0; i < t->n_tools; i++) {
+		struct tool_run *r = &t->tools[i];
+		const char *text = r->output ? r->output : "the result was lost: out of memory";
+
+		if (r->state == STEP_INTERRUPTED)
+			text = "interrupted: the agent was stopped while this tool ran; it was not run again,"
+			    " and whether it took effect is unknown";
+		jw_obj(&w);
+		jw_kz(&w, "type", "tool_result");
+		jw_kz(&w, "tool_use_id", r->call_id);
+		jw_kz(&w, "content", text);
+		if (r->failed || r->state == STEP_INTERRUPTED)
+			jw_kbool(&w, "is_error", true);
+		jw_end_obj(&w);
+	}
+	jw_end_arr(&w);
+	if (jw_done(&w) != OK)
+		agent_wrote(t->a, ERR_NOMEM);
+	else
+		append(t, "user", buf_view(&b));
+	buf_free(&b);
+}
+
+static enum step
+step_tools(struct turn *t)
+{
+	size_t open = 0;
+
+	if (!admit(t))
+		return wait_for_admission(t);
+	if (t->n_tools == 0) {
+		agent_wrote(t->a, store_steps(t->a->db, t->id, t->round, load_tool, t));
+		for (size_t i = 0; i < t->n_tools; i++)
+			if (t->tools[i].state == STEP_RUNNING)
+				t->tools[i].state = STEP_INTERRUPTED;   /* turn_load said so in the row */
+	}
+	for (size_t i = 0; i < t->n_tools; i++) {
+		struct tool_run *r = &t->tools[i];
+
+		if (r->state == STEP_PENDING) {
+			r->state = STEP_RUNNING;
+			agent_wrote(t->a, store_step_set(t->a->db, r->step, STEP_RUNNING, false, STR_NONE));
+			agent_after(t->a, &r->start);
+		} else if (r->state == STEP_RUNNING && r->output) {
+			r->state = STEP_DONE;
+			agent_wrote(t->a, store_step_set(t->a->db, r->step, STEP_DONE, r->failed, str_z(r->output)));
+		}
+		open += r->state == STEP_RUNNING;
+	}
+	if (open)
+		return WAIT;
+	append_results(t);
+	tools_free(t);
+	t->round++;
+	go(t, TURN_CALL);
+	return NEXT;
+}
+
+/* ---- REPLY, DONE ------------------------------------------------------------------------------------ */
+
+static enum step
+step_reply(struct turn *t)
+{
+	if (!t->delivered)
+		return WAIT;
+	agent_wrote(t->a, store_inbound_set(t->a->db, t->inbound, INBOUND_DONE));
+	go(t, TURN_DONE);
+	return NEXT;
+}
+
+/* ---- stop and deadline -------------------------------------------------------------------------------- */
+
+/* What was said so far stays, in the chat and (without its thinking) in the history. */
+static enum step
+interrupt(struct turn *t, struct str note)
+{
+	struct usage seen = { 0 };
+
+	if (t->state == TURN_STREAM) {
+		llm_cancel(t->call, &seen);
+		t->call = NULL;
+		book(t, &seen, true);
+		step_over(t, STEP_INTERRUPTED, true, S("stopped"));
+		if (!t->stop_new && str_trim(round_text(t)).n)
+			append_text(t, "assistant", str_trim(round_text(t)));
+	} else if (t->state == TURN_TOOLS && t->n_tools) {
+		for (size_t i = 0; i < t->n_tools; i++)
+			if (t->tools[i].state < STEP_DONE) {
+				t->tools[i].state = STEP_INTERRUPTED;
+				agent_wrote(t->a, store_step_set(t->a->db, t->tools[i].step, STEP_INTERRUPTED, true,
+				    STR_NONE));
+			}
+		if (!t->stop_new)
+			append_results(t);
+	}
+	return conclude(t, OUTCOME_STOPPED, note);
+}
+
+/* ---- the driver -------------------------------------------------------------------------------------------- */
+
+static enum step
+step_one(struct turn *t)
+{
+	if (t->state < TURN_REPLY && t->stop_wanted)
+		return interrupt(t, S("(Stopped.)"));
+	if (t->state < TURN_REPLY && t->deadline_hit)
+		return interrupt(t, S("(I stopped here: this took longer than 30 minutes.)"));
+	switch (t->state) {
+	case TURN_PREPARE: return step_prepare(t);
+	case TURN_CALL: return step_call(t);
+	case TURN_STREAM: return step_stream(t);
+	case TURN_TOOLS: return step_tools(t);
+	case TURN_REPLY: return step_reply(t);
+	case TURN_DONE: case TURN_STATE_COUNT: break;
+	}
+	return WAIT;
+}
+
+static void
+turn_run(void *arg)
+{
+	struct turn *t = arg;
+	struct agent *a = t->a;
+	enum step r = NEXT;
+
+	assert(!t->running);
+	if (a->write_failed)
+		return;                 /* memory is about to be rebuilt */
+	log_ids(t->s->id, t->id);
+	t->running = true;
+	for (int i = 0; r == NEXT && t->state != TURN_DONE && !a->write_failed; i++) {
+		assert(i < TURN_STEPS_MAX);
+		r = step_one(t);
+	}
+	t->running = false;
+	if (t->state == TURN_DONE && !a->write_failed)
+		session_turn_over(t->s);        /* frees t */
+	log_ids(0, 0);
+}
+
+/* ---- callbacks: record and schedule -------------------------------------------------------------------------- */
+
+static void
+on_text(void *arg, struct str delta)
+{
+	struct turn *t = arg;
+
+	size_t from = t->answer.n;
+
+	if (from == t->round_from && from > 0)
+		buf_puts(&t->answer, "\n\n");     /* between what two rounds said */
+	buf_str(&t->answer, delta);
+	partial(t, PARTIAL_TEXT, str_sub(buf_view(&t->answer), from, t->answer.n), STR_NONE);
+	if (ev_now(t->a->ev) - t->saved_at >= PARTIAL_SAVE_US) {
+		t->saved_at = ev_now(t->a->ev);
+		agent_wrote(t->a, store_turn_partial(t->a->db, t->id, round_text(t)));
+	}
+}
+
+static void
+on_result(void *arg, const struct llm_result *r)
+{
+	struct turn *t = arg;
+	size_t detail = 0, request = 0;
+
+	t->call = NULL;
+	t->result = *r;
+	buf_reset(&t->result_text);
+	buf_str(&t->result_text, r->content);
+	detail = t->result_text.n;
+	buf_str(&t->result_text, r->detail);
+	request = t->result_text.n;
+	buf_str(&t->result_text, r->request_id);
+	if (t->result_text.err != OK) {
+		t->result = (struct llm_result){ .class = LLM_RETRY, .retry_after_us = -1,
+		    .detail = S("out of memory"), .usage = r->usage, .usage_known = r->usage_known };
+	} else {
+		t->result.content = str_make(t->result_text.p, detail);
+		t->result.detail = str_make(t->result_text.p + detail, request - detail);
+		t->result.request_id = str_make(t->result_text.p + request, t->result_text.n - request);
+	}
+	t->result_set = true;
+	ev_defer(t->a->ev, &t->run);
+}
+
+static void
+on_deadline(void *arg)
+{
+	struct turn *t = arg;
+
+	t->deadline_hit = true;
+	ev_defer(t->a->ev, &t->run);
+}
+
+static void
+on_begin(struct effect *e)
+{
+	struct turn *t = CONTAINER(e, struct turn, begin);
+
+	ev_defer(t->a->ev, &t->run);
+}
+
+void
+turn_stop(struct turn *t, bool new_history)
+{
+	if (t->state >= TURN_REPLY || (new_history && t->state == TURN_PREPARE))
+		return;
+	t->stop_wanted = true;
+	t->stop_new = new_history;
+	ev_defer(t->a->ev, &t->run);
+}
+
+void
+turn_delivered(struct agent *a, int64_t turn)
+{
+	struct turn *t = turn_get(a, turn);
+
+	if (t == NULL || t->state != TURN_REPLY)
+		return;
+	t->delivered = true;
+	ev_defer(a->ev, &t->run);
+}
+
+void
+turn_set_ref(struct agent *a, int64_t turn, struct str ref)
+{
+	struct turn *t = turn_get(a, turn);
+	char *copy;
+
+	if (t == NULL || t->state >= TURN_REPLY)
+		return;
+	copy = malloc(ref.n + 1);
+	if (copy == NULL) {
+		agent_wrote(a, ERR_NOMEM);
+		return;
+	}
+	if (ref.n)
+		memcpy(copy, ref.p, ref.n);
+	copy[ref.n] = '\0';
+	free(t->ref);
+	t->ref = copy;
+	agent_wrote(a, store_turn_ref(a->db, turn, ref));
+}
+
+void
+turn_pause(struct agent *a, int64_t turn, bool paused)
+{
+	struct turn *t = turn_get(a, turn);
+
+	if (t && t->call)
+		llm_pause(t->call, paused);
+}
+
+/* ---- making, loading, freeing ------------------------------------------------------------------------------------ */
+
+static struct str
+id_key(const int64_t *id)
+{
+	return str_make((const char *)id, sizeof(*id));
+}
+
+struct turn *
+turn_get(struct agent *a, int64_t id)
+{
+	return map_get(a->turns->by_id, id_key(&id));
+}
+
+static void
+take_reply_to(void *arg, const struct inbound_row *r)
+{
+	struct turn *t = arg;
+
+	snprintf(t->reply_to, sizeof(t->reply_to), "%.*s", STR_ARG(r->reply_to));
+}
+
+static enum err
+turn_new(struct session *s, int64_t id, int64_t inbound, struct turn **out)
+{
+	struct turn *t = calloc(1, sizeof(*t));
+	enum err e;
+
+	if (t == NULL)
+		return ERR_NOMEM;
+	t->inbound = inbound;
+	e = store_inbound_get(s->a->db, inbound, take_reply_to, t);
+	if (e != OK) {
+		free(t);
+		return e;
+	}
+	t->a = s->a;
+	t->s = s;
+	t->id = id;
+	t->started_at = clock_us();
+	buf_init(&t->answer, REPLY_MAX);
+	buf_init(&t->result_text, REQUEST_MAX);
+	t->begin.run = on_begin;
+	t->ask.run = ask;
+	ev_defer_init(&t->run, turn_run, t);
+	ev_timer_init(&t->timer, turn_run, t);
+	ev_timer_init(&t->deadline, on_deadline, t);
+	if (map_put(s->a->turns->by_id, id_key(&t->id), t) != OK) {
+		free(t);
+		return ERR_NOMEM;
+	}
+	ev_timer_in(s->a->ev, &t->deadline, TURN_DEADLINE_US);
+	s->turn = t;
+	*out = t;
+	return OK;
+}
+
+FALLIBLE
+turn_start(struct session *s, int64_t inbound)
+{
+	struct turn *t;
+	int64_t id;
+	enum err e = store_turn_add(s->a->db, s->id, inbound, &id);
+
+	if (e == OK)
+		e = store_inbound_set(s->a->db, inbound, INBOUND_TAKEN);
+	if (e == OK)
+		e = turn_new(s, id, inbound, &t);
+	if (e != OK)
+		return e;
+	/* the message is on disk before anything works on it: were it poison, the next start knows */
+	agent_soon(s->a, &t->begin);
+	return OK;
+}
+
+void
+turn_free(struct turn *t)
+{
+	if (t == NULL)
+		return;
+	IGNORE(map_del(t->a->turns->by_id, id_key(&t->id)) == t ? OK : ERR_NOTFOUND);
+	llm_cancel(t->call, NULL);
+	tools_free(t);
+	context_drop(t);
+	effect_cancel(&t->begin);
+	effect_cancel(&t->ask);
+	ev_defer_cancel(&t->run);
+	ev_timer_cancel(t->a->ev, &t->timer);
+	ev_timer_cancel(t->a->ev, &t->deadline);
+	unqueue(t);
+	slot_release(t);
+	buf_free(&t->answer);
+	buf_free(&t->result_text);
+	free(t->ref);
+	free(t);
+}
+
+/* What was asked and never answered: booked by estimate, then asked again. */
+static void
+model_step_lost(void *arg, const struct step_row *s)
+{
+	struct turn *t = arg;
+
+	if (!s->tool && s->state == STEP_RUNNING) {
+		t->model_step = s->id;
+		t->estimate = s->estimate;
+	}
+}
+
+static void
+recover(struct turn *t, bool after_death)
+{
+	struct agent *a = t->a;
+	int64_t partial_bytes = 0;
+
+	if (t->state == TURN_STREAM) {
+		agent_wrote(a, store_steps(a->db, t->id, t->round, model_step_lost, t));
+		agent_wrote(a, store_turn_partial_bytes(a->db, t->id, &partial_bytes));
+		if (!a->provider->provider->offline && t->model_step)
+			book(t, &(struct usage){ .input = t->estimate,
+			    .output = llm_tokens_estimate((size_t)partial_bytes) }, true);
+		t->restart_owed = partial_bytes > 0;
+		t->model_step = 0;
+		agent_wrote(a, store_turn_partial(a->db, t->id, STR_NONE));
+		t->state = TURN_CALL;
+		save(t);
+	}
+	agent_wrote(a, store_steps_interrupt(a->db, t->id));
+	if (after_death && t->deaths >= TURN_DEATHS_MAX) {
+		log_error("turn", "message %lld set aside: it was being worked on at %d deaths in a row",
+		    (long long)t->inbound, TURN_DEATHS_MAX);
+		agent_wrote(a, store_outbox_give_up(a->db, t->id));
+		(void)conclude(t, OUTCOME_SET_ASIDE, S("(I set this message aside: I was stopped three times in a"
+		    " row while working on it. Send it again, perhaps in other words, if you still want it answered.)"));
+	}
+}
+
+struct loading { struct agent *a; bool after_death; struct turn_row *rows; char **texts; size_t n, cap; enum err err; };
+
+/* Collected first: recovery writes to the table that is being read. */
+static void
+load_row(void *arg, const struct turn_row *row)
+{
+	struct loading *l = arg;
+	size_t n = row->answer.n + row->ref.n;
+
+	if (l->n == l->cap && l->err == OK) {
+		size_t cap = l->cap ? 2 * l->cap : 16;
+		struct turn_row *rows = realloc(l->rows, cap * sizeof(*rows));
+		char **texts;
+
+		if (rows)
+			l->rows = rows;
+		texts = realloc(l->texts, cap * sizeof(*texts));
+		if (texts)
+			l->texts = texts;
+		if (rows && texts)
+			l->cap = cap;
+		else
+			l->err = ERR_NOMEM;
+	}
+	if (l->err != OK)
+		return;
+	l->texts[l->n] = malloc(n + 1);
+	if (l->texts[l->n] == NULL) {
+		l->err = ERR_NOMEM;
+		return;
+	}
+	l->rows[l->n] = *row;
+	if (row->answer.n)
+		memcpy(l->texts[l->n], row->answer.p, row->answer.n);
+	if (row->ref.n)
+		memcpy(l->texts[l->n] + row->answer.n, row->ref.p, row->ref.n);
+	l->n++;
+}
+
+static enum err
+turn_load(struct agent *a, const struct turn_row *row, const char *texts, bool after_death)
+{
+	struct session *s;
+	struct turn *t;
+	enum err e = session_open(a, row->session, &s);
+
+	if (e == OK)
+		e = s->turn ? ERR_CORRUPT : turn_new(s, row->id, row->inbound, &t);
+	if (e != OK)
+		return e;
+	t->state = row->state;
+	t->outcome = row->outcome;
+	t->round = row->round;
+	t->attempt = row->attempt;
+	t->next_at = row->next_at;
+	t->deaths = row->deaths;
+	t->told = row->told;
+	buf_str(&t->answer, str_make(texts, row->answer.n));
+	t->round_from = t->answer.n;
+	if (row->ref.n) {
+		t->ref = malloc(row->ref.n + 1);
+		if (t->ref == NULL || t->answer.err != OK)
+			return ERR_NOMEM;
+		memcpy(t->ref, texts + row->answer.n, row->ref.n);
+		t->ref[row->ref.n] = '\0';
+	}
+	if (t->state == TURN_CALL || t->state == TURN_STREAM || t->state == TURN_TOOLS)
+		IGNORE(admit(t) ? OK : ERR_LIMIT);   /* else it waits, as when it arrived */
+	recover(t, after_death);
+	ev_defer(a->ev, &t->run);
+	return t->answer.err;
+}
+
+FALLIBLE
+turns_load(struct agent *a, bool after_death)
+{
+	struct loading l = { .a = a, .after_death = after_death };
+	enum err e = store_turns_open(a->db, load_row, &l);
+
+	if (e == OK)
+		e = l.err;
+	for (size_t i = 0; i < l.n; i++) {
+		if (e == OK)
+			e = turn_load(a, &l.rows[i], l.texts[i], after_death);
+		free(l.texts[i]);
+	}
+	free(l.rows);
+	free(l.texts);
+	return e;
+}
+
+FALLIBLE
+turns_new(struct agent *a)
+{
+	struct turns *ts = calloc(1, sizeof(*ts));
+
+	if (ts == NULL || map_new(&ts->by_id, SESSIONS_LOADED_MAX) != OK) {
+		free(ts);
+		return ERR_NOMEM;
+	}
+	ts->waiting_tail = &ts->waiting;
+	a->turns = ts;
+	return OK;
+}
+
+void
+turns_free(struct agent *a)
+{
+	if (a->turns)
+		map_free(a->turns->by_id);
+	free(a->turns);
+	a->turns = NULL;
+}
+
+size_t
+turns_running(const struct agent *a)
+{
+	return a->turns->n_running;
+}
+
+size_t
+turns_waiting(const struct agent *a)
+{
+	return a->turns->n_waiting;
+}
+
+bool
+turns_busy(struct agent *a)
+{
+	return a->turns->n_running > 0;
+}

@@ -1,0 +1,506 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+/*
+ * anthropic.c - Claude through the Messages API, always streaming.
+ *
+ * Version header 2026-10-21: no sampling fields, no prefill, no forced tool
+ * choice, no `thinking` field at all (the 5.5 models think adaptively when it is
+ * left out; what they thought is replayed verbatim from the rows). Two cache
+ * breakpoints: the end of the static zone (system), and the automatic one that
+ * the server moves to the newest block. Unknown events, blocks, deltas and
+ * fields are passed over.
+ *
+ * A stream is complete only with message_stop; anything else is an incomplete
+ * answer and is asked for again by the rules of turn.c. After message_stop the
+ * exchange is detached from its call, so that the answer goes on at once while
+ * the connection finishes and returns to the pool.
+ */
+#include "blufio.h"
+
+#include "base/sse.h"
+
+#define ANTHROPIC_VERSION "2026-10-21"
+#define ERROR_BODY_MAX (64u << 10)
+#define EVENT_ARENA_MAX (16u << 20)
+
+struct op;
+struct anthropic {
+	struct agent *a;
+	struct op *ops;                 /* exchanges in flight, detached ones too */
+};
+struct op {
+	struct anthropic *p;
+	struct llm_call *call;          /* NULL once ended */
+	struct fetch_op *fetch;
+	struct sse sse;
+	struct arena ar;                /* reset for every event */
+	struct buf error_body;
+	unsigned status;
+	struct op *next, **prev;
+};
+
+static void
+op_free(struct op *op)
+{
+	fetch_cancel(op->fetch);
+	*op->prev = op->next;
+	if (op->next)
+		op->next->prev = op->prev;
+	sse_free(&op->sse);
+	arena_free(&op->ar);
+	buf_free(&op->error_body);
+	free(op);
+}
+
+/* ---- the answer ------------------------------------------------------------------------- */
+
+static void
+end(struct op *op, enum llm_class class, int64_t retry_after_us, struct str detail)
+{
+	struct llm_call *call = op->call;
+
+	if (call == NULL)
+		return;
+	op->call = NULL;
+	llm_feed_end(call, class, op->status, retry_after_us, detail,
+	    op->fetch ? fetch_header(op->fetch, "request-id") : STR_NONE);
+}
+
+static void
+on_usage(struct op *op, const struct json *u)
+{
+	struct usage v;
+	int64_t writes = json_i64(u, "cache_creation_input_tokens", -1);
+
+	if (u == NULL)
+		return;
+	v.input = json_i64(u, "input_tokens", -1);
+	v.output = json_i64(u, "output_tokens", -1);
+	v.cache_read = json_i64(u, "cache_read_input_tokens", -1);
+	v.write_5m = json_i64(u, "cache_creation.ephemeral_5m_input_tokens", -1);
+	v.write_1h = json_i64(u, "cache_creation.ephemeral_1h_input_tokens", -1);
+	if (writes >= 0 && v.write_5m < 0 && v.write_1h < 0) {
+		v.write_5m = writes;
+		v.write_1h = 0;
+	}
+	llm_feed_usage(op->call, &v);
+}
+
+static void
+on_block_delta(struct op *op, size_t index, const struct json *d)
+{
+	struct str type = json_str(d, "type", STR_NONE);
+
+	if (str_eqz(type, "text_delta"))
+		llm_feed_text(op->call, index, json_str(d, "text", STR_NONE));
+	else if (str_eqz(type, "input_json_delta"))
+		llm_feed_input(op->call, index, json_str(d, "partial_json", STR_NONE));
+	else if (str_eqz(type, "thinking_delta"))
+		llm_feed_thinking(op->call, index, json_str(d, "thinking", STR_NONE));
+	else if (str_eqz(type, "signature_delta"))
+		llm_feed_signature(op->call, index, json_str(d, "signature", STR_NONE));
+}
+
+static void
+on_block_start(struct op *op, size_t index, const struct json *b)
+{
+	llm_feed_block(op->call, index, json_str(b, "type", STR_NONE), json_str(b, "id", STR_NONE),
+	    json_str(b, "name", STR_NONE), b ? b->raw : STR_NONE);
+	/* a block may start with content already in it */
+	llm_feed_text(op->call, index, json_str(b, "text", STR_NONE));
+	llm_feed_thinking(op->call, index, json_str(b, "thinking", STR_NONE));
+	llm_feed_signature(op->call, index, json_str(b, "signature", STR_NONE));
+}
+
+static void
+on_stop(struct op *op, const struct json *delta)
+{
+	static const struct { const char *name; enum llm_stop stop; } reasons[] = {
+		{ "end_turn", LLM_STOP_END }, { "tool_use", LLM_STOP_TOOLS },
+		{ "max_tokens", LLM_STOP_MAX_TOKENS }, { "stop_sequence", LLM_STOP_SEQUENCE },
+		{ "pause_turn", LLM_STOP_PAUSE }, { "refusal", LLM_STOP_REFUSAL },
+		{ "model_context_window_exceeded", LLM_STOP_WINDOW },
+	};
+	struct str reason = json_str(delta, "stop_reason", STR_NONE);
+
+	if (reason.n == 0)
+		return;
+	for (size_t i = 0; i < ARRAY_LEN(reasons); i++)
+		if (str_eqz(reason, reasons[i].name)) {
+			llm_feed_stop(op->call, reasons[i].stop,
+			    json_str(delta, "stop_details.category", STR_NONE));
+			return;
+		}
+	log_warn("anthropic", "unknown stop_reason %.*s taken as the end of the answer", STR_ARG(reason));
+	llm_feed_stop(op->call, LLM_STOP_END, STR_NONE);
+}
+
+static enum llm_class
+class_of_type(struct str type)
+{
+	if (str_eqz(type, "authentication_error") || str_eqz(type, "permission_error"))
+		return LLM_BAD_KEY;
+	if (str_eqz(type, "billing_error"))
+		return LLM_BILLING;
+	if (str_eqz(type, "not_found_error"))
+		return LLM_BAD_MODEL;
+	if (str_eqz(type, "request_too_large"))
+		return LLM_TOO_LARGE;
+	if (str_eqz(type, "invalid_request_error"))
+		return LLM_BAD_REQUEST;
+	return LLM_RETRY;               /* overloaded, api, timeout, rate limit, new ones */
+}
+
+static void
+on_event(void *arg, struct str type, struct str data, struct str id)
+{
+	struct op *op = arg;
+	const struct json *ev;
+	size_t index;
+
+	(void)type;                     /* always equals data.type */
+	(void)id;
+	if (op->call == NULL)
+		return;
+	arena_reset(&op->ar);
+	if (json_parse(&op->ar, data, &ev, NULL) != OK) {
+		end(op, LLM_RETRY, -1, S("the provider sent an event that is not JSON"));
+		return;
+	}
+	type = json_str(ev, "type", STR_NONE);
+	index = (size_t)json_i64(ev, "index", 0);
+	if (str_eqz(type, "content_block_delta")) {
+		on_block_delta(op, index, json_at(ev, "delta"));
+	} else if (str_eqz(type, "content_block_start")) {
+		on_block_start(op, index, json_at(ev, "content_block"));
+	} else if (str_eqz(type, "content_block_stop")) {
+		llm_feed_block_end(op->call, index);
+	} else if (str_eqz(type, "message_start")) {
+		on_usage(op, json_at(ev, "message.usage"));
+	} else if (str_eqz(type, "message_delta")) {
+		on_usage(op, json_at(ev, "usage"));
+		on_stop(op, json_at(ev, "delta"));
+	} else if (str_eqz(type, "message_stop")) {
+		end(op, LLM_OK, -1, STR_NONE);
+	} else if (str_eqz(type, "error")) {
+		end(op, class_of_type(json_str(ev, "error.type", STR_NONE)), -1,
+		    json_str(ev, "error.message", S("the provider reported an error")));
+	}
+}
+
+/* ---- errors ---------------------------------------------------------------------------------- */
+
+/* Retry-After in seconds (fractions seen in the wild) or -ms; -1 when absent or absurd. */
+static int64_t
+retry_after(const struct fetch_op *op)
+{
+	static const struct { const char *name; double unit; } headers[] = {
+		{ "retry-after-ms", 1e3 }, { "retry-after", 1e6 },
+	};
+
+	for (size_t i = 0; i < ARRAY_LEN(headers); i++) {
+		struct str v = fetch_header(op, headers[i].name);
+		char text[32], *stop;
+		double d;
+
+		if (v.n == 0 || v.n >= sizeof(text))
+			continue;
+		memcpy(text, v.p, v.n);
+		text[v.n] = '\0';
+		d = strtod(text, &stop);
+		if (*stop == '\0' && d >= 0 && d < 1e6)
+			return (int64_t)(d * headers[i].unit + 0.5);
+	}
+	return -1;
+}
+
+static enum llm_class
+class_of_status(const struct op *op, struct str type, struct str message)
+{
+	struct str should = fetch_header(op->fetch, "x-should-retry");
+	bool retry = op->status == 408 || op->status == 409 || op->status == 429 || op->status >= 500;
+
+	if (str_eqz(should, "true"))
+		return LLM_RETRY;
+	if (retry)
+		return !str_eqz(should, "false") ? LLM_RETRY : op->status == 429 ? LLM_BILLING : LLM_BAD_REQUEST;
+	if (op->status == 400 && str_find(message, S("thinking")) != SIZE_MAX &&
+	    str_find(message, S("signature")) != SIZE_MAX)
+		return LLM_THINKING;
+	if (op->status == 400 && str_find(message, S("prompt is too long")) != SIZE_MAX)
+		return LLM_TOO_LARGE;
+	if (op->status == 400 && str_find(message, S("credit balance")) != SIZE_MAX)
+		return LLM_BILLING;
+	if (op->status == 413)
+		return LLM_TOO_LARGE;
+	if (op->status == 401)
+		return LLM_BAD_KEY;
+	return type.n ? class_of_type(type) : LLM_BAD_REQUEST;
+}
+
+static void
+on_http_error(struct op *op)
+{
+	const struct json *body = NULL;
+	struct str message;
+	char fallback[64];
+
+	arena_reset(&op->ar);
+	if (json_parse(&op->ar, buf_view(&op->error_body), &body, NULL) != OK)
+		body = NULL;
+	snprintf(fallback, sizeof(fallback), "HTTP status %u", op->status);
+	message = json_str(body, "error.message", str_z(fallback));
+	end(op, class_of_status(op, json_str(body, "error.type", STR_NONE), message),
+	    retry_after(op->fetch), message);
+}
+
+static void
+on_head(void *arg, struct fetch_op *f, unsigned status)
+{
+	struct op *op = arg;
+
+	(void)f;
+	op->status = status;
+}
+
+static void
+on_data(void *arg, struct fetch_op *f, struct str bytes)
+{
+	struct op *op = arg;
+
+	(void)f;
+	if (op->status != 200) {
+		buf_str(&op->error_body, str_sub(bytes, 0, ERROR_BODY_MAX - op->error_body.n));
+		return;
+	}
+	if (op->call && sse_feed(&op->sse, bytes, on_event, op) != OK)
+		end(op, LLM_RETRY, -1, S("the provider's event stream broke a limit"));
+}
+
+static void
+on_done(void *arg, struct fetch_op *f, const struct fetch_result *r)
+{
+	struct op *op = arg;
+
+	(void)f;
+	if (op->call) {
+		if (r->err != OK)
+			end(op, LLM_RETRY, -1, str_z(r->why));
+		else if (op->status != 200)
+			on_http_error(op);
+		else
+			end(op, LLM_RETRY, -1, S("the answer ended before it was complete"));
+	}
+	op->fetch = NULL;               /* freed by fetch after this call */
+	op_free(op);
+}
+
+/* ---- the question -------------------------------------------------------------------------------- */
+
+static void
+write_cache_control(struct jw *w)
+{
+	jw_key(w, "cache_control");
+	jw_obj(w);
+	jw_kz(w, "type", "ephemeral");
+	jw_end_obj(w);
+}
+
+static enum err
+write_body(struct buf *b, const struct llm_request *r)
+{
+	struct jw w;
+
+	jw_init(&w, b);
+	jw_obj(&w);
+	jw_kz(&w, "model", r->model);
+	jw_ki64(&w, "max_tokens", r->max_tokens);
+	jw_kbool(&w, "stream", true);
+	write_cache_control(&w);
+	if (r->tools.n)
+		jw_kraw(&w, "tools", r->tools);
+	if (r->system.n) {
+		jw_key(&w, "system");
+		jw_arr(&w);
+		jw_obj(&w);
+		jw_kz(&w, "type", "text");
+		jw_kstr(&w, "text", r->system);
+		write_cache_control(&w);
+		jw_end_obj(&w);
+		jw_end_arr(&w);
+	}
+	jw_key(&w, "messages");
+	jw_arr(&w);
+	for (size_t i = 0; i < r->n_messages; i++) {
+		jw_obj(&w);
+		jw_kz(&w, "role", r->messages[i].role);
+		jw_kraw(&w, "content", r->messages[i].content);
+		jw_end_obj(&w);
+	}
+	jw_end_arr(&w);
+	jw_end_obj(&w);
+	return jw_done(&w);
+}
+
+/* Read for every call: a new key or address works from the next call on. */
+static enum err
+write_address(const struct config *c, struct buf *url, struct buf *key)
+{
+	struct str base = config_str(c, "anthropic.base_url");
+	const struct secret *secret = config_secret(c, "anthropic.api_key");
+
+	while (str_ends(base, S("/")))
+		base.n--;
+	buf_str(url, base);
+	buf_puts(url, "/v1/messages");
+	buf_puts(key, "x-api-key: ");
+	if (secret)
+		buf_str(key, secret_reveal(secret));
+	return url->err != OK ? url->err : key->err;
+}
+
+static enum err
+anthropic_call(void *self, const struct llm_request *r, struct llm_call *call, void **out)
+{
+	static const struct fetch_cb cb = { on_head, on_data, on_done };
+	struct anthropic *p = self;
+	struct op *op = calloc(1, sizeof(*op));
+	struct buf body = BUF_INIT(REQUEST_MAX), url = BUF_INIT(2048), key = BUF_INIT(1024);
+	enum err e;
+
+	if (op == NULL)
+		return ERR_NOMEM;
+	op->p = p;
+	op->call = call;
+	sse_init(&op->sse);
+	arena_init(&op->ar, EVENT_ARENA_MAX);
+	buf_init(&op->error_body, ERROR_BODY_MAX);
+	op->next = p->ops;
+	op->prev = &p->ops;
+	if (op->next)
+		op->next->prev = &op->next;
+	p->ops = op;
+	e = write_address(p->a->config, &url, &key);
+	if (e == OK)
+		e = write_body(&body, r);
+	if (e == OK) {
+		const char *headers[] = { "content-type: application/json",
+		    "anthropic-version: " ANTHROPIC_VERSION, key.p, NULL };
+		const struct fetch_req req = { .method = "POST", .url = url.p, .headers = headers,
+		    .body_take = &body, .idle_us = LLM_IDLE_US, .body_max = 256u << 20 };
+
+		e = fetch_start(p->a->fetch, &req, &cb, op, &op->fetch);
+	}
+	if (key.p)
+		secret_wipe(key.p, key.n);
+	buf_free(&body);
+	buf_free(&url);
+	buf_free(&key);
+	if (e != OK) {
+		op_free(op);
+		return e;
+	}
+	*out = op;
+	return OK;
+}
+
+static void
+anthropic_cancel(void *op)
+{
+	op_free(op);
+}
+
+static void
+anthropic_pause(void *arg, bool paused)
+{
+	struct op *op = arg;
+
+	fetch_pause(op->fetch, paused);
+}
+
+static bool
+anthropic_configured(const struct config *c, struct fail *why)
+{
+	if (config_secret(c, "anthropic.api_key"))
+		return true;
+	IGNORE(fail_set(why, ERR_CONFIG, "no Anthropic API key: anthropic.api_key is not set and the"
+	    " environment has no ANTHROPIC_API_KEY; next: `blufio config set anthropic.api_key -`"));
+	return false;
+}
+
+static enum err
+anthropic_start(struct agent *a, void **self, struct fail *f)
+{
+	struct anthropic *p = calloc(1, sizeof(*p));
+
+	if (p == NULL)
+		return fail_set(f, ERR_NOMEM, "anthropic: out of memory");
+	p->a = a;
+	*self = p;
+	return OK;
+}
+
+static void
+anthropic_free(void *self)
+{
+	struct anthropic *p = self;
+
+	if (p == NULL)
+		return;
+	while (p->ops)
+		op_free(p->ops);
+	free(p);
+}
+
+/* Nano-dollars per token; prices of 2026-11. id, window, max out, in, out, write 5 m, write 1 h, read, flags. */
+#define M (MODEL_SYSTEM_TURNS | MODEL_ADAPTIVE)
+static const struct model_info models[] = {
+	{ "claude-sonnet-5-5", 1000000, 128000, 2000, 10000, 2500, 4000, 100, M, 0, 1 },
+	{ "claude-opus-5-5", 1000000, 128000, 4000, 20000, 5000, 8000, 200, M, 0, 1 },
+	{ "claude-haiku-5-5", 1000000, 128000, 100, 500, 125, 200, 10, M, 100000, 5 },
+	{ "claude-fable-5-2", 1000000, 128000, 8000, 40000, 10000, 16000, 200, M, 0, 1 },
+	{ "claude-fable-5-1", 1000000, 128000, 10000, 50000, 12500, 20000, 250, M, 0, 1 },
+	{ "claude-fable-5", 1000000, 128000, 10000, 50000, 12500, 20000, 1000, M, 0, 1 },
+	{ "claude-opus-5", 1000000, 128000, 5000, 25000, 6250, 10000, 500, M, 0, 1 },
+	{ "claude-opus-4-8", 1000000, 128000, 5000, 25000, 6250, 10000, 500, MODEL_SYSTEM_TURNS, 0, 1 },
+	{ "claude-opus-4-7", 1000000, 128000, 5000, 25000, 6250, 10000, 500, 0, 0, 1 },
+	{ "claude-opus-4-6", 1000000, 128000, 5000, 25000, 6250, 10000, 500, 0, 0, 1 },
+	{ "claude-opus-4-5", 200000, 64000, 5000, 25000, 6250, 10000, 500, 0, 0, 1 },
+	{ "claude-sonnet-5", 1000000, 128000, 2000, 10000, 2500, 4000, 200, MODEL_ADAPTIVE, 0, 1 },
+	{ "claude-sonnet-4-6", 1000000, 64000, 3000, 15000, 3750, 6000, 300, 0, 0, 1 },
+	{ "claude-haiku-4-5", 200000, 64000, 1000, 5000, 1250, 2000, 100, 0, 0, 1 },
+	{ "claude-haiku-4-5-20251001", 200000, 64000, 1000, 5000, 1250, 2000, 100, 0, 0, 1 },
+	{ .id = NULL },
+};
+#undef M
+
+static const struct config_key keys[] = {
+	{ .name = "anthropic.api_key", .type = CONFIG_SECRET, .env = "ANTHROPIC_API_KEY",
+	  .help = "API key for Claude." },
+	{ .name = "anthropic.base_url", .type = CONFIG_URL, .dflt = "https://api.anthropic.com",
+	  .help = "Base address of the Messages API; http:// only for this machine." },
+	{ .name = "anthropic.default_model", .type = CONFIG_STRING, .dflt = "claude-sonnet-5-5",
+	  .help = "Exact model id. A model that blufio has no price for needs a [pricing.\"id\"] table." },
+	{ .name = "anthropic.max_tokens", .type = CONFIG_INT, .dflt = "16384", .min = 1, .max = 128000,
+	  .help = "Upper bound of one answer in tokens, thinking included." },
+	{ .name = NULL },
+};
+
+static const struct provider_ops ops = {
+	.models = models,
+	.default_model_key = "anthropic.default_model",
+	.max_tokens_key = "anthropic.max_tokens",
+	.configured = anthropic_configured,
+	.start = anthropic_start,
+	.free = anthropic_free,
+	.call = anthropic_call,
+	.cancel = anthropic_cancel,
+	.pause = anthropic_pause,
+};
+
+const struct feature anthropic_feature = {
+	.name = "anthropic",
+	.kind = FEATURE_PROVIDER,
+	.summary = "Claude through the Messages API",
+	.keys = keys,
+	.provider = &ops,
+};

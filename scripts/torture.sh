@@ -1,0 +1,91 @@
+#!/bin/sh
+# SPDX-License-Identifier: MIT OR Apache-2.0
+#
+# torture.sh - every failure a test can meet, one at a time.
+#
+# usage: scripts/torture.sh BIN...
+#
+# Counts the allocations and system calls of each test binary (tests/fault.h),
+# then runs it once for each of them with that call failing, and once with that
+# call and all after it failing. A test may fail its checks then; it may not
+# crash, hang, or upset a sanitizer. One more run has every read and write
+# transfer a single byte: that is legal, so there the test has to pass.
+#
+#   TORTURE_MAX=n    at most n points of each binary, evenly spread
+#   TORTURE_TIME=s   seconds before a run counts as hung (10)
+#   TORTURE_WRAP=c   run under c ("valgrind -q --error-exitcode=99 ...")
+#   FAULT_ERRNO, FAULT_KIND   passed on; EINTR runs are never sticky, because
+#                    retrying for ever is then the correct behaviour
+
+set -u
+max=${TORTURE_MAX:-0}
+limit=${TORTURE_TIME:-10}
+wrap=${TORTURE_WRAP:-}
+modes="0 1"
+[ "${FAULT_ERRNO:-}" = EINTR ] && modes="0"
+export ASAN_OPTIONS="${ASAN_OPTIONS:-detect_leaks=1}:exitcode=99:allocator_may_return_null=1"
+export LSAN_OPTIONS="exitcode=99"
+export UBSAN_OPTIONS="halt_on_error=1:exitcode=99"
+
+log=$(mktemp) || exit 1
+trap 'rm -f "$log"' EXIT
+trap 'exit 1' INT TERM
+points=0
+bad=0
+
+# run "NAME=value ..." BIN: exit status in $code; a leftover child cannot hold us
+# up, because the output goes to a file
+run() {
+	timeout -k 1 "$limit" env $1 $wrap "$2" >"$log" 2>&1 </dev/null
+	code=$?
+}
+
+# judge BIN WORDS: 99 is a sanitizer's or valgrind's verdict, 124 a hang, 126 and
+# 127 no program at all, above 128 a signal
+judge() {
+	[ "$code" -lt 99 ] && return
+	bad=$((bad + 1))
+	echo "FAIL ($code): $2 $1"
+	tail -n 30 "$log" | sed 's/^/    /'
+}
+
+for bin in "$@"; do
+	run FAULT_VERBOSE=1 "$bin"
+	if [ "$code" -ne 0 ]; then
+		echo "FAIL ($code): $bin without faults"
+		tail -n 30 "$log" | sed 's/^/    /'
+		bad=$((bad + 1))
+		continue
+	fi
+	calls=$(sed -n 's/^fault: \([0-9]*\) calls$/\1/p' "$log" | tail -n 1)
+	calls=${calls:-0}
+	if [ "$calls" -eq 0 ]; then
+		echo "FAIL: $bin: nothing to fail (linked without tests/fault.flags?)"
+		bad=$((bad + 1))
+		continue
+	fi
+
+	run FAULT_SHORT=1 "$bin"
+	if [ "$code" -ne 0 ]; then
+		echo "FAIL ($code): FAULT_SHORT=1 $bin"
+		tail -n 30 "$log" | sed 's/^/    /'
+		bad=$((bad + 1))
+	fi
+
+	count=$calls
+	[ "$max" -gt 0 ] && [ "$count" -gt "$max" ] && count=$max
+	i=0
+	while [ "$i" -lt "$count" ]; do
+		n=$((1 + i * calls / count))
+		for sticky in $modes; do
+			run "FAULT_AT=$n FAULT_STICKY=$sticky" "$bin"
+			judge "$bin" "FAULT_AT=$n FAULT_STICKY=$sticky"
+		done
+		i=$((i + 1))
+	done
+	echo "torture: $bin: $count of $calls points"
+	points=$((points + count))
+done
+
+echo "torture: $points points, $bad bad"
+[ "$points" -gt 0 ] && [ "$bad" -eq 0 ]
