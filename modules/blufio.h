@@ -112,7 +112,8 @@ const char *config_path(const struct config *c);        /* the file in use; NULL
 /* The files looked for, one a line, for error texts. */
 void config_searched(const struct config *c, struct buf *out);
 bool config_has(const struct config *c, const char *key);       /* set by file or environment (not by default) */
-struct str config_str(const struct config *c, const char *key); /* STRING, PATH, ENUM, URL; STR_NONE when unset */
+/* STRING, PATH, ENUM, URL; NUL-terminated, alive as long as c; STR_NONE when unset */
+struct str config_str(const struct config *c, const char *key);
 const struct secret *config_secret(const struct config *c, const char *key); /* NULL when unset */
 int64_t config_i64(const struct config *c, const char *key);    /* INT, SECONDS, USD (nano); BOOL as 0/1 */
 bool config_bool(const struct config *c, const char *key);

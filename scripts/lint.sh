@@ -82,7 +82,9 @@ exports() {
 	# "owner name" of every function or object declared in a header.
 	grep '\.h$' "$tmp/source" | while read -r h; do
 		awk -v owner="$(basename "$h" .h)" '
-			/^\/\* ---- / { if (match($0, /[a-z_0-9]+\.c/)) section = substr($0, RSTART, RLENGTH - 2) }
+			/^\/\* (---- |[a-z_0-9]+\.c[ :])/ {
+				section = match($0, /[a-z_0-9]+\.c/) ? substr($0, RSTART, RLENGTH - 2) : ""
+			}
 			{
 				line = $0
 				comment = line
@@ -122,7 +124,7 @@ exports() {
 # The last letters are bracketed so that this file does not find itself.
 banned_words() {
 	xargs grep -n -E '\b(TOD[O]|FIXM[E]|XX[X])\b' <"$tmp/code"
-	xargs grep -n -I -E '(^|[^[:alnum:]_.$}])/(wor[k]|roo[t]|far[m]|hom[e])/' <"$tmp/files"
+	xargs grep -n -I -E '(^|[^[:alnum:]_.$}])/(wor[k]|roo[t]|far[m])/' <"$tmp/files"
 	xargs grep -n -E '(^|[^[:alnum:]_.>])(syste[m]|pope[n])[ ]*\(' <"$tmp/source"
 	grep -v '^modules/base/banned\.h$' "$tmp/source" |
 	    xargs grep -n -w -i -E 'not (yet )?implemente[d]|unimplemente[d]'

@@ -144,19 +144,6 @@ arena_array(struct arena *a, size_t count, size_t size)
 struct str
 arena_str(struct arena *a, struct str s)
 {
-	char *p = take(a, s.n, 1);
-
-	if (!p)
-		return STR_NONE;
-	if (s.n)
-		memcpy(p, s.p, s.n);
-	return str_make(p, s.n);
-}
-
-char *
-arena_z(struct arena *a, struct str s)
-{
-	static char none[1];    /* what a failed copy is: the empty text */
 	size_t n;
 	char *p = NULL;
 
@@ -164,13 +151,23 @@ arena_z(struct arena *a, struct str s)
 		p = take(a, n, 1);
 	else if (a->err == OK)
 		a->err = ERR_LIMIT;
-	if (!p) {
-		none[0] = '\0';
-		return none;
-	}
+	if (!p)
+		return STR_NONE;
 	if (s.n)
 		memcpy(p, s.p, s.n);
-	return p;
+	p[s.n] = '\0';
+	return str_make(p, s.n);
+}
+
+char *
+arena_z(struct arena *a, struct str s)
+{
+	static char none[1];    /* what a failed copy is: the empty text */
+	struct str copy = arena_str(a, s);
+	union { const char *c; char *p; } u = { copy.p };  /* our own memory: the const is only the view's */
+
+	none[0] = '\0';
+	return u.p ? u.p : none;
 }
 
 static struct str

@@ -166,7 +166,7 @@ void arena_init(struct arena *a, size_t max);
 /* n zeroed bytes aligned for any type, or NULL with the error sticky. n = 0 gives a valid pointer. */
 void *arena_alloc(struct arena *a, size_t n);
 void *arena_array(struct arena *a, size_t count, size_t size); /* overflow-checked */
-struct str arena_str(struct arena *a, struct str s);           /* copy; STR_NONE on failure */
+struct str arena_str(struct arena *a, struct str s);           /* copy, followed by a NUL; STR_NONE on failure */
 char *arena_z(struct arena *a, struct str s);                  /* NUL-terminated copy; "" on failure, never NULL */
 struct str arena_fmt(struct arena *a, const char *fmt, ...) PRINTF(2, 3);
 void arena_reset(struct arena *a);            /* frees all, clears the error */

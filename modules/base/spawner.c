@@ -38,6 +38,7 @@
 #define END_US US_PER_S                         /* to kill everything, then exit anyway */
 #define STOP_US (3 * US_PER_S)                  /* spawner_stop waits, then kills it */
 #define PAUSE_NS 5000000
+#define REPORT_TRIES 100
 
 struct job {
 	uint64_t id;                    // the daemon's number; 0 = free
@@ -59,22 +60,28 @@ struct spawner_state {
 /* ---- reports --------------------------------------------------------------------- */
 
 /* Blocks when the daemon does not read; at most two reports a job are under way,
- * which any socket buffer holds. */
+ * which any socket buffer holds. A report lost is a job the daemon waits for in
+ * vain, so a passing trouble (no memory) is waited out. */
 static void
 report(int sock, enum proc_report_kind kind, uint64_t id, enum proc_stage stage, int value)
 {
+	const struct timespec pause = { 0, PAUSE_NS };
 	struct proc_report r;
-	ssize_t n;
+	int tries;
 
 	memset(&r, 0, sizeof(r));       /* no stack bytes in the padding */
 	r.kind = kind;
 	r.stage = stage;
 	r.id = id;
 	r.value = value;
-	do
-		n = send(sock, &r, sizeof(r), MSG_NOSIGNAL);
-	while (n < 0 && errno == EINTR);
-	/* A daemon that is gone is noticed by reading. */
+	for (tries = 0; tries < REPORT_TRIES; tries++) {
+		if (send(sock, &r, sizeof(r), MSG_NOSIGNAL) >= 0)
+			return;
+		if (errno == EPIPE || errno == ECONNRESET)
+			return;                 /* the daemon is gone: reading will tell */
+		if (errno != EINTR)
+			nanosleep(&pause, NULL);
+	}
 }
 
 /* ---- the child's side, between fork and exec ------------------------------------------ */
@@ -95,19 +102,26 @@ reset_signals(void)
 	sigprocmask(SIG_SETMASK, &none, NULL);
 }
 
-/* Lowers a limit; never above what we may have ourselves. */
+/* Lowers a limit for good; never above what we may have ourselves. Everybody may
+ * lower the hard limit, but not every emulator knows (valgrind keeps its own):
+ * there the soft one has to do. */
 static int
 limit(int what, uint64_t value)
 {
 	struct rlimit r;
+	rlim_t hard;
 
 	if (value == PROC_UNLIMITED)
 		return 0;
 	if (getrlimit(what, &r) != 0)
 		return -1;
-	if (r.rlim_max == RLIM_INFINITY || value < (uint64_t)r.rlim_max)
+	hard = r.rlim_max;
+	if (hard == RLIM_INFINITY || value < (uint64_t)hard)
 		r.rlim_max = (rlim_t)value;
 	r.rlim_cur = r.rlim_max;
+	if (setrlimit(what, &r) == 0)
+		return 0;
+	r.rlim_max = hard;
 	return setrlimit(what, &r);
 }
 

@@ -92,8 +92,7 @@ get(const struct command_env *env, const char *name)
 		buf_str(&out, value);
 		out.err = out.err != OK ? out.err : text.err;
 	} else {
-		fprintf(stderr, "%s is not set; next: blufio config set %s '%s'\n", name, name,
-		    config_example(k));
+		fprintf(stderr, "%s is not set; next: blufio config set %s VALUE\n", name, name);
 	}
 	buf_putc(&out, '\n');
 	code = print(&out);

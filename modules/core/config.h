@@ -36,7 +36,7 @@ const char *config_example(const struct config_key *k);
 void config_default_put(const struct config_key *k, struct buf *out);
 /* A printable start of s. Returns out. */
 const char *config_shown(struct str s, char out[64]);
-/* Appends '; did you mean "…"?' when a key is near: its full name, or the leaf in its own section. */
+/* Appends '; did you mean "…"?' when a key is near: its leaf in the same section, unless full. */
 void config_hint(struct str section, struct str leaf, bool full, struct buf *out);
 /* Values of c: the plain keys in that order, then the wildcards; NULL at the end. */
 const struct config_value *config_value_at(const struct config *c, size_t i);

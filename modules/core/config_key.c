@@ -46,7 +46,8 @@ static const struct config_key core_keys[] = {
 	{ .name = "log.level", .type = CONFIG_ENUM, .dflt = "\"info\"",
 	  .choices = "error|warn|info|debug|trace", .help = "The least important lines to log." },
 	{ .name = "log.format", .type = CONFIG_ENUM, .dflt = "\"auto\"",
-	  .choices = "auto|text|json", .help = "Log lines as text or JSON; auto is text on a terminal, JSON elsewhere." },
+	  .choices = "auto|text|json",
+	  .help = "Log lines as text or JSON; auto is text on a terminal, JSON elsewhere." },
 	{ .name = "log.file", .type = CONFIG_PATH,
 	  .help = "Where to log instead of standard error.", .example = "\"/var/log/blufio.log\"" },
 	PRICE("input", "input tokens"),
@@ -308,7 +309,9 @@ config_hint(struct str section, struct str leaf, bool full, struct buf *out)
 	if (!k)
 		return;
 	s = config_split(str_z(k->name), &l);
-	buf_fmt(out, "; did you mean \"%.*s\"?", STR_ARG(!full && str_eq(s, section) ? l : str_z(k->name)));
+	if (full || !str_eq(s, section))
+		l = str_z(k->name);
+	buf_fmt(out, "; did you mean \"%.*s\"?", STR_ARG(l));
 }
 
 

@@ -27,7 +27,8 @@
 #define SEQUENCE_MAX 32                 /* bytes of an escape sequence; longer ones are noise */
 #define DRAW_MAX 65536                  /* bytes of one screen row */
 #define COLUMNS_DEFAULT 80
-#define HISTORY_BYTES_MAX (8u << 20)    /* of the history's file */
+#define HISTORY_ENTRY_MAX 16384         /* a longer line (a pasted document) is not remembered */
+#define HISTORY_BYTES_MAX (LINEEDIT_HISTORY_MAX * (HISTORY_ENTRY_MAX + 1))
 #define BREAK_BYTE 0x1e                 /* a line break inside an entry of the file */
 #define BREAK_SIGN "\xe2\x86\xb5"       /* a pasted line break as it is drawn */
 
@@ -236,7 +237,8 @@ remember(struct lineedit *le, struct str line)
 {
 	char *copy;
 
-	if (line.n == 0 || (le->n_history && str_eqz(line, le->history[le->n_history - 1])))
+	if (line.n == 0 || line.n > HISTORY_ENTRY_MAX ||
+	    (le->n_history && str_eqz(line, le->history[le->n_history - 1])))
 		return;
 	copy = malloc(line.n + 1);
 	if (!copy)
@@ -509,7 +511,7 @@ lineedit_history_load(struct lineedit *le, const char *path, struct fail *f)
 		for (i = 0; i < line.n; i++)
 			if (line.p[i] == BREAK_BYTE)
 				text.p[line.p - text.p + (ptrdiff_t)i] = '\n';
-		if (line.n <= LINEEDIT_LINE_MAX && utf8_valid(line))
+		if (utf8_valid(line))
 			remember(le, line);
 	}
 	le->at = le->n_history;
@@ -523,13 +525,11 @@ enum err
 lineedit_history_save(const struct lineedit *le, const char *path, struct fail *f)
 {
 	struct buf text = BUF_INIT(HISTORY_BYTES_MAX);
-	size_t i = le->n_history, bytes = 0;
 	const char *p;
+	size_t i;
 	enum err e;
 
-	while (i > 0 && bytes + strlen(le->history[i - 1]) < HISTORY_BYTES_MAX)
-		bytes += strlen(le->history[--i]) + 1;
-	for (; i < le->n_history; i++) {
+	for (i = 0; i < le->n_history; i++) {
 		for (p = le->history[i]; *p; p++)
 			buf_putc(&text, *p == '\n' ? BREAK_BYTE : *p);
 		buf_putc(&text, '\n');

@@ -26,13 +26,14 @@ typedef void lineedit_fn(void *arg, enum lineedit_event event, struct str line);
 
 /* Descriptors are borrowed. A descriptor that is no terminal is fine (nothing is switched then). */
 FALLIBLE lineedit_new(int in_fd, int out_fd, struct lineedit **out);
-void lineedit_free(struct lineedit *le);                /* NULL ok; gives the terminal back as it was */
+void lineedit_free(struct lineedit *le);        /* NULL ok; gives the terminal back as it was */
 /* Begins a line: shows the prompt (plain text) and makes the terminal raw. An event ends the line;
  * call again for the next one. Outside of a callback follow it by a feed of STR_NONE: bytes that
  * came between two lines are kept, and used then. */
 FALLIBLE lineedit_prompt(struct lineedit *le, const char *prompt);
 /* Takes bytes read from the input and calls fn for every event in them. Bytes after the end of a
- * line wait for the next prompt. ERR_LIMIT or ERR_NOMEM: some bytes were dropped, the line is intact. */
+ * line wait for the next prompt. ERR_LIMIT or ERR_NOMEM: some bytes were dropped, the line is
+ * intact. */
 FALLIBLE lineedit_feed(struct lineedit *le, struct str bytes, lineedit_fn *fn, void *arg);
 /* Takes the edited line off the screen, so that other text can be printed; and puts it back below
  * (also after a change of the window's size). Both do nothing when no line is being edited. */

@@ -49,29 +49,37 @@ MODELS = {
     "claude-fable-5-2": _model(1000000, 128000, 512, (8000, 40000, 10000, 16000, 200), **_NEW),
     "claude-fable-5-1": _model(1000000, 128000, 512, (10000, 50000, 12500, 20000, 250), **_NEW),
     "claude-opus-5-5": _model(1000000, 128000, 512, (4000, 20000, 5000, 8000, 200), **_NEW),
-    "claude-sonnet-5-5": _model(1000000, 128000, 512, (2000, 10000, 2500, 4000, 100), between=True, **_NEW),
-    "claude-haiku-5-5": _model(1000000, 128000, 512, (100, 500, 125, 200, 10), system=True, bound=True,
+    "claude-sonnet-5-5": _model(1000000, 128000, 512, (2000, 10000, 2500, 4000, 100), between=True,
+                                **_NEW),
+    "claude-haiku-5-5": _model(1000000, 128000, 512, (100, 500, 125, 200, 10), system=True,
+                               bound=True,
                                disabled="low", band=100000),
     "claude-fable-5": _model(1000000, 128000, 512, (10000, 50000, 12500, 20000, 1000), system=True),
     "claude-opus-5": _model(1000000, 128000, 512, (5000, 25000, 6250, 10000, 500), system=True,
                             disabled="high"),
     "claude-opus-4-8": _model(1000000, 128000, 1024, (5000, 25000, 6250, 10000, 500), system=True,
                               disabled="max"),
-    "claude-opus-4-7": _model(1000000, 128000, 2048, (5000, 25000, 6250, 10000, 500), disabled="max"),
-    "claude-opus-4-6": _model(1000000, 128000, 4096, (5000, 25000, 6250, 10000, 500), disabled="max",
+    "claude-opus-4-7": _model(1000000, 128000, 2048, (5000, 25000, 6250, 10000, 500),
+                              disabled="max"),
+    "claude-opus-4-6": _model(1000000, 128000, 4096, (5000, 25000, 6250, 10000, 500),
+                              disabled="max",
                               enabled=True, old=True),
     "claude-opus-4-5": _model(200000, 64000, 4096, (5000, 25000, 6250, 10000, 500), disabled="max",
                               enabled=True, old=True, prefill=True),
-    "claude-sonnet-5": _model(1000000, 128000, 1024, (2000, 10000, 2500, 4000, 200), disabled="max"),
-    "claude-sonnet-4-6": _model(1000000, 64000, 1024, (3000, 15000, 3750, 6000, 300), disabled="max",
+    "claude-sonnet-5": _model(1000000, 128000, 1024, (2000, 10000, 2500, 4000, 200),
+                              disabled="max"),
+    "claude-sonnet-4-6": _model(1000000, 64000, 1024, (3000, 15000, 3750, 6000, 300),
+                                disabled="max",
                                 enabled=True, old=True),
     "claude-haiku-4-5": _model(200000, 64000, 4096, (1000, 5000, 1250, 2000, 100), disabled="max",
                                enabled=True, old=True, prefill=True),
 }
 MODELS["claude-haiku-4-5-20251001"] = MODELS["claude-haiku-4-5"]
 
-FIELDS = set("model max_tokens messages system tools tool_choice thinking output_config cache_control "
-             "stop_sequences stream metadata service_tier container inference_geo user_profile_id".split())
+FIELDS = set(
+    "model max_tokens messages system tools tool_choice thinking output_config cache_control "
+             "stop_sequences stream metadata service_tier container inference_geo "
+             "user_profile_id".split())
 SAMPLING = ("temperature", "top_p", "top_k")
 BETA_FIELDS = {"context_management": "context-management", "fallbacks": "server-side-fallback",
                "diagnostics": "cache-diagnosis", "speed": "fast-mode", "mcp_servers": "mcp-client"}
@@ -123,7 +131,8 @@ def tokens(n_bytes):
 
 
 def size(value):
-    return len((value if isinstance(value, str) else compact(value)).encode("utf-8", "surrogatepass"))
+    return len((value if isinstance(value, str) else compact(value)).encode("utf-8",
+                                                                            "surrogatepass"))
 
 
 def stripped(value):
@@ -199,24 +208,30 @@ class Check:
         if not self.counting:
             n = body.get("max_tokens")
             need("max_tokens" in body, "max_tokens: Field required")
-            need(type(n) is int and n >= 0, "max_tokens: Input should be a valid non-negative integer")
-            need(n <= self.model["max_out"], "max_tokens: %d > %d, which is the maximum allowed number of "
-                 "output tokens for %s", n if type(n) is int else 0, self.model["max_out"], body["model"])
+            need(type(n) is int and n >= 0,
+                 "max_tokens: Input should be a valid non-negative integer")
+            need(n <= self.model["max_out"],
+                 "max_tokens: %d > %d, which is the maximum allowed number of "
+                 "output tokens for %s", n if type(n) is int else 0, self.model["max_out"],
+                 body["model"])
             need(n > 0 or not stream, "max_tokens: 0 is not allowed with stream")
         else:
             need("max_tokens" not in body and "stream" not in body,
                  "max_tokens, stream: Extra inputs are not permitted")
         for s in body.get("stop_sequences", []):
-            need(isinstance(s, str) and s.strip(), "stop_sequences: each must contain non-whitespace")
+            need(isinstance(s, str) and s.strip(),
+                 "stop_sequences: each must contain non-whitespace")
         metadata = body.get("metadata", {})
         need(isinstance(metadata, dict) and set(metadata) <= {"user_id"},
              "metadata: Extra inputs are not permitted")
-        need(body.get("service_tier", "auto") in ("auto", "standard_only"), "service_tier: Input should be "
+        need(body.get("service_tier", "auto") in ("auto", "standard_only"),
+             "service_tier: Input should be "
              "'auto' or 'standard_only'")
         self.output_config()
 
     def sampling(self, name, value):
-        need(self.version != "2026-10-21", "`%s` is not supported in this API version. Remove it.", name)
+        need(self.version != "2026-10-21", "`%s` is not supported in this API version. Remove it.",
+             name)
         if not self.model["old"]:
             ok = (name == "temperature" and value == 1) or (name == "top_p" and value >= 0.99)
             need(ok, "`%s` is deprecated for this model.", name)
@@ -226,7 +241,8 @@ class Check:
         need(isinstance(config, dict) and set(config) <= {"effort", "format"},
              "output_config: Extra inputs are not permitted")
         self.effort = config.get("effort")
-        need(self.effort is None or self.effort in EFFORTS, "output_config.effort: Input should be one of "
+        need(self.effort is None or self.effort in EFFORTS,
+             "output_config.effort: Input should be one of "
              "%s", ", ".join(EFFORTS))
 
     def thinking(self):
@@ -237,17 +253,20 @@ class Check:
              "thinking.type: Field required")
         kind, m = thinking["type"], self.model
         fields = {"enabled": {"type", "budget_tokens", "display"}, "disabled": {"type"},
-                  "adaptive": {"type", "display", "block_binding"}, "between_tools": {"type", "display"}}
+                  "adaptive": {"type", "display", "block_binding"},
+                  "between_tools": {"type", "display"}}
         need(kind in fields, "thinking.type: Input tag '%s' is not known", kind)
         need(set(thinking) <= fields[kind], "thinking: Extra inputs are not permitted")
-        need(thinking.get("display", "omitted") in ("summarized", "omitted"), "thinking.display: Input "
+        need(thinking.get("display", "omitted") in ("summarized", "omitted"),
+             "thinking.display: Input "
              "should be 'summarized' or 'omitted'")
         need("block_binding" not in thinking
              or any(b.startswith("thinking-binding-controls") for b in self.betas),
              "thinking.block_binding: Extra inputs are not permitted")
         if kind == "enabled":
             need(m["enabled"], '"thinking.type.enabled" is not supported for this model. Use '
-                 '"thinking.type.adaptive" and "output_config.effort" to control thinking behavior.')
+                 '"thinking.type.adaptive" and "output_config.effort" to control thinking '
+                 'behavior.')
             budget = thinking.get("budget_tokens")
             need(type(budget) is int and 1024 <= budget < self.body.get("max_tokens", 1 << 30),
                  "thinking.budget_tokens: must be at least 1024 and less than max_tokens")
@@ -267,7 +286,8 @@ class Check:
             return
         need(isinstance(control, dict) and control.get("type") == "ephemeral"
              and set(control) <= {"type", "ttl"} and control.get("ttl", "5m") in ("5m", "1h"),
-             "%s.cache_control: Input should be {\"type\":\"ephemeral\",\"ttl\":\"5m\"|\"1h\"}", where)
+             "%s.cache_control: Input should be {\"type\":\"ephemeral\",\"ttl\":\"5m\"|\"1h\"}",
+             where)
         if order:
             self.breakpoints.append((where, control.get("ttl", "5m")))
 
@@ -275,7 +295,8 @@ class Check:
         tools, names = self.body.get("tools", []), set()
         need(isinstance(tools, list), "tools: Input should be a valid list")
         for i, t in enumerate(tools):
-            need(isinstance(t, dict) and isinstance(t.get("name"), str), "tools.%d.name: Field required", i)
+            need(isinstance(t, dict) and isinstance(t.get("name"), str),
+                 "tools.%d.name: Field required", i)
             for k in t:
                 need(k in TOOL_FIELDS, "tools.%d.custom.%s: Extra inputs are not permitted", i, k)
             need(re.match(r"[a-zA-Z0-9_-]{1,128}\Z", t["name"]),
@@ -287,7 +308,8 @@ class Check:
                 need(isinstance(schema, dict), "tools.%d.custom.input_schema: Field required", i)
                 need(schema.get("type") == "object",
                      "tools.%d.custom.input_schema.type: Input should be 'object'", i)
-                need(isinstance(t.get("description", ""), str), "tools.%d.custom.description: Input "
+                need(isinstance(t.get("description", ""), str),
+                     "tools.%d.custom.description: Input "
                      "should be a valid string", i)
             self.control("tools.%d" % i, t)
         need(not tools or any(not t.get("defer_loading") for t in tools),
@@ -300,7 +322,8 @@ class Check:
             need(tools, "tool_choice: tool_choice may only be specified while providing tools.")
             need(self.model["forced"] or choice["type"] in ("auto", "none"),
                  "tool_choice: type '%s' is not supported for this model.", choice["type"])
-            need(choice["type"] != "tool" or choice.get("name") in names, "tool_choice.name: unknown tool")
+            need(choice["type"] != "tool" or choice.get("name") in names,
+                 "tool_choice.name: unknown tool")
         self.tool_names = names
 
     def system(self):
@@ -313,7 +336,8 @@ class Check:
             self.control("system.%d" % i, b)
 
     def text_block(self, where, b):
-        need(isinstance(b, dict) and b.get("type") == "text", "%s.type: Input should be 'text'", where)
+        need(isinstance(b, dict) and b.get("type") == "text", "%s.type: Input should be 'text'",
+             where)
         need(set(b) <= {"type", "text", "cache_control", "citations"},
              "%s: Extra inputs are not permitted", where)
         need(isinstance(b.get("text"), str), "%s.text: Field required", where)
@@ -328,9 +352,11 @@ class Check:
              "'assistant'", where)
         need("content" in m, "%s.content: Field required", where)
         content = m["content"]
-        need(isinstance(content, (str, list)), "%s.content: Input should be a valid string or list", where)
+        need(isinstance(content, (str, list)),
+             "%s.content: Input should be a valid string or list", where)
         if m["role"] == "system":
-            need(self.model["system"], "%s.role: `system` messages are not supported for this model", where)
+            need(self.model["system"],
+                 "%s.role: `system` messages are not supported for this model", where)
         if isinstance(content, str):
             need(content.strip(), "%s: %s messages must have non-empty content", where, m["role"])
             return
@@ -339,7 +365,8 @@ class Check:
             self.block("%s.content.%d" % (where, j), m["role"], b)
 
     def block(self, where, role, b):
-        need(isinstance(b, dict) and isinstance(b.get("type"), str), "%s.type: Field required", where)
+        need(isinstance(b, dict) and isinstance(b.get("type"), str), "%s.type: Field required",
+             where)
         kind = b["type"]
         if role == "system":
             self.text_block(where, b)
@@ -368,7 +395,8 @@ class Check:
              "%s.thinking.signature: Field required", where)
 
     def block_redacted_thinking(self, where, role, b):
-        need(isinstance(b.get("data"), str) and b["data"], "%s.redacted_thinking.data: Field required",
+        need(isinstance(b.get("data"), str) and b["data"],
+             "%s.redacted_thinking.data: Field required",
              where)
 
     def block_tool_use(self, where, role, b):
@@ -376,19 +404,23 @@ class Check:
              "%s.tool_use.id: String should match pattern '^[a-zA-Z0-9_-]+$'", where)
         need(isinstance(b.get("name"), str) and re.match(r"[a-zA-Z0-9_-]{1,200}\Z", b["name"]),
              "%s.tool_use.name: String should match pattern '^[a-zA-Z0-9_-]{1,200}$'", where)
-        need(isinstance(b.get("input"), dict), "%s.tool_use.input: Input should be a valid dictionary",
+        need(isinstance(b.get("input"), dict),
+             "%s.tool_use.input: Input should be a valid dictionary",
              where)
 
     block_server_tool_use = block_tool_use
 
     def block_tool_result(self, where, role, b):
-        need(isinstance(b.get("tool_use_id"), str), "%s.tool_result.tool_use_id: Field required", where)
-        need(type(b.get("is_error", False)) is bool, "%s.tool_result.is_error: Input should be a valid "
+        need(isinstance(b.get("tool_use_id"), str), "%s.tool_result.tool_use_id: Field required",
+             where)
+        need(type(b.get("is_error", False)) is bool,
+             "%s.tool_result.is_error: Input should be a valid "
              "boolean", where)
         content = b.get("content", "")
         if isinstance(content, str):
             return
-        need(isinstance(content, list), "%s.tool_result.content: Input should be a string or list", where)
+        need(isinstance(content, list), "%s.tool_result.content: Input should be a string or list",
+             where)
         for k, part in enumerate(content):
             inner = "%s.tool_result.content.%d" % (where, k)
             need(isinstance(part, dict) and part.get("type") in
@@ -411,13 +443,16 @@ class Check:
 
     def source(self, where, b, kinds):
         source = b.get("source")
-        need(isinstance(source, dict) and source.get("type") in ("base64", "url", "file", "text", "content"),
+        need(isinstance(source, dict) and source.get("type") in ("base64", "url", "file", "text",
+                                                                 "content"),
              "%s.source: Field required", where)
         if source["type"] == "base64":
-            need(source.get("media_type") in kinds, "%s.source.media_type: Input should be one of %s",
+            need(source.get("media_type") in kinds,
+                 "%s.source.media_type: Input should be one of %s",
                  where, ", ".join(kinds))
             try:
-                need(base64.b64decode(source.get("data", ""), validate=True), "%s.source: empty", where)
+                need(base64.b64decode(source.get("data", ""), validate=True), "%s.source: empty",
+                     where)
             except ValueError:
                 raise ApiError(400, "%s.source.base64.data: invalid base64" % where)
 
@@ -433,10 +468,12 @@ class Check:
             need(before["role"] in ("user", "system") or server,
                  "messages.%d: `system` messages must follow a user message", i)
             need(i + 1 == len(messages) or messages[i + 1]["role"] in ("assistant", "system"),
-                 "messages.%d: `system` messages must be last or be followed by an assistant message", i)
+                 "messages.%d: `system` messages must be last or be followed by an assistant "
+                 "message", i)
         last = messages[-1]
         if last["role"] == "assistant" and not resumable(last):
-            need(self.model["prefill"], "This model does not support assistant message prefill. The "
+            need(self.model["prefill"],
+                 "This model does not support assistant message prefill. The "
                  "conversation must end with a user message.")
             end = blocks_of(last["content"])[-1].get("text", "x")
             need(end == end.rstrip(), "messages: final assistant content cannot end with trailing "
@@ -458,7 +495,8 @@ class Check:
             if role == "assistant":
                 for i, j, b in blocks:
                     if b["type"] == "tool_use":
-                        need(b["id"] not in seen, "messages.%d.content.%d: `tool_use` ids must be unique",
+                        need(b["id"] not in seen,
+                             "messages.%d.content.%d: `tool_use` ids must be unique",
                              i, j)
                         seen.add(b["id"])
                         open_ids.append(b["id"])
@@ -469,16 +507,23 @@ class Check:
                 if b["type"] != "tool_result":
                     others = True
                     continue
-                need(b["tool_use_id"] in open_ids, "messages.%d.content.%d: unexpected `tool_use_id` found "
-                     "in `tool_result` blocks: %s. Each `tool_result` block must have a corresponding "
+                need(b["tool_use_id"] in open_ids,
+                     "messages.%d.content.%d: unexpected `tool_use_id` found "
+                     "in `tool_result` blocks: %s. Each `tool_result` block must have a "
+                     "corresponding "
                      "`tool_use` block in the previous message.", i, j, b["tool_use_id"])
-                need(b["tool_use_id"] in left, "messages.%d.content.%d: each tool_use must have a single "
-                     "result. Found multiple `tool_result` blocks with id: %s", i, j, b["tool_use_id"])
-                need(not others, "messages.%d.content.%d: `tool_result` blocks must come first in the "
+                need(b["tool_use_id"] in left,
+                     "messages.%d.content.%d: each tool_use must have a single "
+                     "result. Found multiple `tool_result` blocks with id: %s", i, j,
+                     b["tool_use_id"])
+                need(not others,
+                     "messages.%d.content.%d: `tool_result` blocks must come first in the "
                      "message", i, j)
                 left.remove(b["tool_use_id"])
-            need(not left, "messages.%d: `tool_use` ids were found without `tool_result` blocks immediately "
-                 "after: %s. Each `tool_use` block must have a corresponding `tool_result` block in the "
+            need(not left,
+                 "messages.%d: `tool_use` ids were found without `tool_result` blocks immediately "
+                 "after: %s. Each `tool_use` block must have a corresponding `tool_result` "
+                 "block in the "
                  "next message.", open_at, ", ".join(left))
             open_ids = []
 
@@ -509,7 +554,8 @@ def is_thinking(b):
 def prefix_digest(body, groups):
     """What a thinking block is bound to, itself and other thinking aside, and the marks of the
     thinking before it. Reordering tools, deferred tools and moved breakpoints do not count."""
-    tools = sorted((canonical(stripped(t)) for t in body.get("tools", []) if not t.get("defer_loading")))
+    tools = sorted((canonical(stripped(t)) for t
+                    in body.get("tools", []) if not t.get("defer_loading")))
     system = [b["text"] for b in blocks_of(body.get("system", ""))]
     marks, rest = [], []
     for role, blocks in groups:
@@ -526,7 +572,8 @@ def prefix_digest(body, groups):
 
 def sign(model, body, groups, thinking):
     digest, marks = prefix_digest(body, groups)
-    claim = canonical([model, digest, marks, hashlib.sha256(thinking.encode()).hexdigest()[:16]]).encode()
+    claim = canonical([model, digest, marks,
+                       hashlib.sha256(thinking.encode()).hexdigest()[:16]]).encode()
     mac = hmac.new(SECRET, claim, hashlib.sha256).digest()[:16]
     return base64.b64encode(mac + claim).decode()
 
@@ -568,7 +615,7 @@ class Cache:
         self.entries = {}
 
     def segments(self, body):
-        """[(text, breakpoint ttl or None)] in prefix order; text decides the hash and the tokens."""
+        """[(text, breakpoint ttl or None)] in prefix order; text decides hash and tokens."""
         out = []
 
         def ttl(holder):
@@ -631,7 +678,7 @@ class Cache:
             self.entries[key] = (max(until, old[0]), ttl)
 
 
-# ---- answers --------------------------------------------------------------------------------------
+# ---- answers ------------------------------------------------------------------------------
 
 
 class Ask:
@@ -680,7 +727,8 @@ def default_answer(ask, text=None):
     if word == "words" and rest.strip().isdigit():
         return text_answer(" ".join("w%d" % (i + 1) for i in range(int(rest))))
     if text.strip() == "tools":
-        return tool_answer([("time_now", {}), ("text_count", {"text": "Gr\u00fc\u00dfe \U0001f30d"})],
+        return tool_answer([("time_now", {}),
+                            ("text_count", {"text": "Gr\u00fc\u00dfe \U0001f30d"})],
                            say="Let me look.")
     if word == "tool" and rest:
         name, _, arg = rest.partition(" ")
@@ -697,9 +745,9 @@ class FakeAnthropic(FakeServer):
     def __init__(self, api_key="sk-ant-test-0123456789abcdef", seed=7):
         self.api_key = api_key
         self.rng = random.Random(seed)
-        self.script = None              # callable(ask) or list of answers; None gives default_answer
+        self.script = None              # callable(ask) or list of answers; None: default_answer
         self.think = False              # every answer begins with a thinking block
-        self.noise = True               # unknown events, blocks, deltas, fields and pings in streams
+        self.noise = True               # unknown events, blocks, deltas, fields and pings
         self.delay = 0.0                # seconds before each delta
         self.piece = None               # characters per text delta; None: 1..24 at random
         self.hold_after_first_delta = None
@@ -718,8 +766,9 @@ class FakeAnthropic(FakeServer):
     # -- for tests ----------------------------------------------------------------------
 
     def fail_next(self, kind, n=1, **options):
-        """The next n calls fail. Kinds: a status ("529", "429" … with retry_after=, retry_after_ms=,
-        should_retry=, type=, text=), "signature", "hang", "hang_mid" (k=), "error_event" (k=, type=),
+        """The next n calls fail. Kinds: a status ("529", "429" … with retry_after=,
+        retry_after_ms=, should_retry=, type=, text=), "signature", "hang", "reset",
+        "hang_mid" (k=), "error_event" (k=, type=),
         "cut" (k=), "fin" (k=), "refusal", "refusal_mid" (k=), "stop" (reason=), "tool_cut",
         "empty", "html"."""
         self.faults.add("messages", str(kind), n, **options)
@@ -781,7 +830,8 @@ class FakeAnthropic(FakeServer):
                 ("server", "cloudflare")] + list(more)
 
     def send_error(self, conn, request_id, e, more=()):
-        body = {"type": "error", "error": {"type": e.kind, "message": e.text}, "request_id": request_id}
+        body = {"type": "error", "error": {"type": e.kind, "message": e.text},
+                "request_id": request_id}
         conn.respond(e.status, self.headers(request_id, more), compact(body).encode())
 
     def handle(self, conn, request):
@@ -800,7 +850,8 @@ class FakeAnthropic(FakeServer):
             raise ApiError(401, "invalid x-api-key")
         version = request.header("anthropic-version")
         need(version, "anthropic-version: header is required")
-        need(version in ("2023-06-01", "2026-10-21"), 'anthropic-version: "%s" is not a valid version',
+        need(version in ("2023-06-01", "2026-10-21"),
+             'anthropic-version: "%s" is not a valid version',
              version)
         m = re.match(r"/v1/models(?:/([^/]+))?\Z", request.path)
         if m:
@@ -826,15 +877,18 @@ class FakeAnthropic(FakeServer):
             check.run(self.resumable)
             verify(body)
             n = sum(size(text) for text, _ in self.cache.segments(body))
-            return conn.respond(200, self.headers(request_id), compact({"input_tokens": tokens(n)}).encode())
+            return conn.respond(200, self.headers(request_id),
+                                compact({"input_tokens": tokens(n)}).encode())
         return self.messages(conn, request, request_id, body, check)
 
     def models(self, conn, request_id, wanted):
         if wanted is not None and wanted not in MODELS:
             raise ApiError(404, "model: %s" % wanted)
-        data = [{"type": "model", "id": name, "display_name": name, "created_at": "2026-01-01T00:00:00Z",
+        data = [{"type": "model", "id": name, "display_name": name,
+                 "created_at": "2026-01-01T00:00:00Z",
                  "max_input_tokens": m["window"], "max_tokens": m["max_out"],
-                 "capabilities": {"thinking": {"types": {"adaptive": True, "enabled": m["enabled"]}}}}
+                 "capabilities": {"thinking": {"types": {"adaptive": True,
+                                                         "enabled": m["enabled"]}}}}
                 for name, m in MODELS.items() if wanted in (None, name)]
         out = data[0] if wanted else {"data": data, "has_more": False, "first_id": data[0]["id"],
                                       "last_id": data[-1]["id"]}
@@ -846,7 +900,8 @@ class FakeAnthropic(FakeServer):
 
     def messages(self, conn, request, request_id, body, check):
         record = {"id": request_id, "time": request.time, "headers": request.headers, "body": body,
-                  "raw": request.body, "status": None, "complete": False, "fault": None, "stop": None}
+                  "raw": request.body, "status": None, "complete": False, "fault": None,
+                  "stop": None}
         with self.cond:
             self.requests.append(record)
             number = len(self.requests)
@@ -868,7 +923,8 @@ class FakeAnthropic(FakeServer):
         answer = self.answer_for(ask)
         with self.cond:
             usage, store = self.cache.usage(body, self.now())
-            entry = {"id": request_id, "model": body["model"], "usage": dict(usage, output_tokens=0),
+            entry = {"id": request_id, "model": body["model"],
+                     "usage": dict(usage, output_tokens=0),
                      "completed": False, "bytes": 0, "time": request.time, "number": number}
             self.billing.append(entry)
         out = Answer(self, conn, ask, answer, entry, store, record, kind, options)
@@ -924,7 +980,8 @@ class FakeAnthropic(FakeServer):
             more.append(("retry-after-ms", str(options["retry_after_ms"])))
         if options.get("should_retry") is not None:
             more.append(("x-should-retry", "true" if options["should_retry"] else "false"))
-        self.send_error(conn, request_id, ApiError(status, options.get("text", words.get(status, "error")),
+        self.send_error(conn, request_id,
+                        ApiError(status, options.get("text", words.get(status, "error")),
                                                    options.get("type")), more)
         return True
 
@@ -1122,7 +1179,8 @@ class Answer:
 
     def message(self, content, stop):
         return {"id": self.fake.new_id("msg"), "type": "message", "role": "assistant",
-                "model": self.ask.model, "content": content, "stop_reason": stop, "stop_sequence": None,
+                "model": self.ask.model, "content": content, "stop_reason": stop,
+                "stop_sequence": None,
                 "stop_details": self.details if stop else None, "usage": None}
 
     # -- events ----------------------------------------------------------------------------------
@@ -1131,7 +1189,8 @@ class Answer:
         """One event, in pieces that respect neither characters nor lines."""
         ascii_only = self.rng.random() < 0.3
         text = json.dumps(data, ensure_ascii=ascii_only, separators=(",", ":"))
-        raw = ("event: %s\ndata: %s%s\n\n" % (name, text, " " * self.rng.choice((0, 0, 5)))).encode()
+        raw = ("event: %s\ndata: %s%s\n\n"
+               % (name, text, " " * self.rng.choice((0, 0, 5)))).encode()
         i = 0
         while i < len(raw):
             n = len(raw) if not self.fake.noise else self.rng.choice((1, 3, 17, 4096, 4096))
@@ -1147,7 +1206,8 @@ class Answer:
         if kind == 0:
             self.event("ping", {"type": "ping"})
         elif kind == 1:
-            self.event("future_thing", {"type": "future_thing", "index": 0, "delta": {"text": "no"}})
+            self.event("future_thing",
+                       {"type": "future_thing", "index": 0, "delta": {"text": "no"}})
         elif kind == 2:
             self.conn.chunk(b": a comment\n\n")
         else:
@@ -1161,7 +1221,8 @@ class Answer:
         if fake.delay:
             self.conn.pause(fake.delay)
         k = self.options.get("k", 1)
-        if self.kind in ("cut", "fin", "hang_mid", "error_event", "refusal_mid") and self.deltas >= k:
+        if self.kind in ("cut", "fin", "hang_mid", "error_event",
+                         "refusal_mid") and self.deltas >= k:
             self.break_off()
         self.deltas += 1
 
@@ -1236,13 +1297,14 @@ class Answer:
         except Refusal:
             self.out_total = self.generated
         self.settle(self.out_total, done=True)
-        # In the books before the last event leaves: a client that has it all may ask the next thing.
+        # In the books before the last event leaves: a client that has it all may ask again.
         self.finish()
         usage = self.usage(tokens(self.out_total))
         usage["output_tokens_details"] = {"thinking_tokens": 0}
         self.event("message_delta", {
             "type": "message_delta", "usage": usage,
-            "delta": {"stop_reason": self.stop, "stop_sequence": None, "stop_details": self.details}})
+            "delta": {"stop_reason": self.stop, "stop_sequence": None,
+                      "stop_details": self.details}})
         self.maybe_noise(always=True)
         self.event("message_stop", {"type": "message_stop"})
 
@@ -1256,7 +1318,8 @@ class Answer:
     def block(self, index, b):
         start = {"text": {"type": "text", "text": ""},
                  "thinking": {"type": "thinking", "thinking": "", "signature": ""},
-                 "tool_use": {"type": "tool_use", "id": b.get("id"), "name": b.get("name"), "input": {},
+                 "tool_use": {"type": "tool_use", "id": b.get("id"), "name": b.get("name"),
+                              "input": {},
                               "caller": {"type": "direct"}}}.get(b["type"], b)
         self.event("content_block_start", {"type": "content_block_start", "index": index,
                                            "content_block": start})
@@ -1264,7 +1327,8 @@ class Answer:
             self.text(index, b["text"])
         elif b["type"] == "thinking":
             if b["thinking"]:
-                self.delta(index, {"type": "thinking_delta", "thinking": b["thinking"]}, size(b["thinking"]))
+                self.delta(index, {"type": "thinking_delta", "thinking": b["thinking"]},
+                           size(b["thinking"]))
             self.delta(index, {"type": "signature_delta", "signature": b["signature"]}, 80)
         elif b["type"] == "tool_use":
             self.tool(index, b)

@@ -23,7 +23,8 @@ from urllib.parse import parse_qsl, unquote
 from fakehttp import FakeServer, Faults, Gone
 from telegram_format import (Refused, markdown_blocks, parse_html, parse_markdown_v2, units)
 
-BOT_API = os.environ.get("BLUFIO_CONFORMANCE", "/work/shared/conformance") + "/telegram/bot-api.json"
+BOT_API = os.environ.get("BLUFIO_CONFORMANCE",
+                         "/work/shared/conformance") + "/telegram/bot-api.json"
 TEXT_MAX, RICH_MAX, RICH_BLOCKS_MAX, RICH_COLUMNS_MAX = 4096, 32768, 500, 20
 DRAFT_TTL = 30.0
 DOWNLOAD_MAX = 20 << 20
@@ -39,6 +40,9 @@ UPDATE_KINDS = set(
 ACTIONS = set("typing upload_photo record_video upload_video record_voice upload_voice "
               "upload_document choose_sticker find_location record_video_note "
               "upload_video_note".split())
+
+# For form values where the machine copy is not there to tell numbers from texts.
+INTEGERS = ("offset limit timeout chat_id message_id message_thread_id draft_id cache_time").split()
 
 
 def _field(name, kind, required=False):
@@ -56,7 +60,8 @@ NEW_FIELDS = {
     "EphemeralMessageParameters": [_field("receiver_user_id", "Integer", True),
                                    _field("callback_query_id", "String"),
                                    _field("replace_callback_query_message", "Boolean")],
-    "InputRichMessage": [_field("blocks", "Array of AnyObject"), _field("media", "Array of AnyObject")],
+    "InputRichMessage": [_field("blocks", "Array of AnyObject"),
+                         _field("media", "Array of AnyObject")],
     "ReplyParameters": [_field("ephemeral_message_id", "Integer")],
     "BotCommand": [_field("is_ephemeral", "Boolean")],
     "InlineKeyboardButton": [_field("style", "String"), _field("icon_custom_emoji_id", "String")],
@@ -112,7 +117,8 @@ class Schema:
                 return self.check_one(kind, value, where)
             except BotError as e:
                 problems.append(e)
-        raise problems[-1] if len(types) == 1 else bad('field "%s" fits none of %s' % (where, types))
+        raise problems[-1] if len(types) == 1 else bad('field "%s" fits none of %s'
+                                                       % (where, types))
 
     def check_one(self, kind, value, where):
         if kind.startswith("Array of "):
@@ -155,6 +161,8 @@ class Schema:
     def convert(self, method, params):
         """Form and query values are text: numbers, booleans and JSON come out of it."""
         known = {f["name"]: f["types"] for f in self.methods.get(method.lower(), [])}
+        if not self.present:
+            known = {name: ["Integer"] for name in INTEGERS}
         out = {}
         for name, value in params.items():
             types = known.get(name, ["String"])
@@ -164,7 +172,8 @@ class Schema:
                 out[name] = int(value)
             elif types == ["Boolean"] and value.lower() in ("true", "false"):
                 out[name] = value.lower() == "true"
-            elif any(t.startswith("Array") or t not in ("Integer", "String", "Boolean") for t in types):
+            elif any(t.startswith("Array") or t not in ("Integer", "String", "Boolean") for t
+                     in types):
                 try:
                     out[name] = json.loads(value)
                 except ValueError:
@@ -193,7 +202,8 @@ def multipart(content_type, body):
 class FakeTelegram(FakeServer):
     SCHEMA = None
 
-    def __init__(self, token="123456:TEST-TOKEN_abcdefghijklmnopqrstuvwxyz012", rich=True, drafts=True,
+    def __init__(self, token="123456:TEST-TOKEN_abcdefghijklmnopqrstuvwxyz012", rich=True,
+                 drafts=True,
                  seed=None):
         self.token = token
         self.bot_id = int(token.split(":")[0])
@@ -310,7 +320,8 @@ class FakeTelegram(FakeServer):
                              "text": message.get("text", ""), "deleted": False, "thread": thread})
             return message
 
-    def send_text(self, user_id, text, chat_id=None, chat_type="private", thread=None, reply_to=None,
+    def send_text(self, user_id, text, chat_id=None, chat_type="private", thread=None,
+                  reply_to=None,
                   entities="auto", name="Ann", **more):
         """A user writes to the bot; the message's id."""
         content = {"text": text}
@@ -328,7 +339,8 @@ class FakeTelegram(FakeServer):
         with self.cond:
             mine = self.find(chat_id, message_id)
             mine["text"] = text
-            message = {"message_id": message_id, "date": int(time.time()), "edit_date": int(time.time()),
+            message = {"message_id": message_id, "date": int(time.time()),
+                       "edit_date": int(time.time()),
                        "chat": self.chat_object(chat_id, name), "text": text,
                        "from": {"id": user_id, "is_bot": False, "first_name": name}}
             if mine["thread"] is not None:
@@ -370,7 +382,8 @@ class FakeTelegram(FakeServer):
 
     def fail_next(self, method, kind, n=1, **options):
         """The next n calls of method ("*": any) fail. Kinds: hang, drip, reset, reset_after,
-        half_json, garbage, big, and statuses 400 401 403 404 409 413 429 (retry_after=) 500 502 504."""
+        half_json, garbage, big, and the statuses 400 401 403 404 409 413 429 (retry_after=)
+        500 502 504."""
         self.faults.add(method, str(kind), n, **options)
 
     # -- what tests look at ----------------------------------------------------------
@@ -387,7 +400,7 @@ class FakeTelegram(FakeServer):
         return None
 
     def messages(self, chat_id=None):
-        """The bot's visible messages in order, each with text, source, parse_mode, rich, edits …"""
+        """The bot's visible messages in order: text, source, parse_mode, rich, edits …"""
         with self.lock:
             return [dict(m, edits=list(m["edits"])) for m in self.log
                     if m["bot"] and not m["deleted"] and chat_id in (None, m["chat_id"])]
@@ -401,7 +414,7 @@ class FakeTelegram(FakeServer):
             return [dict(d) for d in self.draft_log if chat_id in (None, d["chat_id"])]
 
     def draft_shown(self, chat_id, at=None):
-        """The draft that the person sees now, or None: drafts vanish after 30 s and by a message."""
+        """The draft that the person sees now, or None: it vanishes after 30 s and by a message."""
         with self.lock:
             now = time.time() if at is None else at
             for d in reversed(self.draft_log):
@@ -466,7 +479,8 @@ class FakeTelegram(FakeServer):
         params = {}
         kind = request.header("content-type").split(";")[0].strip().lower()
         try:
-            for k, v in parse_qsl(request.query, keep_blank_values=True, strict_parsing=bool(request.query),
+            for k, v in parse_qsl(request.query, keep_blank_values=True,
+                                  strict_parsing=bool(request.query),
                                   errors="strict"):
                 params[k] = v
             if request.body and kind == "application/json":
@@ -474,7 +488,8 @@ class FakeTelegram(FakeServer):
                 if not isinstance(body, dict):
                     raise bad("body must be a JSON object")
                 params.update(body)
-                return self.schema.convert(method, {k: v for k, v in params.items() if v is not None})
+                return self.schema.convert(method,
+                                           {k: v for k, v in params.items() if v is not None})
             if request.body and kind == "application/x-www-form-urlencoded":
                 params.update(parse_qsl(request.body.decode("ascii"), keep_blank_values=True,
                                         strict_parsing=True, errors="strict"))
@@ -586,7 +601,8 @@ class FakeTelegram(FakeServer):
                 self.cond.notify_all()
 
     def do_getme(self, p):
-        return {"id": self.bot_id, "is_bot": True, "first_name": "Blufio test", "username": self.username,
+        return {"id": self.bot_id, "is_bot": True, "first_name": "Blufio test",
+                "username": self.username,
                 "can_join_groups": True, "can_read_all_group_messages": False,
                 "supports_inline_queries": False, "can_connect_to_business": False,
                 "has_main_web_app": False, "has_topics_enabled": False,
@@ -604,7 +620,8 @@ class FakeTelegram(FakeServer):
             raise bad("unknown update kind %s" % unknown)
         with self.cond:
             if self.webhook:
-                raise BotError(409, "Conflict: can't use getUpdates method while webhook is active; "
+                raise BotError(409,
+                               "Conflict: can't use getUpdates method while webhook is active; "
                                     "use deleteWebhook to delete the webhook first")
             self.poll += 1
             mine = self.poll
@@ -640,7 +657,8 @@ class FakeTelegram(FakeServer):
                 if self.poll != mine:
                     if conn.gone():
                         raise Gone()
-                    raise BotError(409, "Conflict: terminated by other getUpdates request; make sure "
+                    raise BotError(409,
+                                   "Conflict: terminated by other getUpdates request; make sure "
                                         "that only one bot instance is running")
                 if self.pending or time.monotonic() >= until:
                     return self.pending[:limit]
@@ -662,9 +680,11 @@ class FakeTelegram(FakeServer):
         if private_only and (chat["type"] != "private" or self.use_drafts == "refuse"):
             raise bad("TEXTDRAFT_PEER_INVALID")
         if chat["migrated"]:
-            raise bad("group chat was upgraded to a supergroup chat", migrate_to_chat_id=chat["migrated"])
+            raise bad("group chat was upgraded to a supergroup chat",
+                      migrate_to_chat_id=chat["migrated"])
         if chat["blocked"]:
-            raise BotError(403, "Forbidden: bot was blocked by the user" if chat["type"] == "private"
+            raise BotError(403, "Forbidden: bot was blocked by the user"
+                           if chat["type"] == "private"
                            else "Forbidden: bot was kicked from the %s chat" % chat["type"])
         thread = p.get("message_thread_id")
         if thread is not None and thread not in chat["threads"]:
@@ -678,7 +698,8 @@ class FakeTelegram(FakeServer):
         if now < self.flooded.get(chat["id"], 0):
             self.flood_violations.append((chat["id"], self.flooded[chat["id"]] - now))
         kind = "group" if chat["type"] != "private" else "chat"
-        for key, limit in (((kind, chat["id"]), self.limits.get(kind)), ("all", self.limits.get("all"))):
+        for key, limit in (((kind, chat["id"]), self.limits.get(kind)),
+                           ("all", self.limits.get("all"))):
             if not limit:
                 continue
             count, seconds = limit
@@ -768,7 +789,8 @@ class FakeTelegram(FakeServer):
                 data = button.get("callback_data")
                 if data is not None and not 1 <= len(data.encode()) <= 64:
                     raise bad("BUTTON_DATA_INVALID")
-                if len([k for k in button if k not in ("text", "style", "icon_custom_emoji_id")]) != 1:
+                if len([k for k in button if k not
+                        in ("text", "style", "icon_custom_emoji_id")]) != 1:
                     raise bad("text buttons are unallowed in the inline keyboard")
         return markup
 
@@ -776,7 +798,8 @@ class FakeTelegram(FakeServer):
         for d in self.draft_log:
             if d["chat_id"] == chat["id"] and d["thread"] == p.get("message_thread_id"):
                 d["gone"] = True
-        message = dict({"chat_id": chat["id"], "message_id": self.new_message_id(chat["id"]), "bot": True,
+        message = dict({"chat_id": chat["id"], "message_id": self.new_message_id(chat["id"]),
+                        "bot": True,
                         "thread": p.get("message_thread_id"), "reply_to": self.reply_of(chat, p),
                         "reply_markup": self.markup_of(p), "sent_at": time.time(), "edits": [],
                         "deleted": False}, **content)
@@ -830,7 +853,8 @@ class FakeTelegram(FakeServer):
             raise bad("message can't be edited")
         if "rich_message" in p and "text" in p:
             raise bad("text and rich_message exclude each other")
-        content = self.rich_fields(p) if "rich_message" in p else self.text_content(dict({"text": ""}, **p))
+        content = self.rich_fields(p) if "rich_message" in p else self.text_content(
+            dict({"text": ""}, **p))
         markup = self.markup_of(p)
         if all(message[k] == content[k] for k in ("text", "entities", "rich")) \
                 and message["reply_markup"] == markup:
@@ -929,7 +953,8 @@ class FakeTelegram(FakeServer):
 def text_entities(text):
     """Commands and mentions as Telegram's own clients mark them, in UTF-16 units."""
     out = []
-    for m in re.finditer(r"(?<![\w/@])(/[A-Za-z0-9_]{1,64}(?:@[A-Za-z0-9_]{3,32})?|@[A-Za-z0-9_]{3,32})(?![\w/])",
+    for m in re.finditer(
+        r"(?<![\w/@])(/[A-Za-z0-9_]{1,64}(?:@[A-Za-z0-9_]{3,32})?|@[A-Za-z0-9_]{3,32})(?![\w/])",
                          text):
         out.append({"type": "bot_command" if m.group(0)[0] == "/" else "mention",
                     "offset": units(text[:m.start()]), "length": units(m.group(0))})

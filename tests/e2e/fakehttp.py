@@ -257,7 +257,7 @@ class FakeServer:
         """Connections are refused and the open ones reset, until up()."""
         s, self.listener = self.listener, None
         if s is not None:
-            # shutdown wakes the thread in accept; close alone would leave it there, still accepting.
+            # shutdown wakes the thread in accept; close alone would leave it accepting.
             try:
                 s.shutdown(socket.SHUT_RDWR)
             except OSError:
@@ -317,7 +317,7 @@ class FakeServer:
                 conn.respond(400, [], b"")
             except Gone:
                 pass
-        except Exception as e:      # a bug of the fake must fail the test, not look like a network error
+        except Exception as e:      # a bug of the fake must not look like the network's
             self.errors.append(repr(e))
             raise
         finally:

@@ -89,9 +89,11 @@ def toml(config, path=()):
     lines, later = [], []
     for k, v in config.items():
         if isinstance(v, dict):
-            later.append("\n[%s]\n%s" % (".".join(toml_key(p) for p in path + (k,)), toml(v, path + (k,))))
+            later.append("\n[%s]\n%s"
+                         % (".".join(toml_key(p) for p in path + (k,)), toml(v, path + (k,))))
         elif isinstance(v, list) and v and isinstance(v[0], dict):
-            later += ["\n[[%s]]\n%s" % (".".join(toml_key(p) for p in path + (k,)), toml(x, path + (k,)))
+            later += ["\n[[%s]]\n%s"
+                      % (".".join(toml_key(p) for p in path + (k,)), toml(x, path + (k,)))
                       for x in v]
         else:
             lines.append("%s = %s\n" % (toml_key(k), toml_value(v)))
@@ -183,10 +185,12 @@ class Blufio:
 
     def wait_ready(self, timeout=20.0):
         def ready():
-            if any(re.search(r"\bready\b", self.message(line)) for line in self.log_lines(running=True)):
+            if any(re.search(r"\bready\b", self.message(line)) for line
+                   in self.log_lines(running=True)):
                 return True
             if self.process.poll() is not None:
-                raise AssertionError("daemon ended with %d before it was ready" % self.process.returncode)
+                raise AssertionError("daemon ended with %d before it was ready"
+                                     % self.process.returncode)
             return False
         wait_for(ready, timeout, "the daemon to be ready")
 
@@ -197,7 +201,8 @@ class Blufio:
             entry = json.loads(line)
         except ValueError:
             return line
-        return str(entry.get("msg", entry.get("message", line))) if isinstance(entry, dict) else line
+        return str(entry.get("msg", entry.get("message", line))) if isinstance(entry,
+                                                                               dict) else line
 
     @property
     def pid(self):
@@ -355,7 +360,8 @@ class Blufio:
         done = subprocess.run(self.command(*args), cwd=self.dir, env=self.environment(env),
                               input=None if input is None else input.encode(),
                               stdin=subprocess.DEVNULL if input is None else None,
-                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=timeout * SLOW)
+                              stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                              timeout=timeout * SLOW)
         return (done.returncode, done.stdout.decode("utf-8", "replace"),
                 done.stderr.decode("utf-8", "replace"))
 
@@ -526,7 +532,8 @@ class World:
         chat = more.get("chat_id") or user
         n = len(self.tg.messages(chat))
         self.tg.send_text(user, text, **more)
-        self.wait(lambda: len(self.tg.messages(chat)) > n and self.settled(), "the reply to %r" % text,
+        self.wait(lambda: len(self.tg.messages(chat)) > n and self.settled(), "the reply to %r"
+                  % text,
                   timeout)
         return self.tg.messages(chat)[-1]["text"]
 
@@ -570,7 +577,8 @@ def main(names):
         except BaseException:
             failed += 1
             print("not ok %s (%.2f s)" % (test, time.monotonic() - begin))
-            print("".join("    " + x + "\n" for x in traceback.format_exc().rstrip().split("\n")), end="")
+            print("".join("    " + x + "\n" for x in traceback.format_exc().rstrip().split("\n")),
+                  end="")
             for daemon in [x for x in _alive if isinstance(x, Blufio)]:
                 print("    --- the daemon's last lines (%s)" % daemon.log_path)
                 for line in daemon.log_lines()[-LOG_TAIL:]:

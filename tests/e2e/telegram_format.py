@@ -308,13 +308,14 @@ HTML_TAGS = {
 }
 # What rich messages know besides (a checker of tags, not of their layout).
 RICH_TAGS = set(HTML_TAGS) | set(
-    "h1 h2 h3 h4 h5 h6 p br hr ul ol li table caption thead tbody tr td th details summary mark sub "
-    "sup img video audio figure figcaption aside footer input cite tg-math tg-math-block tg-thinking "
-    "tg-map tg-collage tg-slideshow tg-reference tg-button tg-buttons".split())
+    "h1 h2 h3 h4 h5 h6 p br hr ul ol li table caption thead tbody tr td th details summary mark "
+    "sub sup img video audio figure figcaption aside footer input cite tg-math tg-math-block "
+    "tg-thinking tg-map tg-collage tg-slideshow tg-reference tg-button tg-buttons".split())
 VOID_TAGS = {"br", "hr", "img", "input"}
 ENTITY = re.compile(r"&(?:(lt|gt|amp|quot)|#(\d{1,7})|#[xX]([0-9a-fA-F]{1,6}));")
 TAG_NAME = re.compile(r"[a-zA-Z][a-zA-Z0-9-]*")
-ATTRIBUTE = re.compile(r"\s+([a-zA-Z][a-zA-Z0-9_-]*)(?:\s*=\s*(?:\"([^\"]*)\"|'([^']*)'|([^\s\"'=<>`]+)))?")
+ATTRIBUTE = re.compile(
+    r"\s+([a-zA-Z][a-zA-Z0-9_-]*)(?:\s*=\s*(?:\"([^\"]*)\"|'([^']*)'|([^\s\"'=<>`]+)))?")
 
 
 def decode_entity(source, i, offset):
@@ -345,7 +346,8 @@ def start_tag(source, i, offset):
     """(name, attributes, self-closing, index behind '>')"""
     m = TAG_NAME.match(source, i + 1)
     if not m:
-        raise Refused("Unsupported start tag \"%s\" at byte offset %d" % (source[i + 1:i + 2], offset(i)))
+        raise Refused("Unsupported start tag \"%s\" at byte offset %d"
+                      % (source[i + 1:i + 2], offset(i)))
     name, attrs, j = m.group(0).lower(), {}, m.end()
     while True:
         a = ATTRIBUTE.match(source, j)
@@ -373,7 +375,8 @@ def html_entity(name, attrs, stack, text, at):
         return {"type": "custom_emoji", "custom_emoji_id": attrs["emoji-id"]}
     if name == "blockquote" and "expandable" in attrs:
         return {"type": "expandable_blockquote"}
-    if name == "code" and stack and stack[-1][0] == "pre" and attrs.get("class", "").startswith("language-"):
+    if name == "code" and stack and stack[-1][0] == "pre" and attrs.get("class",
+                                                                        "").startswith("language-"):
         return None
     return {"type": HTML_TAGS.get(name, name)}
 
@@ -432,7 +435,7 @@ def parse_html(source, rich=False, thinking=False):
 
 
 def markdown_blocks(source):
-    """(number of top-level blocks, widest table) of rich Markdown, as a renderer would count them."""
+    """(number of top-level blocks, columns of the widest table) of rich Markdown."""
     blocks, wide, fence, inside = 0, 0, None, False
     for line in source.split("\n"):
         mark = re.match(r" {0,3}(`{3,}|~{3,})", line)

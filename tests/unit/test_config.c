@@ -86,11 +86,11 @@ TEST(defaults)
 
 TEST(values_and_origin)
 {
-	static const char *const env[] = { "HOME=/home/u", "BLUFIO__AGENT__NAME=env", "BLUFIO__LOG__LEVEL=",
-	    "BLUFIO__AGNET__NAME=x", NULL };
+	static const char *const env[] = { "HOME=/home/u", "BLUFIO__AGENT__NAME=env",
+	    "BLUFIO__LOG__LEVEL=", "BLUFIO__AGNET__NAME=x", NULL };
 	struct config *c = NULL;
 	struct fail f = FAIL_INIT;
-	char want[256];
+	char want[300];
 	int64_t v = 0;
 
 	CHECK_OK(load(&c, "[agent]\nname = \"file\"\nmax_sessions = 3\nsystem_prompt_file = \"p.md\"\n"
@@ -134,9 +134,12 @@ TEST(unknown_names)
 
 TEST(wrong_values)
 {
-	REFUSED("[agent]\nmax_sessions = \"ten\"\n", "b.toml:2:16: agent.max_sessions wants a whole number "
-	    "from 1 to 4096, got \"ten\"", "example: max_sessions = 10");
+	REFUSED("[agent]\nmax_sessions = \"ten\"\n",
+	    "b.toml:2:16: agent.max_sessions wants a whole number from 1 to 4096, got \"ten\"",
+	    "example: max_sessions = 10");
 	REFUSED("[agent]\nmax_sessions = 0\n", "from 1 to 4096, got 0", "example");
+	REFUSED("[agent]\nmax_sessions = 4097\n", "from 1 to 4096, got 4097", "example");
+	REFUSED("[cost]\ndaily_budget_usd = 1000000.01\n", "from 0.00 to 1000000.00", "got 1000000.01");
 	REFUSED("[agent]\nname = true\n", "wants a string", "got true; example: name = \"blufio\"");
 	REFUSED("[agent]\nname = \"\"\n", "1 to 63 bytes", "got \"\"");
 	REFUSED("[agent.name]\nx = 1\n", "wants a string", "got a section");
@@ -144,7 +147,8 @@ TEST(wrong_values)
 	REFUSED("[log]\nlevel = \"loud\"\n", "one of \"error\", \"warn\", \"info\", \"debug\", \"trace\"",
 	    "got \"loud\"");
 	REFUSED("[cost]\ndaily_budget_usd = -1\n", "US dollars", "got -1");
-	REFUSED("[cost]\ndaily_budget_usd = \"1e3\"\n", "US dollars", "example: daily_budget_usd = \"1.00\"");
+	REFUSED("[cost]\ndaily_budget_usd = \"1e3\"\n", "US dollars",
+	    "example: daily_budget_usd = \"1.00\"");
 	REFUSED("[cost]\ndaily_budget_usd = 1.0000000001\n", "at most 9 decimals", "got 1.0000000001");
 	REFUSED("[cost]\ndaily_budget_usd = inf\n", "US dollars", "got inf");
 	REFUSED("[pricing.\"m.1\"]\ninput = \"0.0001\"\n", "pricing.\"m.1\".input wants", "3 decimals");
@@ -217,7 +221,8 @@ TEST(secrets)
 	CHECK_ERR(config_check(S("[anthropic]\napi_key = sk-bare-0005\n"), "b.toml", &f), ERR_CONFIG);
 	CHECK(!strstr(f.text, "0005") && !strstr(f.text, "sk-"));
 	CHECK(FAULTED() || strstr(f.text, "b.toml:2:"));
-	REFUSED("[anthropic]\nbase_url = \"http://example.com\"\n", "must begin with https://", "localhost");
+	REFUSED("[anthropic]\nbase_url = \"http://example.com\"\n",
+	    "must begin with https://", "localhost");
 	REFUSED("[anthropic]\nbase_url = \"ftp://example.com\"\n", "an https:// address", "got");
 	c = NULL;
 	CHECK_OK(load(&c, "[anthropic]\nbase_url = \"http://127.0.0.1:80/\"\n", no_env, &f));

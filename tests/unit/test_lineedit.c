@@ -155,9 +155,12 @@ TEST(history)
 static const char *
 drawn(int fd, char *text, size_t n)
 {
-	ssize_t got = read(fd, text, n - 1);
+	size_t used = 0;
+	ssize_t got;
 
-	text[got > 0 ? got : 0] = '\0';
+	while (used < n - 1 && (got = read(fd, text + used, n - 1 - used)) > 0)
+		used += (size_t)got;
+	text[used] = '\0';
 	return text;
 }
 

@@ -229,11 +229,16 @@ TEST(surroundings_are_clean)
 	req.argv = ARGV("ls", "/proc/self/fd");         /* 3 is the directory it reads */
 	run(&req, &s);
 	CHECK(strcmp(s.out, "0\n1\n2\n3\n") == 0);
-	req.argv = SH("umask; ulimit -c; ulimit -n; ulimit -t; ulimit -f; pwd; trap");
+	req.argv = SH("umask; ulimit -c; ulimit -t; ulimit -f; pwd; trap");
 	req.limits.cpu_s = 7;
 	req.cwd = "/usr";
 	run(&req, &s);
-	CHECK(strcmp(s.out, "0077\n0\n64\n7\n131072\n/usr\n") == 0);
+	CHECK(strcmp(s.out, "0077\n0\n7\n131072\n/usr\n") == 0);
+	if (getenv("LD_PRELOAD") == NULL) {     /* valgrind has its own idea of this one */
+		req.argv = SH("ulimit -n; ulimit -v");
+		run(&req, &s);
+		CHECK(strcmp(s.out, "64\n524288\n") == 0);
+	}
 	if (strcmp(spawner_system(), "linux") == 0) {
 		req.argv = ARGV("grep", "-E", "^(NoNewPrivs|SigBlk|SigIgn):", "/proc/self/status");
 		run(&req, &s);
@@ -241,9 +246,9 @@ TEST(surroundings_are_clean)
 		    "SigIgn:\t0000000000000000\nNoNewPrivs:\t1\n") == 0);
 	}
 	/* its own session: the terminal's keys do not reach it */
-	req.argv = SH("test $(ps -o sid= -p $$) = $$");
+	req.argv = SH("read a b c d e f g < /proc/$$/stat && test $f = $$");
 	run(&req, &s);
-	CHECK(s.exit_code == 0 || s.exit_code == 127 || FAULTED());
+	CHECK(s.exit_code == 0);
 	end();
 	close(leak);
 	unsetenv("BLUFIO_TEST_SECRET");
@@ -404,7 +409,7 @@ TEST(setsid_does_not_escape)
 	end();
 }
 
-/* A new process may get at what an escapee left only if it is not killed with it. */
+/* The hunt for one job's runaways leaves the other jobs alone. */
 TEST(orphans_spare_live_jobs)
 {
 	struct seen a = { 0 }, b = { 0 };
@@ -512,7 +517,7 @@ TEST(as_many_as_allowed)
 TEST(spawner_dies)
 {
 	struct seen s = { 0 };
-	struct proc_req req = { .argv = SH("sleep 100"), .output_max = 100 };
+	struct proc_req req = { .argv = SH("sleep 2"), .output_max = 100 };
 
 	if (!begin())
 		return;
@@ -531,7 +536,7 @@ TEST(spawner_dies)
 _Noreturn static void
 daemon_life(const char *dir)
 {
-	struct proc_req req = { .cwd = dir, .argv = SH("echo $$ > a; setsid sleep 100 & echo $! >> a; "
+	struct proc_req req = { .cwd = dir, .argv = SH("echo $$ > a; setsid sleep 5 & echo $! >> a; "
 	    "trap '' TERM HUP; sleep 100 & echo $! >> a; mv a pids; wait; sleep 100") };
 	struct seen s = { 0 };
 
@@ -561,6 +566,11 @@ TEST(daemon_is_killed)
 	pid = fork();
 	if (pid == 0)
 		daemon_life(dir);
+	if (pid < 0) {                  /* kill(-1) would be everybody */
+		test_bad_at_(__FILE__, __LINE__, "fork");
+		rmdir(dir);
+		return;
+	}
 	while (stat(path, &st) != 0 && clock_mono_us() < until)
 		nanosleep(&(struct timespec){ 0, 5000000 }, NULL);
 	CHECK_OK(file_read(path, 1000, &pids, NULL));
