@@ -33,10 +33,10 @@ trap 'exit 1' INT TERM
 points=0
 bad=0
 
-# run "NAME=value ..." BIN: exit status in $code; a leftover child cannot hold us
+# run "NAME=value ..." BIN [SECONDS]: exit status in $code; a leftover child cannot hold us
 # up, because the output goes to a file
 run() {
-	timeout -k 1 "$limit" env $1 $wrap "$2" >"$log" 2>&1 </dev/null
+	timeout -k 1 "${3:-$limit}" env $1 $wrap "$2" >"$log" 2>&1 </dev/null
 	code=$?
 }
 
@@ -50,7 +50,7 @@ judge() {
 }
 
 for bin in "$@"; do
-	run FAULT_VERBOSE=1 "$bin"
+	run FAULT_VERBOSE=1 "$bin" $((limit * 6))
 	if [ "$code" -ne 0 ]; then
 		echo "FAIL ($code): $bin without faults"
 		tail -n 30 "$log" | sed 's/^/    /'
@@ -65,7 +65,7 @@ for bin in "$@"; do
 		continue
 	fi
 
-	run FAULT_SHORT=1 "$bin"
+	run FAULT_SHORT=1 "$bin" $((limit * 6))         # a byte at a time takes its time
 	if [ "$code" -ne 0 ]; then
 		echo "FAIL ($code): FAULT_SHORT=1 $bin"
 		tail -n 30 "$log" | sed 's/^/    /'

@@ -165,7 +165,7 @@ unescape(struct parser *p, struct str raw, struct str *out)
 {
 	static const char from[] = "\"\\/bfnrt", to[] = "\"\\/\b\f\n\r\t";
 	const char *s = raw.p, *end = raw.p + raw.n;
-	char *text = arena_alloc(p->a, raw.n), *o = text;  /* an escape is longer than what it means */
+	char *text = arena_alloc(p->a, raw.n), *o = text;  /* no escape makes text longer */
 
 	if (!text)
 		return fail_memory(p, raw.p);

@@ -40,7 +40,8 @@ struct json_error {
 
 /* Parses exactly one value with nothing but blanks around it. The tree lives in the
  * arena and borrows text, see above. e may be NULL. */
-FALLIBLE json_parse(struct arena *a, struct str text, const struct json **out, struct json_error *e);
+FALLIBLE json_parse(struct arena *a, struct str text, const struct json **out,
+    struct json_error *e);
 
 /* Path of object keys and array indexes: "result.0.message.chat.id". "" is v itself.
  * Keys that hold a '.' are reached with json_get. NULL when absent (or v is NULL). */

@@ -17,7 +17,8 @@
 typedef void sse_fn(void *arg, struct str type, struct str data, struct str id);
 
 struct sse {
-	struct buf line, data, type, id, id_pending;
+	struct buf line, data, type, id_pending;
+	struct buf id;                /* of the last finished event: for Last-Event-ID */
 	bool cr, started, have_data;
 	unsigned bom;                 /* bytes of a BOM seen so far */
 	int64_t retry_ms;             /* -1: none seen */

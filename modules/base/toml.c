@@ -211,7 +211,7 @@ space(struct parser *p)
 
 /* ---- strings -------------------------------------------------------------------- */
 
-/* Finds the text up to the closing quotes; the cursor, behind the opening ones, ends behind those. */
+/* Finds the text from the cursor, behind the opening quotes, to the closing ones. */
 static bool
 quoted(struct parser *p, char quote, bool multi, size_t open, struct str *raw)
 {
@@ -318,8 +318,8 @@ unescape(struct parser *p, struct str raw, bool escapes, bool multi, struct str 
 		} else {
 			size_t off = (size_t)(raw.p - p->t.p) + i - 1;
 
-			return fail(p, ERR_PARSE, off, "unknown escape \\%c (write \\\\ for a backslash)",
-			    (unsigned char)c < 0x7F ? c : '?');
+			return fail(p, ERR_PARSE, off, "unknown escape \\%c (write \\\\ for a "
+			    "backslash)", (unsigned char)c < 0x7F ? c : '?');
 		}
 	}
 	*out = str_make(text, (size_t)(o - text));
@@ -455,7 +455,8 @@ number(struct parser *p, struct str s, struct toml *v)
 		return fail(p, ERR_PARSE, v->off, "\"%.*s\" is not a number", SHOW(s));
 	v->type = TOML_FLOAT;
 	v->f = strtod(z, NULL);
-	return isfinite(v->f) || fail(p, ERR_PARSE, v->off, "the number %.*s is too large", SHOW(s));
+	return isfinite(v->f) ||
+	    fail(p, ERR_PARSE, v->off, "the number %.*s is too large", SHOW(s));
 }
 
 /* ---- dates and times ----------------------------------------------------------------- */
@@ -779,8 +780,8 @@ inline_table(struct parser *p, struct toml *v)
 	while (peek(p) != '}') {
 		if (v->count) {
 			if (peek(p) != ',')
-				return fail(p, ERR_PARSE, p->at, "expected ',' or '}' in the inline "
-				    "table, found %s", found(p).text);
+				return fail(p, ERR_PARSE, p->at, "expected ',' or '}' in the "
+				    "inline table, found %s", found(p).text);
 			p->at++;
 			blanks(p);
 		}

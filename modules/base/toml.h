@@ -23,7 +23,7 @@ enum toml_type {
 
 struct toml {
 	enum toml_type type;
-	struct str key;               /* name inside its table; empty for the root and array items */
+	struct str key;               /* name inside its table; empty for root and array items */
 	struct str s;                 /* TOML_STRING: the text; date-times: normalised RFC 3339 text
 	                               * (T, Z, three to nine digits of fraction or none) */
 	int64_t i;                    /* TOML_INTEGER */
@@ -31,13 +31,13 @@ struct toml {
 	bool boolean;
 	struct toml *first, *last, *next;
 	size_t count;
-	unsigned line, column;        /* of the key (or of the header, or of an array item), 1-based */
+	unsigned line, column;        /* of the key, the header or the array item, 1-based */
 	unsigned vline, vcolumn;      /* of the value */
-	size_t off, len;              /* the value's bytes in the source; for a [table] from its first to
-	                               * its last bracket; for a table only named on the way, that name */
-	size_t key_off;               /* where the key starts; in a dotted key or header, its own part */
-	size_t end;                   /* for a [table]: offset just past its last own key/value line, line
-	                               * end included (header line when empty); root: 0 when it has none */
+	size_t off, len;              /* the value's bytes in the source; for a [table] the brackets and
+	                               * what they hold; for one only named on the way, that name */
+	size_t key_off;               /* where the key starts; of a dotted key, its own part */
+	size_t end;                   /* for a [table]: offset just past its last own key/value line and
+	                               * its line end (header line when empty); root: 0 if none */
 	bool header;                  /* table made by a [header], or item made by a [[header]] */
 	bool inline_table;            /* { … }: closed */
 	bool array_of_tables;         /* made by [[header]]: the array and each of its items */

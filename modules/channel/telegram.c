@@ -816,11 +816,11 @@ static void
 live_end(struct live *l)
 {
 	l->ended = true;
-	if (!l->call.op && !l->place.prev) {
+	if (!l->call.op && !l->place.list) {
 		live_free(l);
 		return;
 	}
-	if (l->place.prev) {            /* promised, not sent, never will be */
+	if (l->place.list) {            /* promised, not sent, never will be */
 		effect_cancel(&l->place);
 		l->ref[0] = '\0';
 		turn_set_ref(l->call.tg->a, l->turn, STR_NONE);

@@ -23,8 +23,9 @@ from urllib.parse import parse_qsl, unquote
 from fakehttp import FakeServer, Faults, Gone
 from telegram_format import (Refused, markdown_blocks, parse_html, parse_markdown_v2, units)
 
-BOT_API = os.environ.get("BLUFIO_CONFORMANCE",
-                         "/work/shared/conformance") + "/telegram/bot-api.json"
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+CONFORMANCE = os.environ.get("CONFORMANCE") or os.path.join(ROOT, "..", "shared", "conformance")
+BOT_API = os.path.join(CONFORMANCE, "telegram", "bot-api.json")
 TEXT_MAX, RICH_MAX, RICH_BLOCKS_MAX, RICH_COLUMNS_MAX = 4096, 32768, 500, 20
 DRAFT_TTL = 30.0
 DOWNLOAD_MAX = 20 << 20
@@ -314,7 +315,10 @@ class FakeTelegram(FakeServer):
                 earlier = self.find(chat_id, reply_to)
                 message["reply_to_message"] = {
                     "message_id": reply_to, "date": int(time.time()), "chat": message["chat"],
-                    "text": earlier["text"] if earlier else "?"}
+                    "text": earlier["text"] if earlier else "?",
+                    "from": {"id": self.bot_id, "is_bot": True, "first_name": "Blufio test",
+                             "username": self.username} if earlier and earlier["bot"] else
+                    {"id": user_id, "is_bot": False, "first_name": name}}
             message.update(content)
             self.log.append({"chat_id": chat_id, "message_id": message["message_id"], "bot": False,
                              "text": message.get("text", ""), "deleted": False, "thread": thread})

@@ -13,7 +13,7 @@ A World is a temporary directory, both fakes and a running daemon. When it
 ends, the daemon must end with exit code 0 and neither fake may have refused
 anything that the test did not declare (w.tg.expect_refusal("text")).
 
-Environment: BLUFIO_BIN the binary (build/blufio); BLUFIO_WRAP a command in
+Environment: BLUFIO_BIN or BLUFIO the binary (build/blufio); BLUFIO_WRAP a command in
 front of it ("valgrind -q …", which must exec it in place); E2E_SLOW a factor
 for every timeout; E2E_KEEP=1 keeps the directories. Waiting is always for a
 condition; no test sleeps to let something happen.
@@ -50,7 +50,8 @@ class Skip(Exception):
 
 
 def binary():
-    return os.path.join(ROOT, os.environ.get("BLUFIO_BIN", "build/blufio"))
+    name = os.environ.get("BLUFIO_BIN") or os.environ.get("BLUFIO") or "build/blufio"
+    return os.path.join(ROOT, name)
 
 
 def wait_for(predicate, timeout=20.0, what="condition"):

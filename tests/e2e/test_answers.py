@@ -114,7 +114,6 @@ def test_unknown_tool_and_bad_input_are_told_to_the_model():
             {"blocks": [{"type": "tool_use", "name": "no_such", "input": {}},
                         {"type": "tool_use", "name": "text_count", "input": {"txt": 1}}],
              "stop_reason": "tool_use"}, "fine"]
-        w.ai.declare_tools = False
         assert w.say("go") == "fine"
         results = w.ai.requests[1]["body"]["messages"][2]["content"]
         assert [r["is_error"] for r in results] == [True, True]

@@ -19,11 +19,10 @@ import threading
 import time
 
 from fake_anthropic import FakeAnthropic
-from fake_telegram import FakeTelegram
+from fake_telegram import CONFORMANCE, FakeTelegram
 from harness import ROOT, Blufio, Shell, Skip, _alive, main, toml, wait_for
 from telegram_format import NAMES, Refused, parse_html, parse_markdown_v2
 
-CONFORMANCE = os.environ.get("BLUFIO_CONFORMANCE", "/work/shared/conformance")
 USER = 1001
 
 

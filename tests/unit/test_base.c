@@ -15,6 +15,8 @@
 #include <fcntl.h>
 #include <ftw.h>
 #include <limits.h>
+#include <signal.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -240,7 +242,14 @@ TEST(arena)
 
 TEST(arena_limit)
 {
+	char odd[5001] = { 0 };
 	struct arena a;
+
+	/* A chunk that a long text filled to an odd end has no room for an aligned object. */
+	arena_init(&a, 10000);
+	arena_str(&a, str_make(odd, sizeof(odd)));
+	CHECK(arena_alloc(&a, 16) || FAULTED());
+	arena_free(&a);
 
 	arena_init(&a, 100);
 	CHECK(arena_alloc(&a, 60) || FAULTED());
@@ -505,6 +514,32 @@ TEST(file_replace)
 	buf_free(&b);
 }
 
+/* A file size limit stands for the full disk: the old text stays, nothing is left beside it. */
+TEST(file_replace_fails)
+{
+	struct rlimit old, tight;
+	struct buf b = BUF_INIT(100);
+	char text[100] = { 0 };
+	void (*was)(int);
+
+	if (getrlimit(RLIMIT_FSIZE, &old) != 0 || !dir_make())
+		return;
+	was = signal(SIGXFSZ, SIG_IGN);
+	CHECK_OK(file_replace(in_dir("a"), S("old"), 0600, NULL));
+	tight = old;
+	tight.rlim_cur = 50;
+	CHECK(setrlimit(RLIMIT_FSIZE, &tight) == 0);
+	CHECK(file_replace(in_dir("a"), str_make(text, sizeof(text)), 0600, NULL) == ERR_LIMIT ||
+	    FAULTED());
+	CHECK(setrlimit(RLIMIT_FSIZE, &old) == 0);
+	signal(SIGXFSZ, was);
+	if (file_read(in_dir("a"), 50, &b, NULL) == OK && !FAULTED())
+		CHECK_STR(buf_view(&b), "old");
+	remove(in_dir("a"));
+	dir_end();
+	buf_free(&b);
+}
+
 TEST(file_read)
 {
 	struct buf b = BUF_INIT(200000);
@@ -609,12 +644,12 @@ TEST(file_lock)
 		close(fd);
 		if (file_read(in_dir("lock"), 50, &b, NULL) == OK)
 			CHECK_STR(buf_view(&b), pid);
+		buf_free(&b);           /* a child that exits would leak it */
 		CHECK(lock_in_child(in_dir("lock"), -1, OK, -1) == 0 || FAULTED());
 	}
 	CHECK_ERR(file_lock(in_dir("no/such"), &fd, &holder, NULL), ERR_NOTFOUND);
 	remove(in_dir("lock"));
 	dir_end();
-	buf_free(&b);
 }
 
 TEST(fd)
@@ -884,6 +919,7 @@ main(int argc, char **argv)
 	RUN(clock_span);
 	RUN(rand);
 	RUN(file_replace);
+	RUN(file_replace_fails);
 	RUN(file_read);
 	RUN(file_mkdirs);
 	RUN(file_lock);

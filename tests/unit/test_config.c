@@ -24,7 +24,7 @@ with_file(const char *name, const char *text, unsigned mode)
 	const char *path = in_dir(name);
 	FILE *f;
 
-	unlink(path);
+	remove(path);
 	f = fopen(path, "w");
 	if (!f)
 		return path;
@@ -290,8 +290,8 @@ TEST(files)
 		CHECK(strstr(buf_z(&text), "blufio.toml\n") && strstr(buf_z(&text), "/etc/blufio/"));
 	}
 	config_free(c);
-	unlink(in_dir("blufio/blufio.toml"));
-	rmdir(in_dir("blufio"));
+	remove(in_dir("blufio/blufio.toml"));
+	remove(in_dir("blufio"));
 	CHECK_OK(config_locate(NULL, env2 + 1, &cf));
 	CHECK(!cf.named && str_ends(buf_view(&cf.create), S("/.config/blufio/blufio.toml")));
 	config_files_free(&cf);
@@ -437,7 +437,7 @@ main(int argc, char **argv)
 	RUN(show_round_trip);
 	RUN(table_is_sound);
 	code = TEST_END();
-	unlink(in_dir("a.toml"));
-	rmdir(dir);
+	remove(in_dir("a.toml"));
+	remove(dir);
 	return code;
 }

@@ -63,7 +63,8 @@ TEST(reads)
 		CHECK_STR(json_at(v, "a.0")->raw, "10");
 		CHECK(v->raw.p == text.p + 1 && v->raw.n == text.n - 2);
 		/* Without escapes a string is a view of the input. */
-		CHECK(json_at(v, "a.1.b.1")->s.p > text.p && json_at(v, "a.1.b.1")->s.p < text.p + text.n);
+		CHECK(json_at(v, "a.1.b.1")->s.p > text.p);
+		CHECK(json_at(v, "a.1.b.1")->s.p < text.p + text.n);
 	} else {
 		CHECK(FAULTED());
 	}
@@ -72,7 +73,8 @@ TEST(reads)
 
 TEST(escapes)
 {
-	static const char all[] = "\"\\\"\\\\\\/\\b\\f\\n\\r\\t\\u0041\\u00E9\\u20ac\\ud83d\\uDE00\\u0000z\"";
+	static const char all[] = "\"\\\"\\\\\\/\\b\\f\\n\\r\\t"
+	    "\\u0041\\u00E9\\u20ac\\ud83d\\uDE00\\u0000z\"";
 	struct arena a;
 	const struct json *v = parse(&a, str_z(all));
 
@@ -84,6 +86,8 @@ TEST(escapes)
 	CHECK_ERR(parse_err(S("\"\\ud800\""), NULL), ERR_PARSE);
 	CHECK_ERR(parse_err(S("\"\\ud800\\u0041\""), NULL), ERR_PARSE);
 	CHECK_ERR(parse_err(S("\"\\udc00\\ud800\""), NULL), ERR_PARSE);
+	CHECK_ERR(parse_err(S("\"\\ud83d\\udbff\""), NULL), ERR_PARSE);
+	CHECK_ERR(parse_err(S("\"\\ud83d\\ue000\""), NULL), ERR_PARSE);
 	CHECK_ERR(parse_err(S("\"\\u12g4\""), NULL), ERR_PARSE);
 	CHECK_ERR(parse_err(S("\"\\u123"), NULL), ERR_PARSE);
 	CHECK_ERR(parse_err(S("\"\\"), NULL), ERR_PARSE);
@@ -171,15 +175,17 @@ no_i64(const char *text)
 
 TEST(integers)
 {
-	CHECK(is_i64("0", 0) && is_i64("-0", 0) && is_i64("0.000", 0) && is_i64("0e99999999999", 0));
+	CHECK(is_i64("0", 0) && is_i64("-0", 0) && is_i64("0.000", 0) && is_i64("0e99999999", 0));
 	CHECK(is_i64("9223372036854775807", INT64_MAX) && no_i64("9223372036854775808"));
 	CHECK(is_i64("-9223372036854775808", INT64_MIN) && no_i64("-9223372036854775809"));
 	CHECK(is_i64("9007199254740993", 9007199254740993));
 	CHECK(is_i64("1.0", 1) && is_i64("1e3", 1000) && is_i64("12.50e+1", 125));
-	CHECK(is_i64("1000e-3", 1) && is_i64("-0.0012E4", -12) && is_i64("1E18", 1000000000000000000));
+	CHECK(is_i64("1000e-3", 1) && is_i64("-0.0012E4", -12));
+	CHECK(is_i64("1E18", 1000000000000000000));
 	CHECK(is_i64("922337203685477580.7e1", INT64_MAX));
 	CHECK(is_i64("100000000000000000000000e-23", 1));
-	CHECK(no_i64("0.5") && no_i64("1e-1") && no_i64("125e-1") && no_i64("1e19") && no_i64("1e999999999"));
+	CHECK(no_i64("0.5") && no_i64("1e-1") && no_i64("125e-1"));
+	CHECK(no_i64("1e19") && no_i64("1e999999999"));
 	CHECK(no_i64("1e-999999999999999999999") && no_i64("\"1\"") && no_i64("null"));
 	CHECK(json_to_i64(NULL, &(int64_t){ 0 }) == ERR_PARSE);
 }
@@ -235,7 +241,8 @@ TEST(writer)
 	jw_end_obj(&w);
 	CHECK_OK(jw_done(&w));
 	if (b.err == OK)
-		CHECK_STR(buf_view(&b), "{\"s\":\"q\\\" b\\\\ n\\n\\u0001\x7F \xC3\xA9 \xEF\xBF\xBDz\","
+		CHECK_STR(buf_view(&b), "{\"s\":\"q\\\" b\\\\ n\\n\\u0001\x7F"
+		    " \xC3\xA9 \xEF\xBF\xBDz\","
 		    "\"z\":null,\"i\":-9223372036854775808,\"b\":false,\"raw\":[1],\"none\":null,"
 		    "\"k\\t\\u0000\":[[],{},0.1,null,null,\"\",null]}");
 	buf_free(&b);
@@ -357,7 +364,7 @@ TEST(conformance_parsing)
 	    t.accepted['y'], t.refused['n'], t.accepted['i'], t.refused['i']);
 	CHECK(t.accepted['y'] == 95 && t.refused['y'] == 0);
 	CHECK(t.accepted['n'] == 0 && t.refused['n'] == 188);
-	/* Ours: huge numbers are accepted; surrogates, ill-formed UTF-8, a BOM, depth 500 are not. */
+	/* Ours: huge numbers are accepted; surrogates, bad UTF-8, a BOM, depth 500 are not. */
 	CHECK(t.accepted['i'] == 10 && t.refused['i'] == 25);
 	CHECK(t.unstable == 0);
 }

@@ -123,7 +123,7 @@ TEST(history)
 	TYPES("one\r\x1b[A!\r\x1b[A\x1b[A\x1b[A\r", "one|one!|one|");
 	TYPES("\x1b[A\x1b[Bx\r", "x|");
 	snprintf(path, sizeof(path), "/tmp/test_lineedit.%ld", (long)getpid());
-	unlink(path);
+	remove(path);
 	if (begin(&s, fd)) {
 		CHECK_OK(lineedit_history_load(s.le, path, &f));        /* no file is fine */
 		for (i = 0; i < LINEEDIT_HISTORY_MAX + 3; i++) {
@@ -146,7 +146,7 @@ TEST(history)
 		CHECK(FAULTED() || str_starts(buf_view(&s.text), S("l")));
 		end(&s);
 	}
-	unlink(path);
+	remove(path);
 	if (fd >= 0)
 		close(fd);
 }

@@ -136,7 +136,24 @@ TEST(rules)
 	/* An id counts from its blank line on, data or not; a type without data is forgotten. */
 	check_stream("id:7\nevent:t\n\ndata\n\n", "6d657373616765||37;", -1);
 	check_stream("id:7\ndata:x\n", "", -1);
-	check_stream("data:a\rdata:b\r\rdata:c\r\n\r\n", "6d657373616765|610a62|;6d657373616765|63|;", -1);
+	check_stream("data:a\rdata:b\r\rdata:c\r\n\r\n",
+	    "6d657373616765|610a62|;6d657373616765|63|;", -1);
+}
+
+/* What a client that connects again would send: only ids of finished events count. */
+TEST(last_id)
+{
+	struct buf got = BUF_INIT(1000);
+	struct sse s;
+
+	sse_init(&s);
+	feed(&s, S("id:7\n\nid:8\ndata:x\n"), 2, &got);
+	CHECK_STR(buf_view(&s.id), "7");
+	CHECK(got.n == 0);
+	feed(&s, S("\n"), 2, &got);
+	CHECK_STR(buf_view(&s.id), "8");
+	sse_free(&s);
+	buf_free(&got);
 }
 
 static enum err
@@ -189,6 +206,7 @@ main(int argc, char **argv)
 	TEST_BEGIN(argc, argv);
 	RUN(conformance);
 	RUN(rules);
+	RUN(last_id);
 	RUN(limits);
 	return TEST_END();
 }

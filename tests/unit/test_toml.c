@@ -187,7 +187,7 @@ at(const struct toml *t, const char *path)
 	return t;
 }
 
-/* The value at path stands in text as `source`, its key at line:column, its value at vline:vcolumn. */
+/* The value at path is `source`, its key stands at line:column, itself at vline:vcolumn. */
 static void
 check_place(struct str text, const struct toml *root, const char *path, const char *source,
     unsigned line, unsigned column, unsigned vline, unsigned vcolumn)
@@ -235,9 +235,10 @@ TEST(places)
 		check_place(text, root, "t", "[t]", 14, 1, 14, 1);
 		check_place(text, root, "t.last.x.y", "true", 15, 12, 15, 16);
 		check_place(text, root, "t.last.z", "\"\"", 15, 22, 15, 26);
-		/* Where a new line would go: behind the last own line, comments below left alone. */
+		/* Where a new line would go: behind the last own line, before comments. */
 		CHECK(root->end == str_find(text, S("\n  [ t")));
-		CHECK((t = at(root, "t.u")) && t->end == str_find(text, S("\n# tail")) && t->header);
+		CHECK((t = at(root, "t.u")) && t->header);
+		CHECK(t && t->end == str_find(text, S("\n# tail")));
 		CHECK(t && str_sub(text, t->key_off, 1).p[0] == 'u');
 		CHECK((t = at(root, "list.1")) && t->end == str_find(text, S("[t]")) &&
 		    t->array_of_tables);
@@ -298,7 +299,8 @@ TEST(errors)
 	check_error(S("[t]\n[[t]]"), 2, 3, "\"t\" is not an array of tables (line 1)");
 	check_error(S("a = {}\n[a.b]"), 2, 2,
 	    "\"a\" is an inline table and cannot be extended (line 1)");
-	check_error(S("[a.b]\n[a]\nb.c = 1"), 3, 1, "\"b\" is a table with its own header (line 1)");
+	check_error(S("[a.b]\n[a]\nb.c = 1"), 3, 1,
+	    "\"b\" is a table with its own header (line 1)");
 	check_error(S("a = 0x8000000000000000"), 1, 5,
 	    "the integer 0x8000000000000000 does not fit into 64 bits");
 	check_error(S("a = 1e999"), 1, 5, "the number 1e999 is too large");
