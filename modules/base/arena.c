@@ -141,33 +141,41 @@ arena_array(struct arena *a, size_t count, size_t size)
 	return arena_alloc(a, n);
 }
 
+/* The bytes of s and a NUL, or NULL. */
+static char *
+copy(struct arena *a, struct str s)
+{
+	size_t n;
+	char *p;
+
+	if (add_size(s.n, 1, &n)) {
+		if (a->err == OK)
+			a->err = ERR_LIMIT;
+		return NULL;
+	}
+	p = take(a, n, 1);
+	/* Memory is handed out zeroed, so the NUL is there already. */
+	if (p && s.n)
+		memcpy(p, s.p, s.n);
+	return p;
+}
+
 struct str
 arena_str(struct arena *a, struct str s)
 {
-	size_t n;
-	char *p = NULL;
+	char *p = copy(a, s);
 
-	if (!add_size(s.n, 1, &n))
-		p = take(a, n, 1);
-	else if (a->err == OK)
-		a->err = ERR_LIMIT;
-	if (!p)
-		return STR_NONE;
-	if (s.n)
-		memcpy(p, s.p, s.n);
-	p[s.n] = '\0';
-	return str_make(p, s.n);
+	return p ? str_make(p, s.n) : STR_NONE;
 }
 
 char *
 arena_z(struct arena *a, struct str s)
 {
 	static char none[1];    /* what a failed copy is: the empty text */
-	struct str copy = arena_str(a, s);
-	union { const char *c; char *p; } u = { copy.p };  /* our own memory: the const is only the view's */
+	char *p = copy(a, s);
 
 	none[0] = '\0';
-	return u.p ? u.p : none;
+	return p ? p : none;
 }
 
 static struct str

@@ -357,12 +357,20 @@ out:
 	ev_free(ev);
 }
 
+static void
+hit(void *arg, int fd, unsigned events)
+{
+	(void)fd;
+	(void)events;
+	++*(int *)arg;
+}
+
 /* More ready descriptors than a batch holds: nobody waits for a third turn. */
 TEST(fd_many)
 {
 	struct ev *ev = loop();
 	struct seen s = { 0 };
-	int fds[EV_BATCH + 50], p[2], n = 0, i;
+	int fds[EV_BATCH + 50], hits[EV_BATCH + 50] = { 0 }, p[2], n = 0, i;
 
 	if (!ev)
 		return;
@@ -378,12 +386,11 @@ TEST(fd_many)
 		continue;
 	CHECK(s.calls == n);
 	for (i = 0; i < n; i++)               /* none is deleted: each of all gets its turn */
-		CHECK_OK(ev_fd_set(ev, fds[i], EV_READ, seen_ready, &s));
-	s.calls = 0;
+		CHECK_OK(ev_fd_set(ev, fds[i], EV_READ, hit, &hits[i]));
 	for (i = 0; i < 2 && turn(ev, 0); i++)
 		continue;
-	CHECK(s.calls == 2 * EV_BATCH);
 	for (i = 0; i < n; i++) {
+		CHECK(hits[i] == 1 || hits[i] == 2);
 		ev_fd_del(ev, fds[i]);
 		close(fds[i]);
 	}
@@ -410,7 +417,8 @@ TEST(signals)
 	if (!ev)
 		return;
 	CHECK_ERR(ev_signal(ev, 0, count, &usr1), ERR_LIMIT);
-	if (ev_signal(ev, SIGUSR1, count, &usr1) != OK || ev_signal(ev, SIGUSR2, count, &usr2) != OK) {
+	if (ev_signal(ev, SIGUSR1, count, &usr1) != OK ||
+	    ev_signal(ev, SIGUSR2, count, &usr2) != OK) {
 		ev_free(ev);
 		CHECK(is_default(SIGUSR1) && is_default(SIGUSR2));
 		return;

@@ -51,7 +51,8 @@ static struct world {
 	int64_t now;
 	struct fetch_op *open[OPEN_MAX_];
 	struct ev_timer *timers[64];
-	struct effect *effects[64], *mark;
+	struct effect *effects[64];
+	struct effects mark;
 	char lines[65536], offset[64];
 	const char *partials;
 	bool rich;
@@ -136,7 +137,7 @@ effects(void)
 
 		w.effects[i] = NULL;
 		if (e) {
-			e->prev = NULL;
+			e->list = NULL;
 			e->run(e);
 		}
 	}
@@ -220,7 +221,7 @@ agent_after(struct agent *a, struct effect *e)
 	for (size_t i = 0; i < 64; i++)
 		if (!w.effects[i]) {
 			w.effects[i] = e;
-			e->prev = &w.mark;
+			e->list = &w.mark;
 			return;
 		}
 }
@@ -231,7 +232,7 @@ effect_cancel(struct effect *e)
 	for (size_t i = 0; i < 64; i++)
 		if (w.effects[i] == e)
 			w.effects[i] = NULL;
-	e->prev = NULL;
+	e->list = NULL;
 }
 
 struct str
