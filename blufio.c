@@ -2,6 +2,8 @@
 /* blufio.c - main(): argv -> command table; nothing else. */
 #include "blufio.h"
 
+#include <signal.h>
+
 #ifdef __GLIBC__
 #include <malloc.h>
 #endif
@@ -92,6 +94,7 @@ main(int argc, char **argv)
 	struct fail f = FAIL_INIT;
 	int at = 1, kept = 0, code;
 
+	signal(SIGPIPE, SIG_IGN);       /* a peer that left is an error of the write, not our end */
 #ifdef __GLIBC__
 	mallopt(M_ARENA_MAX, 1);        /* one thread does the work: arenas for the others are waste */
 #endif

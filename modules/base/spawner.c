@@ -464,7 +464,8 @@ serve(int sock)
 			alive = false;
 	}
 	end_all(&st);
-	_exit(0);
+	close(sock);
+	exit(0);        /* not _exit: what the libraries set up when they were loaded is theirs to free */
 }
 
 /* ---- the daemon's side --------------------------------------------------------------------------- */

@@ -187,7 +187,7 @@ def test_order_within_a_conversation():
         w.ai.hold_after_first_delta = gate = threading.Event()
         for i in range(4):
             w.tg.send_text(OWNER, "say number %d" % i)
-        w.wait(lambda: len(rows(w, "SELECT 1 FROM inbound")) == 4, "all stored")
+        w.wait(lambda: len(rows(w, "SELECT 1 FROM inbound")) == 4 and w.ai.requests, "all stored")
         assert len(w.ai.requests) == 1
         gate.set()
         w.ai.hold_after_first_delta = None

@@ -133,6 +133,7 @@ gone(long pid)
 	char path[64], line[256];
 	int64_t until = clock_mono_us() + US_PER_S;
 	const char *p;
+	size_t got;
 	ssize_t n;
 	int fd;
 
@@ -141,10 +142,12 @@ gone(long pid)
 			return true;
 		snprintf(path, sizeof(path), "/proc/%ld/stat", pid);
 		fd = open(path, O_RDONLY | O_CLOEXEC);
-		n = fd >= 0 ? read(fd, line, sizeof(line) - 1) : -1;
+		for (got = 0; fd >= 0 && got < sizeof(line) - 1; got += (size_t)n)
+			if ((n = read(fd, line + got, sizeof(line) - 1 - got)) <= 0)
+				break;
 		if (fd >= 0)
 			close(fd);
-		line[n > 0 ? n : 0] = '\0';
+		line[got] = '\0';
 		p = strrchr(line, ')');
 		if (p != NULL && p[1] != '\0' && p[2] == 'Z')
 			return true;
