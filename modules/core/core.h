@@ -152,6 +152,7 @@ struct turn {
 	int64_t saved_at;               /* when partial text last reached the disk */
 	int64_t model_step;             /* row of the running model call */
 	int64_t estimate;               /* its estimated input tokens */
+	char model[128];                /* its exact model id */
 	struct context *context;        /* between step_call and its effect */
 	struct llm_call *call;
 	struct tool_run *tools;

@@ -64,8 +64,17 @@ go(struct turn *t, enum turn_state state)
 {
 	log_debug("turn", "%s -> %s", turn_state_name(t->state), turn_state_name(state));
 	t->state = state;
-	t->deaths = 0;                  /* a committed step forward: this message does not kill us */
 	save(t);
+}
+
+/* A round is over: whatever kills us now, it was not what this message did before. Asking (again)
+ * is no progress, or a message that kills while it is answered would never be counted. */
+static void
+progress(struct turn *t)
+{
+	t->deaths = 0;
+	t->attempt = 0;
+	t->next_at = 0;
 }
 
 static struct target
@@ -249,6 +258,7 @@ conclude(struct turn *t, enum turn_outcome outcome, struct str text)
 	}
 	partial(t, PARTIAL_END, STR_NONE, STR_NONE);
 	t->outcome = outcome;
+	progress(t);
 	go(t, TURN_REPLY);
 	e = outbox_put(t->a, OUTBOX_REPLY, t->s->id, t->id, &to, buf_view(&t->answer), str_z(t->ref));
 	agent_wrote(t->a, e);
@@ -353,7 +363,8 @@ prepare_call(struct turn *t, struct fail *f)
 	if (t->context->request.max_tokens > m.max_output)
 		t->context->request.max_tokens = m.max_output;
 	t->estimate = t->context->estimated_input;
-	step.name = str_z(m.id);
+	snprintf(t->model, sizeof(t->model), "%s", m.id);   /* booked under what was asked, whatever is configured then */
+	step.name = str_z(t->model);
 	step.estimate = t->estimate;
 	agent_wrote(a, store_step_add(a->db, t->id, t->round, &step, &t->model_step));
 	return OK;
@@ -399,7 +410,7 @@ book(struct turn *t, const struct usage *u, bool estimated)
 {
 	if (u->input + u->output + u->cache_read + u->write_5m + u->write_1h > 0)
 		agent_wrote(t->a, cost_book(t->a, t->s->id, t->id, t->round ? "tool" : "message",
-		    llm_model(t->a), u, estimated));
+		    t->model, u, estimated));
 }
 
 static void
@@ -448,6 +459,7 @@ answered(struct turn *t)
 	struct llm_result *r = &t->result;
 	enum llm_stop stop = r->stop;
 
+	progress(t);
 	if (r->content.n > 2 && stop != LLM_STOP_REFUSAL)   /* "[]" is nothing to keep */
 		append(t, "assistant", r->content);
 	if (stop == LLM_STOP_TOOLS && plan_tools(t, r->content)) {
@@ -483,7 +495,7 @@ static void
 explain(struct turn *t, struct fail *f)
 {
 	const struct llm_result *r = &t->result;
-	const char *model = llm_model(t->a), *what = "";
+	const char *what = "";
 	char wait[32];
 
 	switch (r->class) {
@@ -497,7 +509,7 @@ explain(struct turn *t, struct fail *f)
 		break;
 	case LLM_BAD_MODEL:
 		IGNORE(fail_set(f, ERR_NOTFOUND, "The model provider does not know the model %s. Choose another with"
-		    " `blufio config set anthropic.default_model …`, then `blufio reload`.", model));
+		    " `blufio config set anthropic.default_model …`, then `blufio reload`.", t->model));
 		return;
 	case LLM_TOO_LARGE:
 		what = "This conversation has become too large for the model. Send /new to start a fresh one.";
@@ -566,10 +578,8 @@ step_stream(struct turn *t)
 	}
 	book(t, &r->usage, r->class != LLM_OK || !r->usage_known);
 	step_over(t, STEP_DONE, r->class != LLM_OK, r->class == LLM_OK ? STR_NONE : r->detail);
-	t->next_at = 0;
 	if (r->class != LLM_OK)
 		return not_answered(t);
-	t->attempt = 0;
 	return answered(t);
 }
 
@@ -711,6 +721,7 @@ step_tools(struct turn *t)
 		return WAIT;
 	append_results(t);
 	tools_free(t);
+	progress(t);
 	t->round++;
 	go(t, TURN_CALL);
 	return NEXT;
@@ -1017,6 +1028,7 @@ model_step_lost(void *arg, const struct step_row *s)
 	if (!s->tool && s->state == STEP_RUNNING) {
 		t->model_step = s->id;
 		t->estimate = s->estimate;
+		snprintf(t->model, sizeof(t->model), "%.*s", STR_ARG(s->name));
 	}
 }
 
