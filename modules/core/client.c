@@ -45,7 +45,7 @@ command_config(const struct command_env *env, enum log_level level, struct confi
 {
 	struct fail f = FAIL_INIT;
 
-	if (log_open(level, LOG_AUTO, NULL, &f) != OK || config_load(out, env->config_path, NULL, &f) != OK) {
+	if (log_open(level, LOG_TEXT, NULL, &f) != OK || config_load(out, env->config_path, NULL, &f) != OK) {
 		int code = command_failed(&f);
 
 		return f.err == ERR_NOTFOUND ? EXIT_CONFIG : code;

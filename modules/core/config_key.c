@@ -41,7 +41,7 @@ static const struct config_key core_keys[] = {
 	{ .name = "storage.durability", .type = CONFIG_ENUM, .dflt = "\"power\"",
 	  .choices = "power|process", .help = "What a stored message survives: a power failure, "
 	  "or only the death of the process (faster)." },
-	{ .name = "cost.daily_budget_usd", .type = CONFIG_USD, .dflt = "\"1.00\"",
+	{ .name = "cost.daily_budget_usd", .type = CONFIG_USD, .dflt = "1.00",
 	  .max = USD_MAX, .help = "The most that may be spent in one day (UTC)." },
 	{ .name = "log.level", .type = CONFIG_ENUM, .dflt = "\"info\"",
 	  .choices = "error|warn|info|debug|trace", .help = "The least important lines to log." },
@@ -267,7 +267,7 @@ config_example(const struct config_key *k)
 	case CONFIG_PATH: return "\"/path/to/file\"";
 	case CONFIG_INT: case CONFIG_SECONDS: return "10";
 	case CONFIG_BOOL: return "true";
-	case CONFIG_USD: return "\"1.00\"";
+	case CONFIG_USD: return "1.00";
 	case CONFIG_IDS: return "[123456789]";
 	case CONFIG_URL: return "\"https://example.com\"";
 	}

@@ -54,8 +54,8 @@ config_mismatch(struct config_loader *l, const struct config_value *v)
 		snprintf(got, sizeof(got), "something else (not shown)");
 	else
 		config_shown(l->got, got);
-	e = config_refuse(l, "%s wants %s, got %s; example: %.*s = %s", buf_z(&name), buf_z(&want),
-	    got, STR_ARG(leaf), config_example(v->key));
+	e = config_refuse(l, "%s wants %s, got %s; example: %.*s = %s; next: `blufio config set %s …`",
+	    buf_z(&name), buf_z(&want), got, STR_ARG(leaf), config_example(v->key), buf_z(&name));
 	buf_free(&name);
 	buf_free(&want);
 	return e;
@@ -142,7 +142,8 @@ set_url(struct config_loader *l, struct config_value *v, struct str text)
 		return config_mismatch(l, v);
 	if (!u.tls && !url_is_loopback(&u))
 		return config_refuse(l, "%s must begin with https://: plain http is for this machine "
-		    "only (127.0.0.1, localhost)", v->key->name);
+		    "only (127.0.0.1, localhost); next: `blufio config set %s https://…`", v->key->name,
+		    v->key->name);
 	while (text.n && text.p[text.n - 1] == '/')     /* callers append "/v1/…" */
 		text.n--;
 	v->text = arena_str(&l->c->arena, text);
@@ -159,7 +160,7 @@ config_id_add(struct config_loader *l, struct config_value *v, struct str text)
 	if (str_i64(text, INT64_MIN, INT64_MAX, &id) != OK || id == 0 || !in_range(v->key, id))
 		return config_refuse(l, "%s holds \"%s\": only numeric ids count, because a username "
 		    "can be given up and registered by somebody else; next: write to the bot, it "
-		    "answers with your id, then: blufio config set %s 123456789",
+		    "answers with your id, then `blufio config set %s 123456789`",
 		    v->key->name, config_shown(text, got), v->key->name);
 	if (v->n_ids == IDS_MAX)
 		return config_refuse(l, "%s holds more than %d ids", v->key->name, IDS_MAX);
@@ -284,9 +285,7 @@ config_value_put(const struct config_value *v, bool reveal, struct buf *out)
 		buf_puts(out, v->i ? "true" : "false");
 		return;
 	case CONFIG_USD:
-		buf_putc(out, '"');
 		config_usd_put(config_is_wild(v->key) ? v->i * WILD_USD : v->i, out);
-		buf_putc(out, '"');
 		return;
 	case CONFIG_IDS:
 		buf_putc(out, '[');

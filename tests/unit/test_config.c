@@ -148,7 +148,7 @@ TEST(wrong_values)
 	    "got \"loud\"");
 	REFUSED("[cost]\ndaily_budget_usd = -1\n", "US dollars", "got -1");
 	REFUSED("[cost]\ndaily_budget_usd = \"1e3\"\n", "US dollars",
-	    "example: daily_budget_usd = \"1.00\"");
+	    "example: daily_budget_usd = 1.00");
 	REFUSED("[cost]\ndaily_budget_usd = 1.0000000001\n", "at most 9 decimals", "got 1.0000000001");
 	REFUSED("[cost]\ndaily_budget_usd = inf\n", "US dollars", "got inf");
 	REFUSED("[pricing.\"m.1\"]\ninput = \"0.0001\"\n", "pricing.\"m.1\".input wants", "3 decimals");
