@@ -553,7 +553,7 @@ def test_model_says_no():
                     "tokens > 1000000 maximum")
         model_fails(w, ["refused the request", "injected refusal", "/new"], FAILED, "400")
         model_fails(w, ["refused the request"], FAILED, "529", should_retry=False)
-        model_fails(w, ["wait", "10 minutes"], FAILED, "429", retry_after=600)
+        model_fails(w, ["wait", "10 min"], FAILED, "429", retry_after=600)
         assert count(w, "cost_ledger") == 10    # refused calls cost nothing
         assert [r for r, _ in stored(w)].count("assistant") == 10
         assert w.ai.prefix_violations == []
@@ -610,7 +610,7 @@ def test_stop_while_the_model_is_silent():
                 kept = [b for r, b in stored(w) if r == "assistant"]
                 assert len(kept) == (1 if seen else 0)
                 booked = rows(w, "SELECT estimated FROM cost_ledger")
-                assert booked == ([(1,)] if seen else [])
+                assert booked == ([(1,)] if kind == "hang_mid" else [])   # accepted is billed
                 goes_on(w)
         return scene
 
@@ -736,7 +736,7 @@ def test_empty_answer():
         assert "without any text" in w.say("nothing")
         assert "without any text" in w.say("blanks")
         w.ai.script = None
-        goes_on(w)
+        goes_on(w)              # blank blocks are refused in requests: they may not be replayed
 
 
 # ---- Claude: recorded streams ----------------------------------------------------------------------
@@ -1005,7 +1005,7 @@ TORTURE = [
 
 
 def words(text):
-    return Counter(re.findall(r"\w+", text))
+    return Counter(re.findall(r"[^\W_]+", text))
 
 
 def seen_words(messages):
@@ -1040,7 +1040,10 @@ def check_words(md, messages, where):
 def torture(texts, rich):
     users = list(range(3000, 3000 + len(texts)))
     with world({"telegram": {"allowed_users": users, "rich": rich},
-                "agent": {"max_sessions": 20}, "cost": {"daily_budget_usd": 100}}) as w:
+                "agent": {"max_sessions": 100}, "cost": {"daily_budget_usd": 100}}) as w:
+        # what no count of ours foresees: refused as rich, sent as HTML
+        for limit in ("thinking blocks are allowed", "table with too many columns", "many blocks"):
+            w.tg.expect_refusal(limit)
         w.ai.script = lambda ask: texts[int(ask.text.split()[1])]
         w.ai.piece = 500
         for i, user in enumerate(users):
@@ -1084,7 +1087,7 @@ def test_naughty_strings():
     def scene(rich):
         def run():
             with world({"telegram": {"allowed_users": users, "rich": rich},
-                        "agent": {"max_sessions": 20}, "cost": {"daily_budget_usd": 100}}) as w:
+                        "agent": {"max_sessions": 100}, "cost": {"daily_budget_usd": 100}}) as w:
                 for user, batch in zip(users, batches):
                     w.tg.add_chat(user)
                     w.tg.send_text(user, "say " + batch)

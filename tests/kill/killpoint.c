@@ -12,11 +12,13 @@
  *                        the first 60 characters of its text
  *   pwrite:SUFFIX        and pwrite64, write, fsync, fdatasync on a database file;
  *                        SUFFIX is the end of its name: db, db-wal, db-journal
- *   send:socket          and sendmsg, writev, write on a socket
+ *   send:socket          and sendmsg, writev, write on a socket; recv:socket
  *   epoll                a return of epoll_wait or epoll_pwait
  *
  * Environment:
- *   KP_LOG=file          one line per point: "n label"
+ *   KP_LOG=file          one line per point: "n label", with " !" behind it when it fails
+ *   KP_DETAIL=1          … and behind it the peer's port and the first bytes for a socket, or
+ *                        " worker" for a thread that is not the first (labels stay the same)
  *   KP_AT=label#k        SIGKILL before the k-th point whose label contains label
  *   KP_WHEN=after        … after it instead (the call was made, nobody heard of it)
  *   KP_FAIL=label#k:ERRNO[:count]   from the k-th such point on, count calls (default 1,
@@ -46,6 +48,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <netinet/in.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -63,6 +66,7 @@
 #include <unistd.h>
 
 #define LABEL_MAX 96
+#define DETAIL_MAX 1600        /* bytes of a transfer that a log line shows */
 #define SQL_CHARS 60
 #define SQLITE_FULL 13
 #define SQLITE_IOERR 10
@@ -86,7 +90,7 @@ enum fd_kind { FD_UNKNOWN, FD_OTHER, FD_SOCKET, FD_DATABASE };
 
 static struct {
 	atomic_int log_fd;      /* -1 none */
-	bool after;
+	bool after, detail;
 	const char *while_file, *arm_file;
 	struct rule at, fail;
 	atomic_long events;
@@ -108,6 +112,7 @@ static struct {
 	ssize_t (*writev)(int, const struct iovec *, int);
 	ssize_t (*send)(int, const void *, size_t, int);
 	ssize_t (*sendmsg)(int, const struct msghdr *, int);
+	ssize_t (*recv)(int, void *, size_t, int);
 	int (*fsync)(int);
 	int (*fdatasync)(int);
 	int (*close)(int);
@@ -195,12 +200,14 @@ setup(void)
 	find(&real.writev, "writev");
 	find(&real.send, "send");
 	find(&real.sendmsg, "sendmsg");
+	find(&real.recv, "recv");
 	find(&real.fsync, "fsync");
 	find(&real.fdatasync, "fdatasync");
 	find(&real.close, "close");
 	find(&real.epoll_wait, "epoll_wait");
 	find(&real.epoll_pwait, "epoll_pwait");
 	kp.after = when != NULL && strcmp(when, "after") == 0;
+	kp.detail = getenv("KP_DETAIL") != NULL;
 	kp.while_file = getenv("KP_FAIL_WHILE");
 	kp.arm_file = getenv("KP_ARM");
 	parse_rule(&kp.at, getenv("KP_AT"), false);
@@ -308,25 +315,59 @@ active(void)
 	return atomic_load(&kp.pid) == getpid() && (kp.arm_file == NULL || exists(kp.arm_file));
 }
 
-static void
-note(const char *label)
+static size_t
+put_number(char *out, size_t at, long v)
 {
-	char line[LABEL_MAX + 32], digits[24];
-	size_t n = 0, d = 0;
-	long v = atomic_fetch_add(&kp.events, 1) + 1;
-	int fd = atomic_load(&kp.log_fd), saved = errno;
+	char digits[24];
+	size_t d = 0;
 
-	if (fd < 0)
-		return;
 	for (; d == 0 || v > 0; v /= 10)
 		digits[d++] = (char)('0' + v % 10);
 	while (d > 0)
-		line[n++] = digits[--d];
+		out[at++] = digits[--d];
+	return at;
+}
+
+static void
+note(const char *label, bool fails, const char *detail)
+{
+	char line[LABEL_MAX + DETAIL_MAX + 64];
+	int fd = atomic_load(&kp.log_fd), saved = errno;
+	size_t n = put_number(line, 0, atomic_fetch_add(&kp.events, 1) + 1);
+
+	if (fd < 0)
+		return;
 	line[n++] = ' ';
-	n = put(line, n, sizeof(line) - 1, label);
+	n = put(line, n, sizeof(line) - 2, label);
+	if (fails)
+		n = put(line, n, sizeof(line) - 2, " !");
+	n = put(line, n, sizeof(line) - 2, detail);
 	line[n++] = '\n';
 	/* Not write(): this library stands in front of it. */
 	(void)syscall(SYS_write, fd, line, n);
+	errno = saved;
+}
+
+/* " :port first bytes" of a transfer, without line ends. */
+static void
+describe(char out[DETAIL_MAX], int fd, const void *data, size_t bytes)
+{
+	struct sockaddr_in to = { .sin_family = 0 };
+	socklen_t size = sizeof(to);
+	const unsigned char *p = data;
+	int saved = errno;
+	size_t n;
+
+	out[0] = '\0';
+	if (!kp.detail || p == NULL)
+		return;
+	n = put(out, 0, DETAIL_MAX, " :");
+	if (getpeername(fd, (struct sockaddr *)&to, &size) == 0 && to.sin_family == AF_INET)
+		n = put_number(out, n, ntohs(to.sin_port));
+	out[n++] = ' ';
+	for (size_t i = 0; i < bytes && n + 1 < DETAIL_MAX; i++)
+		out[n++] = p[i] < ' ' || p[i] > '~' ? ' ' : (char)p[i];
+	out[n] = '\0';
 	errno = saved;
 }
 
@@ -337,11 +378,10 @@ struct point {
 };
 
 static struct point
-reach(const char *label)
+reach(const char *label, const char *detail)
 {
 	struct point p = { false, 0 };
 
-	note(label);
 	if (kp.at.set && strstr(label, kp.at.label) != NULL)
 		p.kill = atomic_fetch_add(&kp.at.seen, 1) + 1 == kp.at.from;
 	if (kp.fail.set && strstr(label, kp.fail.label) != NULL) {
@@ -352,6 +392,7 @@ reach(const char *label)
 		    (kp.while_file == NULL || exists(kp.while_file)))
 			p.error = kp.fail.error;
 	}
+	note(label, p.error != 0, detail);
 	if (p.kill && !kp.after) {
 		kill(getpid(), SIGKILL);
 		for (;;)
@@ -370,12 +411,13 @@ leave(struct point p)
 		pause();
 }
 
-/* The point of a call on a descriptor; nothing happens for one that is of no interest. */
+/* The point of a call on a descriptor; nothing happens for one that is of no interest. Only
+ * calls that say what they transfer can be meant for a socket. */
 static struct point
-reach_fd(const char *call, int fd, bool sockets)
+reach_fd(const char *call, int fd, const void *data, size_t bytes)
 {
 	struct point none = { false, 0 };
-	char label[LABEL_MAX];
+	char label[LABEL_MAX], detail[DETAIL_MAX] = "";
 	size_t suffix, n;
 	enum fd_kind kind;
 	int saved = errno;
@@ -384,12 +426,16 @@ reach_fd(const char *call, int fd, bool sockets)
 		return none;
 	kind = kind_of(fd, &suffix);
 	errno = saved;
-	if (kind != FD_DATABASE && !(sockets && kind == FD_SOCKET))
+	if (kind != FD_DATABASE && !(data != NULL && kind == FD_SOCKET))
 		return none;
+	if (kind == FD_SOCKET)
+		describe(detail, fd, data, bytes);
+	else if (kp.detail && syscall(SYS_gettid) != getpid())
+		put(detail, 0, sizeof(detail), " worker");
 	n = put(label, 0, sizeof(label), call);
 	n = put(label, n, sizeof(label), ":");
 	put(label, n, sizeof(label), kind == FD_SOCKET ? "socket" : suffixes[suffix]);
-	return reach(label);
+	return reach(label, detail);
 }
 
 /* How much of a write of n bytes still fits on a disk that is just becoming full. */
@@ -421,7 +467,7 @@ sqlite3_step(sqlite3_stmt *stmt)
 		/* BEGIN and COMMIT count as read-only to SQLite. */
 		if (!real.sqlite3_stmt_readonly(stmt) || strncasecmp(label, "step:BEGIN", 10) == 0 ||
 		    strncasecmp(label, "step:COMMIT", 11) == 0 || strncasecmp(label, "step:END", 8) == 0)
-			p = reach(label);
+			p = reach(label, "");
 	}
 	if (p.error)
 		return p.error == ENOSPC ? SQLITE_FULL : SQLITE_IOERR;
@@ -440,7 +486,7 @@ pwrite(int fd, const void *data, size_t n, off_t at)
 	size_t part;
 
 	ready();
-	p = reach_fd("pwrite", fd, false);
+	p = reach_fd("pwrite", fd, NULL, 0);
 	if ((part = fits(p, n)) > 0)
 		return real.pwrite(fd, data, part, at);
 	FAIL(p, -1);
@@ -457,7 +503,7 @@ pwrite64(int fd, const void *data, size_t n, off64_t at)
 	size_t part;
 
 	ready();
-	p = reach_fd("pwrite", fd, false);
+	p = reach_fd("pwrite", fd, NULL, 0);
 	if ((part = fits(p, n)) > 0)
 		return real.pwrite64(fd, data, part, at);
 	FAIL(p, -1);
@@ -474,7 +520,7 @@ write(int fd, const void *data, size_t n)
 	size_t part;
 
 	ready();
-	p = reach_fd("write", fd, true);
+	p = reach_fd("write", fd, data, n);
 	if ((part = fits(p, n)) > 0)
 		return real.write(fd, data, part);
 	FAIL(p, -1);
@@ -490,7 +536,7 @@ writev(int fd, const struct iovec *v, int n)
 	ssize_t r;
 
 	ready();
-	p = reach_fd("writev", fd, true);
+	p = reach_fd("writev", fd, n > 0 ? v[0].iov_base : "", n > 0 ? v[0].iov_len : 0);
 	FAIL(p, -1);
 	r = real.writev(fd, v, n);
 	leave(p);
@@ -504,7 +550,7 @@ send(int fd, const void *data, size_t n, int flags)
 	ssize_t r;
 
 	ready();
-	p = reach_fd("send", fd, true);
+	p = reach_fd("send", fd, data, n);
 	FAIL(p, -1);
 	r = real.send(fd, data, n, flags);
 	leave(p);
@@ -518,9 +564,27 @@ sendmsg(int fd, const struct msghdr *m, int flags)
 	ssize_t r;
 
 	ready();
-	p = reach_fd("sendmsg", fd, true);
+	p = reach_fd("sendmsg", fd, m->msg_iovlen > 0 ? m->msg_iov[0].iov_base : "",
+	    m->msg_iovlen > 0 ? m->msg_iov[0].iov_len : 0);
 	FAIL(p, -1);
 	r = real.sendmsg(fd, m, flags);
+	leave(p);
+	return r;
+}
+
+/* The point is the return, with what came. Peeks and ends of data are none. */
+ssize_t
+recv(int fd, void *data, size_t n, int flags)
+{
+	struct point p;
+	ssize_t r;
+
+	ready();
+	r = real.recv(fd, data, n, flags);
+	if (r <= 0 || (flags & MSG_PEEK) != 0)
+		return r;
+	p = reach_fd("recv", fd, data, (size_t)r);
+	FAIL(p, -1);
 	leave(p);
 	return r;
 }
@@ -532,7 +596,7 @@ fsync(int fd)
 	int r;
 
 	ready();
-	p = reach_fd("fsync", fd, false);
+	p = reach_fd("fsync", fd, NULL, 0);
 	FAIL(p, -1);
 	r = real.fsync(fd);
 	leave(p);
@@ -546,7 +610,7 @@ fdatasync(int fd)
 	int r;
 
 	ready();
-	p = reach_fd("fdatasync", fd, false);
+	p = reach_fd("fdatasync", fd, NULL, 0);
 	FAIL(p, -1);
 	r = real.fdatasync(fd);
 	leave(p);
@@ -568,7 +632,7 @@ static int
 woke(int n)
 {
 	if (n >= 0 && active())
-		leave(reach("epoll"));
+		leave(reach("epoll", ""));
 	return n;
 }
 

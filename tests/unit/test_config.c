@@ -343,13 +343,13 @@ TEST(edits)
 	EDIT("agent.name = \"x\" # c\nlog.level = \"info\"\n", "agent.max_sessions", "7",
 	    "agent.name = \"x\" # c\nagent.max_sessions = 7\nlog.level = \"info\"\n");
 	EDIT("[pricing.a]\ninput = 1\n", "pricing.claude-4.5.input", "3",
-	    "[pricing.a]\ninput = 1\n\n[pricing.\"claude-4.5\"]\ninput = \"3.00\"\n");
+	    "[pricing.a]\ninput = 1\n\n[pricing.\"claude-4.5\"]\ninput = 3.00\n");
 	EDIT("[pricing]\n\"b.1\".input = 1\n", "pricing.b.1.output", "2.5",
-	    "[pricing]\n\"b.1\".input = 1\n\"b.1\".output = \"2.50\"\n");
+	    "[pricing]\n\"b.1\".input = 1\n\"b.1\".output = 2.50\n");
 	EDIT("pricing = { a.input = 1 }\n", "pricing.a.output", "2",
-	    "pricing = { a.input = 1, a.output = \"2.00\" }\n");
+	    "pricing = { a.input = 1, a.output = 2.00 }\n");
 	EDIT("pricing = { a = { input = 1 } }\n", "pricing.b.output", "2",
-	    "pricing = { a = { input = 1 }, b.output = \"2.00\" }\n");
+	    "pricing = { a = { input = 1 }, b.output = 2.00 }\n");
 	EDIT("[agent]\nsystem_prompt = \"\"\"\na\nb\"\"\"\n", "agent.system_prompt", "c\nd",
 	    "[agent]\nsystem_prompt = \"c\\nd\"\n");
 	EDIT("[agent]\nmax_sessions = \"ten\"\n", "agent.max_sessions", "10",
@@ -380,8 +380,8 @@ TEST(show_round_trip)
 		config_value_put(v, false, &out);
 		buf_putc(&out, '\n');
 	}
-	CHECK_STR(buf_view(&out), "agent.name = \"a\\\"b\"\ncost.daily_budget_usd = \"0.50\"\n"
-	    "pricing.\"m.1\".input = \"1.25\"\n");
+	CHECK_STR(buf_view(&out), "agent.name = \"a\\\"b\"\ncost.daily_budget_usd = 0.50\n"
+	    "pricing.\"m.1\".input = 1.25\n");
 	config_free(c);
 	buf_free(&out);
 }
