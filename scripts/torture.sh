@@ -19,7 +19,7 @@
 
 set -u
 max=${TORTURE_MAX:-0}
-limit=${TORTURE_TIME:-10}
+limit=${TORTURE_TIME:-30}
 wrap=${TORTURE_WRAP:-}
 modes="0 1"
 [ "${FAULT_ERRNO:-}" = EINTR ] && modes="0"
@@ -88,4 +88,5 @@ for bin in "$@"; do
 done
 
 echo "torture: $points points, $bad bad"
+echo "torture: $((points > bad ? points - bad : 0)) passed, $bad failed, 0 skipped"
 [ "$points" -gt 0 ] && [ "$bad" -eq 0 ]

@@ -893,14 +893,10 @@ def test_recorded_streams():
 # ---- messages that kill ------------------------------------------------------------------------------
 
 
-def killed(w):
-    """The daemon dies while the model's answer to the open message is awaited; starts again."""
-    n = len(w.ai.requests)
-    w.wait(lambda: rows(w, "SELECT 1 FROM turns WHERE state = 2") and len(w.ai.requests) >= n,
-           "the model asked")
-    w.wait(lambda: w.ai.requests and w.ai.requests[-1]["status"] == 200, "the answer's beginning")
-    w.b.kill9()
-    w.b.start()
+def asked_times(w, n):
+    """The n-th request is being answered, and the row says so."""
+    w.wait(lambda: len(w.ai.requests) >= n and w.ai.requests[n - 1]["status"] == 200
+           and count(w, "turns", "state = 2"), "request %d" % n)
 
 
 def test_poison_message_is_set_aside():
@@ -908,18 +904,16 @@ def test_poison_message_is_set_aside():
         w.say("say before")
         w.ai.hold_after_first_delta = threading.Event()
         w.tg.send_text(OWNER, "say poison")
-        for _ in range(3):
-            asked = len(w.ai.requests)
-            w.wait(lambda: len(w.ai.requests) > asked or asked > 1 and w.tg.texts(OWNER)[1:],
-                   "the model asked")
-            killed(w)
+        for i in range(3):
+            asked_times(w, 2 + i)
+            w.b.kill9()
+            w.b.start()
         w.ai.hold_after_first_delta = None
         w.wait(lambda: len(w.tg.texts(OWNER)) == 2, "a word about it")
         assert "set this message aside" in w.tg.texts(OWNER)[1]
         assert last_outcome(w) == SET_ASIDE
-        asked = len(w.ai.requests)
+        assert len(w.ai.requests) == 4
         goes_on(w)
-        assert len(w.ai.requests) == asked + 1
         w.b.restart(hard=True)
         goes_on(w)
         assert len(w.tg.texts(OWNER)) == 4
@@ -930,8 +924,7 @@ def test_clean_stop_is_no_death():
         w.ai.hold_after_first_delta = gate = threading.Event()
         w.tg.send_text(OWNER, "say harmless")
         for i in range(4):
-            w.wait(lambda: len(w.ai.requests) == i + 1 and rows(
-                w, "SELECT 1 FROM turns WHERE state = 2"), "the model asked")
+            asked_times(w, i + 1)
             w.b.signal(signal.SIGTERM)
             assert w.b.wait_exit() == 0
             assert rows(w, "SELECT deaths FROM turns") == [(0,)]
@@ -950,7 +943,7 @@ def test_deaths_with_progress_do_not_count():
             w.ai.fail_next("hang_mid", k=0)
         w.tg.send_text(OWNER, "go")
         for i in range(2):
-            w.wait(lambda: len(w.ai.requests) == i + 1 and w.ai.requests[-1]["status"], "asked")
+            asked_times(w, i + 1)
             w.b.kill9()
             if i == 1:
                 for _ in range(2):
@@ -959,7 +952,7 @@ def test_deaths_with_progress_do_not_count():
                 w.ai.faults.queues["messages"].insert(0, ["none", 1, {}])
             w.b.start()
         for i in range(2):
-            w.wait(lambda: len(w.ai.requests) == 4 + i and w.ai.requests[-1]["status"], "asked")
+            asked_times(w, 4 + i)
             w.b.kill9()
             w.b.start()
         w.wait(lambda: w.tg.texts(OWNER), "the answer")
@@ -1019,9 +1012,9 @@ def seen_words(messages):
 
 
 def invisible(md):
-    """Words that a rendering may drop: languages of fences, comments of links, cut long words."""
-    out = words(" ".join(re.findall(r"(?m)^[ >]*(?:```+|~~~+)\s*(\S*)", md)))
-    return out
+    """Words that a rendering may drop: languages of fences, ticks of tasks."""
+    return words(" ".join(re.findall(r"(?m)^[ >]*(?:```+|~~~+)\s*(\S*)", md)
+                          + re.findall(r"(?m)^\s*[-*+] \[(x)\]", md)))
 
 
 def check_words(md, messages, where):

@@ -1,0 +1,192 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+/*
+ * claude.h - the Anthropic adapter with the network taken away: hear() plays an
+ * answer to it, in pieces, and writes down what the agent would learn of it.
+ */
+#ifndef BLUFIO_CLAUDE_H
+#define BLUFIO_CLAUDE_H
+
+#define fetch_start c_fetch_start
+#define fetch_cancel c_fetch_cancel
+#define fetch_header c_fetch_header
+#define fetch_pause c_fetch_pause
+#define config_str c_config_str
+#define config_secret c_config_secret
+#define config_i64 c_config_i64
+#define anthropic_feature c_anthropic_feature
+#include "provider/anthropic.c"
+
+#include "core/core.h"
+
+struct fetch_op {
+	struct fetch_cb cb;
+	void *arg;
+	const char *retry_after, *should_retry;
+	bool paused;
+};
+static struct fetch_op *claude_fetch;           /* the one that is open, or NULL */
+static struct buf claude_body = BUF_INIT(REQUEST_MAX);
+
+enum err
+fetch_start(struct fetch *f, const struct fetch_req *req, const struct fetch_cb *cb, void *arg,
+    struct fetch_op **out)
+{
+	struct fetch_op *op = calloc(1, sizeof(*op));
+
+	(void)f;
+	if (op == NULL)
+		return ERR_NOMEM;
+	buf_reset(&claude_body);
+	buf_str(&claude_body, buf_view(req->body_take));
+	buf_free(req->body_take);
+	op->cb = *cb;
+	op->arg = arg;
+	*out = claude_fetch = op;
+	return OK;
+}
+
+void
+fetch_cancel(struct fetch_op *op)
+{
+	if (op && op == claude_fetch)
+		claude_fetch = NULL;
+	free(op);
+}
+
+struct str
+fetch_header(const struct fetch_op *op, const char *name)
+{
+	if (strcmp(name, "retry-after") == 0)
+		return str_z(op->retry_after);
+	if (strcmp(name, "x-should-retry") == 0)
+		return str_z(op->should_retry);
+	return strcmp(name, "request-id") == 0 ? S("req_1") : STR_NONE;
+}
+
+void
+fetch_pause(struct fetch_op *op, bool paused)
+{
+	op->paused = paused;
+}
+
+struct str
+config_str(const struct config *c, const char *key)
+{
+	(void)c;
+	return strcmp(key, "anthropic.base_url") == 0 ? S("https://a.example//") : S("claude-sonnet-5-5");
+}
+
+const struct secret *
+config_secret(const struct config *c, const char *key)
+{
+	static char value[] = "sk-test";
+	static const struct secret key_of_tests = { value, sizeof(value) - 1 };
+
+	(void)c;
+	(void)key;
+	return &key_of_tests;
+}
+
+int64_t
+config_i64(const struct config *c, const char *key)
+{
+	(void)c;
+	(void)key;
+	return 1000;
+}
+
+/* ---- what was heard ---------------------------------------------------------------- */
+
+struct heard {
+	int done;                       /* calls of the sink */
+	enum llm_class class;
+	enum llm_stop stop;
+	unsigned status;
+	int64_t retry_after_us;
+	struct usage usage;
+	bool usage_known;
+	struct buf text, content, detail;
+};
+
+static void
+heard_text(void *arg, struct str delta)
+{
+	buf_str(&((struct heard *)arg)->text, delta);
+}
+
+static void
+heard_done(void *arg, const struct llm_result *r)
+{
+	struct heard *h = arg;
+
+	h->done++;
+	h->class = r->class;
+	h->stop = r->stop;
+	h->status = r->status;
+	h->retry_after_us = r->retry_after_us;
+	h->usage = r->usage;
+	h->usage_known = r->usage_known;
+	buf_str(&h->content, r->content);
+	buf_str(&h->detail, r->detail);
+}
+
+static inline void
+heard_free(struct heard *h)
+{
+	buf_free(&h->text);
+	buf_free(&h->content);
+	buf_free(&h->detail);
+}
+
+struct answer {
+	unsigned status;
+	struct str body;
+	size_t piece;                   /* bytes of each piece; 0 = everything at once */
+	const char *retry_after, *should_retry;
+	bool broken;                    /* the connection ends with an error */
+};
+
+/* Asks one question and plays an answer; what a is has ev and nothing else. */
+static inline enum err
+hear(struct ev *ev, const struct answer *in, struct heard *h)
+{
+	static const struct llm_message hello = { "user", { "[]", 2 } };
+	static const struct llm_sink sink = { heard_text, heard_done };
+	const struct llm_request req = { .model = "claude-sonnet-5-5", .max_tokens = 100, .messages = &hello,
+	    .n_messages = 1, .system = { "s", 1 } };
+	struct agent a = { .ev = ev, .provider = &anthropic_feature };
+	struct fail f = FAIL_INIT;
+	struct fetch_op *op;
+	struct llm_call *call;
+	struct str rest = in->body;
+	size_t piece = in->piece ? in->piece : in->body.n;
+	enum err e = ops.start(&a, &a.provider_self, &f);
+
+	*h = (struct heard){ .text = BUF_INIT(REPLY_MAX), .content = BUF_INIT(REQUEST_MAX),
+	    .detail = BUF_INIT(4096) };
+	if (e != OK)
+		return e;
+	e = llm_start(&a, &req, &sink, h, &call);
+	op = claude_fetch;
+	if (e == OK) {
+		const struct fetch_result r = { .err = in->broken ? ERR_CLOSED : OK, .status = in->status,
+		    .sent = true, .why = in->broken ? "the connection broke" : "" };
+
+		op->retry_after = in->retry_after;
+		op->should_retry = in->should_retry;
+		op->cb.on_head(op->arg, op, in->status);
+		for (; rest.n; rest = str_sub(rest, piece, rest.n))
+			op->cb.on_data(op->arg, op, str_sub(rest, 0, piece));
+		op->cb.on_done(op->arg, op, &r);
+		claude_fetch = NULL;
+		free(op);
+		e = ev_once(ev, 0);
+		if (e != OK && !h->done)
+			llm_cancel(call, NULL);
+	}
+	ops.free(a.provider_self);
+	buf_free(&claude_body);
+	return e;
+}
+
+#endif

@@ -1,0 +1,135 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+/*
+ * fuzz_context.c - whatever rows a conversation is left with, in whatever order,
+ * the request made of them obeys the API, or there is none.
+ *
+ * Each byte of the input is a row (or drops the one before it); the first says
+ * from which row on thinking stays. One database serves all inputs: an input is
+ * a transaction that is rolled back.
+ */
+#include "scratch.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+#define ROWS_MAX 64
+
+static struct scratch sc;
+static struct session *s;
+
+static void
+end(void)
+{
+	scratch_end(&sc);
+}
+
+static void
+begin(void)
+{
+	if (scratch_begin(&sc, "", "echo") != OK || scratch_session(&sc.a, "main", &s) != OK ||
+	    db_commit(sc.a.db) != OK || atexit(end) != 0)
+		abort();
+}
+
+static void
+comma(struct buf *b)
+{
+	if (b->n > 1)
+		buf_putc(b, ',');
+}
+
+/* An assistant's row: thinking, text and up to three calls, numbered by *calls. */
+static void
+assistant(struct buf *b, unsigned bits, unsigned *calls)
+{
+	if (bits & 1) {
+		comma(b);
+		buf_puts(b, bits & 2 ? "{\"type\":\"redacted_thinking\",\"data\":\"eA\"}" :
+		    "{\"type\":\"thinking\",\"thinking\":\"\",\"signature\":\"c\"}");
+	}
+	if (bits & 4) {
+		comma(b);
+		buf_puts(b, "{\"type\":\"text\",\"text\":\"{\\\"type\\\":\\\"tool_use\\\"\"}");
+	}
+	for (unsigned n = bits >> 3 & 3; n; n--) {
+		comma(b);
+		buf_fmt(b, "{\"type\":\"tool_use\",\"id\":\"t%u\",\"name\":\"x\",\"input\":{\"x\":"
+		    "{\"type\":\"tool_result\",\"tool_use_id\":\"t%u\"}}}", *calls, *calls);
+		++*calls;
+	}
+	if (b->n == 1)
+		buf_puts(b, "{\"type\":\"text\",\"text\":\"-\"}");
+}
+
+/* A user's row: results of some of the newest four calls, or text. */
+static void
+user(struct buf *b, unsigned bits, unsigned calls)
+{
+	for (unsigned i = 0; i < 4 && i < calls; i++)
+		if (bits >> i & 1) {
+			comma(b);
+			buf_fmt(b, "{\"type\":\"tool_result\",\"tool_use_id\":\"t%u\",\"content\":\"r\"}", calls - 1 - i);
+		}
+	if (b->n == 1 || bits & 16) {
+		comma(b);
+		buf_puts(b, "{\"type\":\"text\",\"text\":\"hello\"}");
+	}
+}
+
+static void
+render(bool drop_thinking)
+{
+	struct context c;
+	enum err e = context_render(&sc.a, s->id, "echo", drop_thinking, &c);
+	const char *why;
+
+	if (e != OK && e != ERR_NOTFOUND)
+		abort();
+	if (e != OK)
+		return;
+	why = rules_broken(&c.request);
+	if (why) {
+		fprintf(stderr, "%s\n", why);
+		for (size_t i = 0; i < c.request.n_messages; i++)
+			fprintf(stderr, "%s %.*s\n", c.request.messages[i].role, STR_ARG(c.request.messages[i].content));
+		abort();
+	}
+	for (size_t i = 0; drop_thinking && i < c.request.n_messages; i++)
+		if (str_find(c.request.messages[i].content, S("\"signature\"")) != SIZE_MAX)
+			abort();
+	context_free(&c);
+}
+
+int
+LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+	struct buf b = BUF_INIT(1u << 16);
+	unsigned calls = 0;
+
+	if (s == NULL)
+		begin();
+	s->thinking_seq = size ? data[0] % ROWS_MAX : 0;
+	for (size_t i = 1; i < size && i <= ROWS_MAX; i++) {
+		unsigned bits = data[i];
+
+		if (bits >= 0xC0) {             /* the row before is lost */
+			if (DB_EXEC(sc.a.db, "DELETE FROM messages WHERE seq = ?1", DBI(i - 1)) != OK)
+				abort();
+			continue;
+		}
+		buf_reset(&b);
+		buf_putc(&b, '[');
+		if (bits & 0x20)
+			user(&b, bits & 0x1F, calls);
+		else
+			assistant(&b, bits & 0x1F, &calls);
+		buf_putc(&b, ']');
+		if (store_message_add(sc.a.db, s->id, (int64_t)i, 1, bits & 0x20 ? "user" : "assistant",
+		    buf_view(&b)) != OK)
+			abort();
+	}
+	render(false);
+	render(true);
+	db_rollback(sc.a.db);
+	buf_free(&b);
+	return 0;
+}
