@@ -21,7 +21,7 @@ struct inbound_row {
 	struct str text, reply_to, sender;
 };
 struct turn_row {
-	int64_t id, session, inbound, next_at, round, attempt, deaths, started_at;
+	int64_t id, session, inbound, next_at, round, attempt, deaths;
 	enum turn_state state;
 	enum turn_outcome outcome;
 	bool told;                      /* was told to wait for admission */
@@ -87,7 +87,8 @@ FALLIBLE store_turn_answer(struct db *db, int64_t id, struct str answer, struct 
 FALLIBLE store_turn_partial(struct db *db, int64_t id, struct str partial);
 FALLIBLE store_turn_ref(struct db *db, int64_t id, struct str ref);
 FALLIBLE store_turn_partial_bytes(struct db *db, int64_t id, int64_t *n);
-FALLIBLE store_turns_open(struct db *db, void (*fn)(void *arg, const struct turn_row *t), void *arg);
+FALLIBLE store_turns_open(struct db *db, void (*fn)(void *arg, int64_t id), void *arg);   /* oldest first */
+FALLIBLE store_turn_get(struct db *db, int64_t id, void (*fn)(void *arg, const struct turn_row *t), void *arg);
 FALLIBLE store_turns_died(struct db *db);      /* deaths + 1 for every turn that was running */
 FALLIBLE store_outbox_give_up(struct db *db, int64_t turn);   /* its undelivered replies fail */
 
@@ -131,7 +132,7 @@ struct tool_run {                       /* one tool call of the current round */
 struct turn {
 	struct agent *a;
 	struct session *s;              /* owns this turn */
-	int64_t id, inbound, next_at, round, attempt, deaths, started_at;
+	int64_t id, inbound, next_at, round, attempt, deaths;
 	enum turn_state state;
 	enum turn_outcome outcome;
 	bool told;
@@ -173,6 +174,10 @@ struct session {
 	struct ev_defer next;           /* starts the next queued message */
 	struct agent *a;
 };
+
+/* Ids collected from rows, for work that writes to the table they came from. Free p. */
+struct id_list { int64_t *p; size_t n; enum err err; };
+void id_list_add(void *list, int64_t id);   /* session.c */
 
 /* session.c */
 FALLIBLE sessions_new(struct agent *a);

@@ -168,7 +168,7 @@ line_open(struct agent *a, const struct target *to, struct line **out)
 static void
 line_free(struct line *l)
 {
-	IGNORE(map_del(l->a->outbox->lines, l->key) == l ? OK : ERR_NOTFOUND);
+	(void)map_del(l->a->outbox->lines, l->key);
 	ev_timer_cancel(l->a->ev, &l->timer);
 	free(l->names);
 	free(l);
@@ -213,7 +213,7 @@ item_over(struct item *it)
 	int64_t turn = it->kind == OUTBOX_REPLY ? it->turn : 0;
 
 	effect_cancel(&it->send);
-	IGNORE(map_del(a->outbox->items, id_key(&it->id)) == it ? OK : ERR_NOTFOUND);
+	(void)map_del(a->outbox->items, id_key(&it->id));
 	l->head = it->next;
 	if (l->head == NULL)
 		l->tail = &l->head;
@@ -387,7 +387,7 @@ outbox_clear(struct agent *a)
 		struct item *i = p;
 
 		effect_cancel(&i->send);
-		IGNORE(map_del(a->outbox->items, id_key(&i->id)) == i ? OK : ERR_NOTFOUND);
+		(void)map_del(a->outbox->items, id_key(&i->id));
 		free(i);
 		it = 0;
 	}

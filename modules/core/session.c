@@ -25,7 +25,7 @@ id_key(const int64_t *id)
 static void
 session_free(struct session *s)
 {
-	IGNORE(map_del(s->a->sessions->by_id, id_key(&s->id)) == s ? OK : ERR_NOTFOUND);
+	(void)map_del(s->a->sessions->by_id, id_key(&s->id));
 	turn_free(s->turn);
 	free(s->names);
 	free(s);
@@ -181,12 +181,10 @@ sessions_free(struct agent *a)
 	a->sessions = NULL;
 }
 
-struct ids { int64_t *p; size_t n; enum err err; };
-
-static void
-add_id(void *arg, int64_t id)
+void
+id_list_add(void *arg, int64_t id)
 {
-	struct ids *l = arg;
+	struct id_list *l = arg;
 	int64_t *grown = realloc(l->p, (l->n + 1) * sizeof(*grown));
 
 	if (grown == NULL) {
@@ -200,8 +198,8 @@ add_id(void *arg, int64_t id)
 FALLIBLE
 sessions_load(struct agent *a)
 {
-	struct ids ids = { NULL, 0, OK };
-	enum err e = store_inbound_sessions(a->db, SESSIONS_LOADED_MAX, add_id, &ids);
+	struct id_list ids = { NULL, 0, OK };
+	enum err e = store_inbound_sessions(a->db, SESSIONS_LOADED_MAX, id_list_add, &ids);
 	struct session *s;
 
 	if (e == OK)

@@ -492,20 +492,36 @@ store_turn_partial_bytes(struct db *db, int64_t id, int64_t *n)
 }
 
 FALLIBLE
-store_turns_open(struct db *db, void (*fn)(void *arg, const struct turn_row *t), void *arg)
+store_turns_open(struct db *db, void (*fn)(void *arg, int64_t id), void *arg)
 {
 	struct db_row r;
 
-	ROWS(db, &r, "SELECT id, session_id, inbound_id, next_at, round, attempt, deaths, created_at, state, outcome,"
-	    " told, answer, ref FROM turns WHERE state < ?1 ORDER BY id", DBI(TURN_DONE));
-	while (db_step(&r)) {
-		const struct turn_row t = { db_i64(&r, 0), db_i64(&r, 1), db_i64(&r, 2), db_i64(&r, 3), db_i64(&r, 4),
-		    db_i64(&r, 5), db_i64(&r, 6), db_i64(&r, 7), (enum turn_state)db_i64(&r, 8),
-		    (enum turn_outcome)db_i64(&r, 9), db_i64(&r, 10) != 0, db_str(&r, 11), db_str(&r, 12) };
+	db_query(db, &r, "SELECT id FROM turns WHERE state < 5 ORDER BY id", NULL, 0);
+	while (db_step(&r))
+		fn(arg, db_i64(&r, 0));
+	return db_end(&r);
+}
+
+FALLIBLE
+store_turn_get(struct db *db, int64_t id, void (*fn)(void *arg, const struct turn_row *t), void *arg)
+{
+	struct db_row r;
+	bool found;
+	enum err e;
+
+	ROWS(db, &r, "SELECT id, session_id, inbound_id, next_at, round, attempt, deaths, state, outcome, told,"
+	    " answer, ref FROM turns WHERE id = ?1", DBI(id));
+	found = db_step(&r);
+	if (found) {
+		const struct turn_row t = { .id = db_i64(&r, 0), .session = db_i64(&r, 1), .inbound = db_i64(&r, 2),
+		    .next_at = db_i64(&r, 3), .round = db_i64(&r, 4), .attempt = db_i64(&r, 5), .deaths = db_i64(&r, 6),
+		    .state = (enum turn_state)db_i64(&r, 7), .outcome = (enum turn_outcome)db_i64(&r, 8),
+		    .told = db_i64(&r, 9) != 0, .answer = db_str(&r, 10), .ref = db_str(&r, 11) };
 
 		fn(arg, &t);
 	}
-	return db_end(&r);
+	e = db_end(&r);
+	return e != OK ? e : found ? OK : ERR_NOTFOUND;
 }
 
 FALLIBLE
@@ -676,7 +692,7 @@ store_outbox_open(struct db *db, void (*fn)(void *arg, const struct outbox_row *
 {
 	struct db_row r;
 
-	ROWS(db, &r, OUTBOX_COLUMNS "WHERE state < 2 AND ?1 ORDER BY id", DBI(1));
+	db_query(db, &r, OUTBOX_COLUMNS "WHERE state < 2 ORDER BY id", NULL, 0);
 	outbox_rows(&r, fn, arg);
 	return db_end(&r);
 }

@@ -892,24 +892,28 @@ turn_delivered(struct agent *a, int64_t turn)
 	ev_defer(a->ev, &t->run);
 }
 
+static enum err
+set_ref(struct turn *t, struct str ref)
+{
+	char *copy = ref.n ? malloc(ref.n + 1) : NULL;
+
+	if (ref.n && copy == NULL)
+		return ERR_NOMEM;
+	if (copy)
+		snprintf(copy, ref.n + 1, "%.*s", STR_ARG(ref));
+	free(t->ref);
+	t->ref = copy;
+	return OK;
+}
+
 void
 turn_set_ref(struct agent *a, int64_t turn, struct str ref)
 {
 	struct turn *t = turn_get(a, turn);
-	char *copy;
 
 	if (t == NULL || t->state >= TURN_REPLY)
 		return;
-	copy = malloc(ref.n + 1);
-	if (copy == NULL) {
-		agent_wrote(a, ERR_NOMEM);
-		return;
-	}
-	if (ref.n)
-		memcpy(copy, ref.p, ref.n);
-	copy[ref.n] = '\0';
-	free(t->ref);
-	t->ref = copy;
+	agent_wrote(a, set_ref(t, ref));
 	agent_wrote(a, store_turn_ref(a->db, turn, ref));
 }
 
@@ -961,7 +965,6 @@ turn_new(struct session *s, int64_t id, int64_t inbound, struct turn **out)
 	t->a = s->a;
 	t->s = s;
 	t->id = id;
-	t->started_at = clock_us();
 	buf_init(&t->answer, REPLY_MAX);
 	buf_init(&t->result_text, REQUEST_MAX);
 	t->begin.run = on_begin;
@@ -1002,7 +1005,7 @@ turn_free(struct turn *t)
 {
 	if (t == NULL)
 		return;
-	IGNORE(map_del(t->a->turns->by_id, id_key(&t->id)) == t ? OK : ERR_NOTFOUND);
+	(void)map_del(t->a->turns->by_id, id_key(&t->id));
 	llm_cancel(t->call, NULL);
 	tools_free(t);
 	context_drop(t);
@@ -1060,56 +1063,20 @@ recover(struct turn *t, bool after_death)
 	}
 }
 
-struct loading { struct agent *a; bool after_death; struct turn_row *rows; char **texts; size_t n, cap; enum err err; };
+struct loading { struct agent *a; struct turn *t; enum err err; };
 
-/* Collected first: recovery writes to the table that is being read. */
 static void
 load_row(void *arg, const struct turn_row *row)
 {
 	struct loading *l = arg;
-	size_t n = row->answer.n + row->ref.n;
-
-	if (l->n == l->cap && l->err == OK) {
-		size_t cap = l->cap ? 2 * l->cap : 16;
-		struct turn_row *rows = realloc(l->rows, cap * sizeof(*rows));
-		char **texts;
-
-		if (rows)
-			l->rows = rows;
-		texts = realloc(l->texts, cap * sizeof(*texts));
-		if (texts)
-			l->texts = texts;
-		if (rows && texts)
-			l->cap = cap;
-		else
-			l->err = ERR_NOMEM;
-	}
-	if (l->err != OK)
-		return;
-	l->texts[l->n] = malloc(n + 1);
-	if (l->texts[l->n] == NULL) {
-		l->err = ERR_NOMEM;
-		return;
-	}
-	l->rows[l->n] = *row;
-	if (row->answer.n)
-		memcpy(l->texts[l->n], row->answer.p, row->answer.n);
-	if (row->ref.n)
-		memcpy(l->texts[l->n] + row->answer.n, row->ref.p, row->ref.n);
-	l->n++;
-}
-
-static enum err
-turn_load(struct agent *a, const struct turn_row *row, const char *texts, bool after_death)
-{
 	struct session *s;
 	struct turn *t;
-	enum err e = session_open(a, row->session, &s);
 
-	if (e == OK)
-		e = s->turn ? ERR_CORRUPT : turn_new(s, row->id, row->inbound, &t);
-	if (e != OK)
-		return e;
+	l->err = session_open(l->a, row->session, &s);
+	if (l->err == OK)
+		l->err = s->turn ? ERR_CORRUPT : turn_new(s, row->id, row->inbound, &t);
+	if (l->err != OK)
+		return;
 	t->state = row->state;
 	t->outcome = row->outcome;
 	t->round = row->round;
@@ -1117,37 +1084,34 @@ turn_load(struct agent *a, const struct turn_row *row, const char *texts, bool a
 	t->next_at = row->next_at;
 	t->deaths = row->deaths;
 	t->told = row->told;
-	buf_str(&t->answer, str_make(texts, row->answer.n));
+	buf_str(&t->answer, row->answer);
 	t->round_from = t->answer.n;
-	if (row->ref.n) {
-		t->ref = malloc(row->ref.n + 1);
-		if (t->ref == NULL || t->answer.err != OK)
-			return ERR_NOMEM;
-		memcpy(t->ref, texts + row->answer.n, row->ref.n);
-		t->ref[row->ref.n] = '\0';
-	}
-	if (t->state == TURN_CALL || t->state == TURN_STREAM || t->state == TURN_TOOLS)
-		IGNORE(admit(t) ? OK : ERR_LIMIT);   /* else it waits, as when it arrived */
-	recover(t, after_death);
-	ev_defer(a->ev, &t->run);
-	return t->answer.err;
+	l->err = set_ref(t, row->ref) != OK ? ERR_NOMEM : t->answer.err;
+	l->t = t;
 }
 
 FALLIBLE
 turns_load(struct agent *a, bool after_death)
 {
-	struct loading l = { .a = a, .after_death = after_death };
-	enum err e = store_turns_open(a->db, load_row, &l);
+	struct id_list ids = { NULL, 0, OK };
+	enum err e = store_turns_open(a->db, id_list_add, &ids);
 
 	if (e == OK)
-		e = l.err;
-	for (size_t i = 0; i < l.n; i++) {
+		e = ids.err;
+	for (size_t i = 0; i < ids.n && e == OK; i++) {
+		struct loading l = { a, NULL, OK };
+
+		e = store_turn_get(a->db, ids.p[i], load_row, &l);
 		if (e == OK)
-			e = turn_load(a, &l.rows[i], l.texts[i], after_death);
-		free(l.texts[i]);
+			e = l.err;
+		if (e != OK)
+			break;
+		if (l.t->state == TURN_CALL || l.t->state == TURN_STREAM || l.t->state == TURN_TOOLS)
+			(void)admit(l.t);       /* refused, it waits as when it arrived */
+		recover(l.t, after_death);
+		ev_defer(a->ev, &l.t->run);
 	}
-	free(l.rows);
-	free(l.texts);
+	free(ids.p);
 	return e;
 }
 

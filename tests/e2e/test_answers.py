@@ -449,6 +449,21 @@ def test_second_serve_says_who_holds_it():
         assert rc == 74 and str(w.b.pid) in err and "blufio status" in err, (rc, err)
 
 
+def test_systemd_is_told():
+    import os
+    import socket
+    with World(start=False) as w:
+        path = os.path.join(w.b.dir, "notify")
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as s:
+            s.bind(path)
+            s.settimeout(20)
+            w.b.start(env={"NOTIFY_SOCKET": path})
+            assert s.recv(100) == b"READY=1"
+            assert w.b.stop() == 0
+            assert s.recv(100) == b"STOPPING=1"
+        w.b.start()
+
+
 def test_copy_is_a_backup():
     import os, shutil, sqlite3
     with World() as w:

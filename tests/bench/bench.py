@@ -1,0 +1,496 @@
+# SPDX-License-Identifier: MIT OR Apache-2.0
+"""bench.py - the figures of docs/BENCH.md: `make bench`.
+
+Every figure stands beside a floor (the same thing done by a program that does
+nothing else, floor.c, in the same run) and a bar (docs/DESIGN.md). Nothing here
+fails because something was slow: a missed bar is printed as missed. Exit code 1
+means that something could not be measured.
+
+    python3 tests/bench/bench.py [size memory start latency load idle build]
+
+Environment: BLUFIO the binary (build/blufio); BENCH_DIR a directory on the disk
+to be measured (a short path: a socket is made in it).
+"""
+import json
+import os
+import re
+import shutil
+import signal
+import ssl
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+ROOT = os.path.dirname(os.path.dirname(HERE))
+BINARY = os.path.join(ROOT, os.environ.get("BLUFIO") or "build/blufio")
+CC = os.environ.get("CC", "cc")
+FEATURES = "telegram"           # with the defaults of each kind: a complete agent
+
+STARTS = 20
+MESSAGES = 200                  # of the latency
+GAP_MS = 20                     # between one's reply and the next
+SYNCS = 200
+TURNS = 20000                   # of the load
+WARM = 4000                     # before memory is called warm
+PER_CHAT = 10                   # messages of one conversation
+CONNECTIONS = 64
+LOAD_S = 12                     # at most, each load
+IDLE_S = 20
+
+rows, failures, children = [], [], []
+
+
+# ---- small things ------------------------------------------------------------------------------
+
+
+def read(path):
+    with open(path, encoding="utf-8", errors="replace") as f:
+        return f.read()
+
+
+def percentile(values, p):
+    v = sorted(values)
+    return v[min(len(v) - 1, int(len(v) * p / 100))]
+
+
+def number(v):
+    return "%.0f" % v if v >= 100 else "%.1f" % v if v >= 10 else "%.2f" % v if v >= 0.1 else "%.3g" % v
+
+
+def row(what, value, unit, floor=None, bar=None, least=False, note=""):
+    """One figure; bar None: told, not judged. least: the bar is a lower bound."""
+    met = bar is None or (value >= bar if least else value <= bar)
+    rows.append((what, number(value) + " " + unit,
+                 "-" if floor is None else number(floor),
+                 "-" if not floor else "%.2f" % (value / floor),
+                 "-" if bar is None else (">= " if least else "<= ") + number(bar),
+                 "-" if bar is None else "%.2f" % (value / bar),
+                 "" if bar is None else "met" if met else "missed", note))
+
+
+def spread(values):
+    return "n=%d p50 %s p90 %s p99 %s" % (len(values), number(percentile(values, 50)),
+                                          number(percentile(values, 90)),
+                                          number(percentile(values, 99)))
+
+
+def run(*command, **more):
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **more)
+    if done.returncode != 0:
+        raise RuntimeError("%s: %s" % (" ".join(command[:3]), done.stderr.strip()[-500:]))
+    return done.stdout
+
+
+def spawn(*command, **more):
+    p = subprocess.Popen(command, stdin=subprocess.DEVNULL, **more)
+    children.append(p)
+    return p
+
+
+def end(p, how=signal.SIGTERM):
+    if p.poll() is None:
+        p.send_signal(how)
+        p.wait(30)
+    if p.stdout:
+        p.stdout.close()
+    children.remove(p)
+
+
+def numbers(text, scale):
+    return [int(x) / scale for x in text.split()]
+
+
+class Place:
+    """A temporary directory, the tools compiled into it."""
+
+    def __init__(self):
+        base = os.environ.get("BENCH_DIR")
+        if base is None and self.filesystem(tempfile.gettempdir()) == "tmpfs":
+            base = "/var/tmp"   # a disk that is none would flatter every durable figure
+        self.dir = tempfile.mkdtemp(prefix="blufio-bench-", dir=base)
+        for name in ("floor", "start", "load", "fake"):
+            libs = ["-lcurl", "-lsqlite3", "-lz"] if name == "floor" else []
+            run(CC, "-std=c11", "-O2", "-fPIE", "-pie", "-Wl,-z,now", "-Wl,--as-needed", "-o",
+                self.path(name), os.path.join(HERE, name + ".c"), *libs)
+
+    def path(self, name):
+        return os.path.join(self.dir, name)
+
+    @staticmethod
+    def filesystem(path):
+        best, kind = "", "unknown"
+        for line in read("/proc/mounts").splitlines():
+            at, fs = line.split()[1:3]
+            if (os.path.realpath(path) + "/").startswith(at.rstrip("/") + "/") and len(at) >= len(best):
+                best, kind = at, fs
+        return kind
+
+
+class Daemon:
+    """The binary on a directory of its own."""
+
+    def __init__(self, place, name, durability="power", telegram=None, provider="echo", start=True):
+        self.dir = place.path(name)
+        os.mkdir(self.dir)
+        self.db = os.path.join(self.dir, "b.db")
+        self.socket = self.db + ".sock"
+        self.config = os.path.join(self.dir, "c.toml")
+        text = ('[agent]\nmax_sessions = 4096\n[storage]\ndatabase_path = "%s"\ndurability = "%s"\n'
+                '[providers]\ndefault = "%s"\n[cost]\ndaily_budget_usd = "1000000"\n'
+                % (self.db, durability, provider))
+        if telegram:
+            text += ('[telegram]\nbot_token = "123456:bench-token-of-a-fake-bot-00000000000"\n'
+                     'api_base = "%s"\nallowed_users = [%s]\npoll_timeout = 10\n'
+                     % (telegram, ", ".join(str(1001 + i) for i in range(20))))
+        if provider == "anthropic":
+            text += '[anthropic]\napi_key = "sk-ant-bench-00000000"\nbase_url = "%s"\n' % telegram
+        with open(self.config, "w", encoding="utf-8") as f:
+            f.write(text)
+        os.chmod(self.config, 0o600)
+        self.process = None
+        if start:
+            self.start()
+
+    def command(self, *args):
+        return [BINARY, "--config", self.config] + list(args)
+
+    def start(self):
+        self.log = os.path.join(self.dir, "log")
+        with open(self.log, "ab") as log:
+            self.process = spawn(*self.command("serve"), stdout=log, stderr=log, cwd=self.dir)
+        limit = time.monotonic() + 20
+        while '"ready: ' not in read(self.log):
+            if self.process.poll() is not None or time.monotonic() > limit:
+                raise RuntimeError("the daemon did not start: " + read(self.log)[-500:])
+            time.sleep(0.01)
+
+    def stop(self):
+        end(self.process)
+
+    @property
+    def pid(self):
+        return self.process.pid
+
+    def pids(self):
+        """The daemon and its spawner."""
+        kids = read("/proc/%d/task/%d/children" % (self.pid, self.pid)).split()
+        return [self.pid] + [int(x) for x in kids]
+
+    def status(self):
+        return json.loads(run(*self.command("status", "--json"), cwd=self.dir))
+
+    def rss_kb(self):
+        return memory(self.pid)["Rss"]
+
+
+def fake(place, messages, gap_ms=0):
+    """The C fake: (process, port)."""
+    p = spawn(place.path("fake"), str(messages), str(gap_ms), stdout=subprocess.PIPE, text=True)
+    return p, int(p.stdout.readline())
+
+
+def memory(pid):
+    """kB of one process."""
+    out = {k: int(v) for k, v in re.findall(r"^(\w+):\s+(\d+) kB", read("/proc/%d/smaps_rollup" % pid),
+                                            re.M)}
+    out["Private"] = out["Private_Clean"] + out["Private_Dirty"]
+    return out
+
+
+# ---- what is measured ----------------------------------------------------------------------------
+
+
+def make(place, features, *more):
+    """Seconds of one make of the program in a folder of its own."""
+    env = {k: v for k, v in os.environ.items() if not k.startswith("MAKE") and k not in ("B", "BLUFIO")}
+    begin = time.monotonic()
+    run("make", "-C", ROOT, "-j2", "B=" + place.path("build"), "FEATURES=" + features, "CC=" + CC,
+        *more, env=env)
+    return time.monotonic() - begin
+
+
+def bench_build(place):
+    """Clean build and relink; leaves the program of FEATURES for its size."""
+    clean = make(place, FEATURES)
+    begin = time.monotonic()
+    run(CC, "-fPIE", "-pie", "-Wl,-z,now", "-o", place.path("linked"),
+        os.path.join(HERE, "floor.c"), "-lcurl", "-lsqlite3", "-lz")
+    one = time.monotonic() - begin
+    relinks = [make(place, FEATURES + (" -echo" if i % 2 == 0 else "")) for i in range(4)]
+    row("clean build, make -j2", clean, "s", None, 20, note="FEATURES=\"%s\"" % FEATURES)
+    row("build after a FEATURES change", percentile(relinks, 50), "s", one, 1,
+        note="n=4; floor: compile and link one file")
+
+
+def bench_size(place):
+    if not os.path.exists(place.path("build/blufio")):
+        make(place, FEATURES)
+    for name in ("build/blufio", "floor"):
+        run("strip", "-o", place.path("stripped-" + os.path.basename(name)), place.path(name))
+    row("binary, stripped", os.path.getsize(place.path("stripped-blufio")) / 1024, "KB",
+        os.path.getsize(place.path("stripped-floor")) / 1024, 600,
+        note="FEATURES=\"%s\"" % FEATURES)
+
+
+def floors(place):
+    """Memory of the two floor programs: {name: kB by kind}."""
+    out = {}
+    for name, args in (("link", []), ("init", [place.path("floor.db")])):
+        p = spawn(place.path("floor"), name, *args)
+        time.sleep(0.3)
+        out[name] = memory(p.pid)
+        end(p)
+    return out
+
+
+def told_memory(what, pids, floor, bars):
+    m = [memory(p) for p in pids]
+    rss = sum(x["Rss"] for x in m)
+    row("RSS " + what, rss / 1024, "MB", floor["Rss"] / 1024, 14 if bars else None,
+        note="daemon %d kB, spawner %s kB" % (m[0]["Rss"], sum(x["Rss"] for x in m[1:])))
+    row("PSS " + what, sum(x["Pss"] for x in m) / 1024, "MB", floor["Pss"] / 1024)
+    row("private " + what, sum(x["Private"] for x in m) / 1024, "MB", floor["Private"] / 1024,
+        3 if bars else None, note="daemon %d kB, spawner %s kB"
+        % (m[0]["Private"], sum(x["Private"] for x in m[1:])))
+
+
+class Tls:
+    """A TLS server whose certificate nobody knows: clients load their root store, then refuse."""
+
+    def __init__(self, place):
+        cert = place.path("cert.pem")
+        run("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj",
+            "/CN=localhost", "-addext", "subjectAltName=DNS:localhost", "-keyout", cert + ".key",
+            "-out", cert)
+        self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self.context.load_cert_chain(cert, cert + ".key")
+        self.socket = socket.create_server(("127.0.0.1", 0))
+        self.port = self.socket.getsockname()[1]
+        self.met = threading.Event()
+        threading.Thread(target=self.serve, daemon=True).start()
+
+    def serve(self):
+        while True:
+            try:
+                c, _ = self.socket.accept()
+            except OSError:
+                return
+            try:
+                c.settimeout(5)
+                self.context.wrap_socket(c, server_side=True).recv(1)
+            except OSError:
+                pass
+            c.close()
+            self.met.set()
+
+
+def bench_memory(place):
+    floor = floors(place)
+    row("floor: libraries linked, RSS", floor["link"]["Rss"] / 1024, "MB")
+    row("floor: libraries linked, private", floor["link"]["Private"] / 1024, "MB")
+    f, port = fake(place, 0)
+    d = Daemon(place, "memory", telegram="http://127.0.0.1:%d" % port)
+    time.sleep(2)
+    told_memory("idle, Telegram polling", d.pids(), floor["init"], True)
+    d.stop()
+    end(f)
+    if shutil.which("openssl") is None:
+        return
+    tls = Tls(place)
+    d = Daemon(place, "tls", telegram="https://localhost:%d" % tls.port)
+    tls.met.wait(10)
+    time.sleep(1)
+    told_memory("after a TLS handshake", d.pids(), floor["init"], False)
+    d.stop()
+    tls.socket.close()
+
+
+def bench_start(place):
+    f, port = fake(place, 0)
+    d = Daemon(place, "start", telegram="http://127.0.0.1:%d" % port)
+    d.stop()
+    start, n = place.path("start"), str(STARTS)
+    floor = numbers(run(start, n, place.path("floor"), "init", place.path("start.db")), 1e6)
+    again = numbers(run(start, n, *d.command("serve"), cwd=d.dir), 1e6)
+    row("exec to ready, p50", percentile(again, 50), "ms", percentile(floor, 50), 15,
+        note=spread(again))
+    fresh = place.path("fresh")
+    os.mkdir(fresh)
+    os.environ["BLUFIO_BENCH_DIR"] = fresh
+    first = numbers(run(start, n, "sh", "-c", 'BLUFIO__STORAGE__DATABASE_PATH="$0/$1.db" '
+                        'exec "$2" --config "$3" serve', fresh, "%", BINARY, d.config), 1e6)
+    row("exec to ready, new database, p50", percentile(first, 50), "ms", percentile(floor, 50),
+        note=spread(first) + " (a shell's exec included)")
+    end(f)
+
+
+def syncs(place, append):
+    return numbers(run(place.path("floor"), "sync", place.path("sync"), str(SYNCS), str(append)), 1e6)
+
+
+def latencies(process):
+    out = []
+    for line in process.stdout:
+        if line == "end\n":
+            break
+        out.append(int(line) / 1e6)
+    return out
+
+
+def bench_latency(place):
+    f, port = fake(place, MESSAGES, GAP_MS)
+    relay = spawn(place.path("floor"), "relay", str(port))
+    floor = latencies(f)
+    end(f)
+    relay.wait(5)
+    children.remove(relay)
+    row("floor: update to request by bare sockets, p50", percentile(floor, 50), "ms", note=spread(floor))
+    for durability in ("process", "power"):
+        sync = syncs(place, 0)
+        f, port = fake(place, MESSAGES, GAP_MS)
+        d = Daemon(place, "latency-" + durability, durability, "http://127.0.0.1:%d" % port, "anthropic")
+        ms = latencies(f)
+        d.stop()
+        end(f)
+        sync += syncs(place, 0)
+        what = "update to provider request, \"%s\"" % durability
+        if durability == "process":
+            row(what + ", p50", percentile(ms, 50), "ms", percentile(floor, 50), 0.5, note=spread(ms))
+            row(what + ", p99", percentile(ms, 99), "ms", percentile(floor, 99), 2)
+        else:
+            row("floor: fdatasync, 4 KB in place, p50", percentile(sync, 50), "ms", note=spread(sync))
+            grown = syncs(place, 1)
+            row("floor: fdatasync, 4 KB appended, p50", percentile(grown, 50), "ms", note=spread(grown))
+            row(what + ", p50", percentile(ms, 50), "ms",
+                percentile(floor, 50) + percentile(sync, 50), 0.5 + percentile(sync, 50),
+                note=spread(ms) + "; floor: sockets + one fdatasync")
+
+
+def load(place, sock, tag, turns):
+    out = run(place.path("load"), sock, tag, str(CONNECTIONS), str(turns), str(PER_CHAT), str(LOAD_S))
+    turns, seconds, p50, p90, p99, refused = out.split()
+    if int(refused):
+        raise RuntimeError("%s answers were not ok" % refused)
+    return (int(turns), int(turns) / float(seconds),
+            "n=%s; message to reply p50 %s p90 %s p99 %s ms" % (turns, p50, p90, p99))
+
+
+def bench_load(place):
+    sock = place.path("echo")
+    p = spawn(place.path("floor"), "echo", sock)
+    while not os.path.exists(sock):
+        time.sleep(0.01)
+    _, ceiling, _ = load(place, sock, "floor", 10 * TURNS)
+    end(p)
+    os.unlink(sock)
+    row("floor: the load against a bare echo", ceiling, "/s", note="what the generator can do")
+    for durability, bar in (("process", 5000), ("power", 2000)):
+        d = Daemon(place, "load-" + durability, durability)
+        load(place, d.socket, "warm", WARM)
+        warm = d.rss_kb()
+        n, rate, note = load(place, d.socket, "run", TURNS)
+        grown = d.rss_kb() - warm
+        log = os.path.getsize(d.db + "-wal") / 1048576
+        row("durable turns a second, \"%s\"" % durability, rate, "/s", ceiling, bar, True, note)
+        row("RSS growth over those turns", grown / 1024, "MB", None, 1,
+            note="%d kB before, after %d turns" % (warm, n))
+        row("database log after them", log, "MB", None, 64)
+        d.stop()
+
+
+def threads(pid, name):
+    """Sum over a process's threads: voluntary context switches, or ns on a processor."""
+    total = 0
+    for t in os.listdir("/proc/%d/task" % pid):
+        if name == "switches":
+            total += int(re.search(r"^voluntary_ctxt_switches:\s+(\d+)",
+                                   read("/proc/%d/task/%s/status" % (pid, t)), re.M).group(1))
+        else:
+            total += int(read("/proc/%d/task/%s/schedstat" % (pid, t)).split()[0])
+    return total
+
+
+def bench_idle(place):
+    f, port = fake(place, 0)
+    d = Daemon(place, "idle", telegram="http://127.0.0.1:%d" % port)
+    time.sleep(2)
+    first, second = d.status()["wakeups"], d.status()["wakeups"]
+    before = [(threads(p, "switches"), threads(p, "ns")) for p in d.pids()]
+    time.sleep(IDLE_S)
+    after = [(threads(p, "switches"), threads(p, "ns")) for p in d.pids()]
+    turns = d.status()["wakeups"] - second - (second - first)   # what asking costs is not idleness
+    switches = sum(a[0] - b[0] for a, b in zip(after, before)) / IDLE_S
+    ns = sum(a[1] - b[1] for a, b in zip(after, before))
+    row("loop turns a second, idle", max(turns, 0) / IDLE_S, "/s", None, 1,
+        note="%d s, polls of 10 s" % IDLE_S)
+    row("voluntary context switches a second, idle", switches, "/s", None, 1,
+        note="daemon and spawner, all threads")
+    row("CPU, idle", ns / IDLE_S / 1e7, "% of a core", None, 0.1)
+    d.stop()
+    end(f)
+
+
+# ---- the run ----------------------------------------------------------------------------------------
+
+
+def machine(place):
+    cpu = re.search(r"model name\s*: (.*)", read("/proc/cpuinfo"))
+    ram = int(re.search(r"MemTotal:\s+(\d+)", read("/proc/meminfo")).group(1))
+    print("machine: %s, %d cores, %.1f GB, Linux %s, %s" % (
+        cpu.group(1) if cpu else os.uname().machine, os.cpu_count(), ram / 1048576,
+        os.uname().release.split("-")[0], place.filesystem(place.dir)))
+    print("build:   %s, CFLAGS %s" % (run(CC, "--version").splitlines()[0],
+                                      os.environ.get("CFLAGS", "-O2 -g")))
+    print("with:    " + run(place.path("floor"), "versions").strip())
+    print("load average at the start: %.2f" % os.getloadavg()[0])
+
+
+def table():
+    head = ("figure", "value", "floor", "/floor", "bar", "/bar", "", "runs, ms unless said")
+    wide = [max(len(r[i]) for r in rows + [head]) for i in range(7)]
+    for r in [head] + rows:
+        print("  ".join(x.ljust(w) if i in (0, 6) else x.rjust(w)
+                        for i, (x, w) in enumerate(zip(r, wide))) + "  " + r[7])
+
+
+PARTS = {"build": bench_build, "size": bench_size, "memory": bench_memory, "start": bench_start,
+         "latency": bench_latency, "load": bench_load, "idle": bench_idle}
+
+
+def main():
+    if not os.access(BINARY, os.X_OK):
+        sys.exit("no %s; next: make" % os.path.relpath(BINARY, ROOT))
+    wanted = sys.argv[1:] or list(PARTS)
+    begin = time.monotonic()
+    place = Place()
+    try:
+        machine(place)
+        for name in wanted:
+            t = time.monotonic()
+            try:
+                PARTS[name](place)
+            except Exception as e:      # the other figures are still worth having
+                failures.append("%s: %s" % (name, e))
+            print("  %-8s %5.1f s" % (name, time.monotonic() - t), flush=True)
+    finally:
+        for p in list(children):
+            p.kill()
+            p.wait()
+        if not os.environ.get("BENCH_KEEP"):
+            shutil.rmtree(place.dir, ignore_errors=True)
+    print()
+    table()
+    print("\nload average at the end: %.2f; %.0f s in all" % (os.getloadavg()[0],
+                                                          time.monotonic() - begin))
+    for f in failures:
+        print("not measured: " + f)
+    print("bench: %d measured, %d missed" % (len(rows), sum(r[6] == "missed" for r in rows)))
+    sys.exit(1 if failures or not rows else 0)
+
+
+if __name__ == "__main__":
+    main()
