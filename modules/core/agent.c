@@ -349,6 +349,7 @@ load(struct agent *a, bool first)
 		log_warn("agent", "the last run ended without a clean stop; open work is taken up again");
 	a->phase = AGENT_READY;
 	a->storage_problem[0] = '\0';
+	ev_timer_in(a->ev, &a->checkpoint_timer, CHECKPOINT_IDLE_US);   /* what a killed run left in the WAL too */
 	effects_run(&a->soon);
 	effects_run(&a->after);
 	for (size_t i = 0; i < a->n_channels; i++)

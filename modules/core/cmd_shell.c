@@ -206,6 +206,8 @@ on_message(struct shell *sh, const struct json *m)
 		buf_str(&sh->shown, text);
 		out_text(text);
 	} else if (str_eqz(type, "tool") && sh->tty) {
+		if (sh->shown.n && !str_ends(buf_view(&sh->shown), S("\n")))
+			out(S("\n"));
 		out(S("\033[2m["));
 		out_text(json_str(m, "tool", STR_NONE));
 		out(S("]\033[0m\n"));

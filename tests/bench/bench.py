@@ -33,7 +33,7 @@ FEATURES = "telegram"           # with the defaults of each kind: a complete age
 STARTS = 20
 MESSAGES = 200                  # of the latency
 GAP_MS = 20                     # between one's reply and the next
-SYNCS = 200
+SYNCS = 100
 TURNS = 20000                   # of the load
 WARM = 4000                     # before memory is called warm
 PER_CHAT = 10                   # messages of one conversation
@@ -133,7 +133,7 @@ class Place:
 class Daemon:
     """The binary on a directory of its own."""
 
-    def __init__(self, place, name, durability="power", telegram=None, provider="echo", start=True):
+    def __init__(self, place, name, durability="power", telegram=None, provider=None, start=True):
         self.dir = place.path(name)
         os.mkdir(self.dir)
         self.db = os.path.join(self.dir, "b.db")
@@ -141,13 +141,13 @@ class Daemon:
         self.config = os.path.join(self.dir, "c.toml")
         text = ('[agent]\nmax_sessions = 4096\n[storage]\ndatabase_path = "%s"\ndurability = "%s"\n'
                 '[providers]\ndefault = "%s"\n[cost]\ndaily_budget_usd = "1000000"\n'
-                % (self.db, durability, provider))
+                % (self.db, durability, "anthropic" if provider else "echo"))
         if telegram:
             text += ('[telegram]\nbot_token = "123456:bench-token-of-a-fake-bot-00000000000"\n'
                      'api_base = "%s"\nallowed_users = [%s]\npoll_timeout = 10\n'
                      % (telegram, ", ".join(str(1001 + i) for i in range(20))))
-        if provider == "anthropic":
-            text += '[anthropic]\napi_key = "sk-ant-bench-00000000"\nbase_url = "%s"\n' % telegram
+        if provider:
+            text += '[anthropic]\napi_key = "sk-ant-bench-00000000"\nbase_url = "%s"\n' % provider
         with open(self.config, "w", encoding="utf-8") as f:
             f.write(text)
         os.chmod(self.config, 0o600)
@@ -188,16 +188,18 @@ class Daemon:
 
 
 def fake(place, messages, gap_ms=0):
-    """The C fake: (process, port)."""
+    """The C fake: the process, and the addresses of its Telegram and its provider."""
     p = spawn(place.path("fake"), str(messages), str(gap_ms), stdout=subprocess.PIPE, text=True)
-    return p, int(p.stdout.readline())
+    return [p] + ["http://127.0.0.1:" + x for x in p.stdout.readline().split()]
 
 
 def memory(pid):
     """kB of one process."""
     out = {k: int(v) for k, v in re.findall(r"^(\w+):\s+(\d+) kB", read("/proc/%d/smaps_rollup" % pid),
                                             re.M)}
-    out["Private"] = out["Private_Clean"] + out["Private_Dirty"]
+    # Private_Clean would count library pages that no other process happens to map just now;
+    # Pss_Anon divides what fork shares, so that daemon and spawner can be added up.
+    out["Private"] = out.get("Pss_Anon", out["Private_Dirty"])
     return out
 
 
@@ -236,25 +238,23 @@ def bench_size(place):
         note="FEATURES=\"%s\"" % FEATURES)
 
 
-def floors(place):
-    """Memory of the two floor programs: {name: kB by kind}."""
-    out = {}
-    for name, args in (("link", []), ("init", [place.path("floor.db")])):
-        p = spawn(place.path("floor"), name, *args)
-        time.sleep(0.3)
-        out[name] = memory(p.pid)
-        end(p)
+def floor_memory(place, *args):
+    """What the floor program takes once it has done that."""
+    p = spawn(place.path("floor"), *args)
+    time.sleep(0.5)
+    out = memory(p.pid)
+    end(p)
     return out
 
 
-def told_memory(what, pids, floor, bars):
+def told_memory(what, pids, floor):
     m = [memory(p) for p in pids]
     rss = sum(x["Rss"] for x in m)
-    row("RSS " + what, rss / 1024, "MB", floor["Rss"] / 1024, 14 if bars else None,
+    row("RSS " + what, rss / 1024, "MB", floor["Rss"] / 1024, 14,
         note="daemon %d kB, spawner %s kB" % (m[0]["Rss"], sum(x["Rss"] for x in m[1:])))
     row("PSS " + what, sum(x["Pss"] for x in m) / 1024, "MB", floor["Pss"] / 1024)
     row("private " + what, sum(x["Private"] for x in m) / 1024, "MB", floor["Private"] / 1024,
-        3 if bars else None, note="daemon %d kB, spawner %s kB"
+        3, note="daemon %d kB, spawner %s kB"
         % (m[0]["Private"], sum(x["Private"] for x in m[1:])))
 
 
@@ -289,29 +289,33 @@ class Tls:
 
 
 def bench_memory(place):
-    floor = floors(place)
-    row("floor: libraries linked, RSS", floor["link"]["Rss"] / 1024, "MB")
-    row("floor: libraries linked, private", floor["link"]["Private"] / 1024, "MB")
-    f, port = fake(place, 0)
-    d = Daemon(place, "memory", telegram="http://127.0.0.1:%d" % port)
+    linked = floor_memory(place, "link")
+    row("floor: libraries linked, RSS", linked["Rss"] / 1024, "MB")
+    row("floor: libraries linked, private", linked["Private"] / 1024, "MB")
+    floor = floor_memory(place, "init", place.path("floor.db"))
+    f, telegram, _ = fake(place, 0)
+    d = Daemon(place, "memory", telegram=telegram)
     time.sleep(2)
-    told_memory("idle, Telegram polling", d.pids(), floor["init"], True)
+    told_memory("idle, Telegram polling", d.pids(), floor)
     d.stop()
     end(f)
     if shutil.which("openssl") is None:
         return
     tls = Tls(place)
-    d = Daemon(place, "tls", telegram="https://localhost:%d" % tls.port)
+    url = "https://localhost:%d" % tls.port
+    floor = floor_memory(place, "init", place.path("floor.db"), url)
+    tls.met.clear()
+    d = Daemon(place, "tls", telegram=url)
     tls.met.wait(10)
     time.sleep(1)
-    told_memory("after a TLS handshake", d.pids(), floor["init"], False)
+    told_memory("idle, TLS used", d.pids(), floor)
     d.stop()
     tls.socket.close()
 
 
 def bench_start(place):
-    f, port = fake(place, 0)
-    d = Daemon(place, "start", telegram="http://127.0.0.1:%d" % port)
+    f, telegram, _ = fake(place, 0)
+    d = Daemon(place, "again", telegram=telegram)
     d.stop()
     start, n = place.path("start"), str(STARTS)
     floor = numbers(run(start, n, place.path("floor"), "init", place.path("start.db")), 1e6)
@@ -320,7 +324,6 @@ def bench_start(place):
         note=spread(again))
     fresh = place.path("fresh")
     os.mkdir(fresh)
-    os.environ["BLUFIO_BENCH_DIR"] = fresh
     first = numbers(run(start, n, "sh", "-c", 'BLUFIO__STORAGE__DATABASE_PATH="$0/$1.db" '
                         'exec "$2" --config "$3" serve', fresh, "%", BINARY, d.config), 1e6)
     row("exec to ready, new database, p50", percentile(first, 50), "ms", percentile(floor, 50),
@@ -328,8 +331,8 @@ def bench_start(place):
     end(f)
 
 
-def syncs(place, append):
-    return numbers(run(place.path("floor"), "sync", place.path("sync"), str(SYNCS), str(append)), 1e6)
+def syncs(place, gap_ms):
+    return numbers(run(place.path("floor"), "sync", place.path("sync"), str(SYNCS), str(gap_ms)), 1e6)
 
 
 def latencies(process):
@@ -342,32 +345,31 @@ def latencies(process):
 
 
 def bench_latency(place):
-    f, port = fake(place, MESSAGES, GAP_MS)
-    relay = spawn(place.path("floor"), "relay", str(port))
+    f, telegram, provider = fake(place, MESSAGES, GAP_MS)
+    relay = spawn(place.path("floor"), "relay", telegram.split(":")[2], provider.split(":")[2])
     floor = latencies(f)
     end(f)
     relay.wait(5)
     children.remove(relay)
     row("floor: update to request by bare sockets, p50", percentile(floor, 50), "ms", note=spread(floor))
+    busy, sync = syncs(place, 0), syncs(place, GAP_MS)
     for durability in ("process", "power"):
-        sync = syncs(place, 0)
-        f, port = fake(place, MESSAGES, GAP_MS)
-        d = Daemon(place, "latency-" + durability, durability, "http://127.0.0.1:%d" % port, "anthropic")
+        f, telegram, provider = fake(place, MESSAGES, GAP_MS)
+        d = Daemon(place, "latency-" + durability, durability, telegram, provider)
         ms = latencies(f)
         d.stop()
         end(f)
-        sync += syncs(place, 0)
         what = "update to provider request, \"%s\"" % durability
         if durability == "process":
             row(what + ", p50", percentile(ms, 50), "ms", percentile(floor, 50), 0.5, note=spread(ms))
             row(what + ", p99", percentile(ms, 99), "ms", percentile(floor, 99), 2)
-        else:
-            row("floor: fdatasync, 4 KB in place, p50", percentile(sync, 50), "ms", note=spread(sync))
-            grown = syncs(place, 1)
-            row("floor: fdatasync, 4 KB appended, p50", percentile(grown, 50), "ms", note=spread(grown))
-            row(what + ", p50", percentile(ms, 50), "ms",
-                percentile(floor, 50) + percentile(sync, 50), 0.5 + percentile(sync, 50),
-                note=spread(ms) + "; floor: sockets + one fdatasync")
+            continue
+        sync += syncs(place, GAP_MS)    # half before, half after what it is held against
+        row("floor: fdatasync, one after another, p50", percentile(busy, 50), "ms", note=spread(busy))
+        row("floor: fdatasync, spaced like the messages, p50", percentile(sync, 50), "ms",
+            note=spread(sync))
+        row(what + ", p50", percentile(ms, 50), "ms", percentile(floor, 50) + percentile(sync, 50),
+            0.5 + percentile(sync, 50), note=spread(ms) + "; floor: sockets + one fdatasync")
 
 
 def load(place, sock, tag, turns):
@@ -415,8 +417,8 @@ def threads(pid, name):
 
 
 def bench_idle(place):
-    f, port = fake(place, 0)
-    d = Daemon(place, "idle", telegram="http://127.0.0.1:%d" % port)
+    f, telegram, _ = fake(place, 0)
+    d = Daemon(place, "idle", telegram=telegram)
     time.sleep(2)
     first, second = d.status()["wakeups"], d.status()["wakeups"]
     before = [(threads(p, "switches"), threads(p, "ns")) for p in d.pids()]

@@ -1,15 +1,14 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /*
- * fake.c - Telegram and the model provider on one loopback port, for timing only.
+ * fake.c - Telegram and the model provider on two loopback ports, for timing only.
  *
  *   fake N GAP_MS
  *
- * Prints its port. Then N times: it waits for a held getUpdates and for the last
+ * Prints its ports. Then N times: it waits for a held getUpdates and for the last
  * message's reply, lets GAP_MS pass, answers the poll with one update, and takes
  * the time until the first bytes of the provider request that follows: both ends
- * of the way through the daemon are seen from outside. Nanoseconds, a line each,
- * then "end"; after that it goes on holding polls. While a request is awaited it
- * asks without sleeping, so that its own wake-up is not in the figure.
+ * of the way through the daemon are seen from outside, two wake-ups included.
+ * Nanoseconds, a line each, then "end"; after that it goes on holding polls.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -184,18 +183,29 @@ accept_one(int fd, int ep)
 static int
 wait_ms(void)
 {
-	if (awaited)
-		return 0;
-	return poller && update < wanted ? 1 : 200;
+	return poller && update < wanted && !awaited ? 1 : 200;
+}
+
+static void
+listen_on(int *port, int ep)
+{
+	struct sockaddr_in at = { .sin_family = AF_INET, .sin_addr = { htonl(INADDR_LOOPBACK) } };
+	struct epoll_event ev = { .events = EPOLLIN };
+	socklen_t n = sizeof(at);
+	int fd = socket(AF_INET, SOCK_STREAM, 0);
+
+	ev.data.u64 = (unsigned)fd;             /* a small number: no conn lives there */
+	if (bind(fd, (struct sockaddr *)&at, sizeof(at)) || listen(fd, 64) ||
+	    getsockname(fd, (struct sockaddr *)&at, &n) || epoll_ctl(ep, EPOLL_CTL_ADD, fd, &ev))
+		exit(1);
+	*port = ntohs(at.sin_port);
 }
 
 int
 main(int argc, char **argv)
 {
-	struct sockaddr_in at = { .sin_family = AF_INET, .sin_addr = { htonl(INADDR_LOOPBACK) } };
-	struct epoll_event ev = { .events = EPOLLIN }, got[16];
-	socklen_t n_at = sizeof(at);
-	int ep = epoll_create1(0), fd = socket(AF_INET, SOCK_STREAM, 0), n;
+	struct epoll_event got[16];
+	int ep = epoll_create1(0), n, telegram, provider;
 	bool told = false;
 
 	if (argc != 3) {
@@ -205,18 +215,17 @@ main(int argc, char **argv)
 	wanted = atoll(argv[1]);
 	gap_ns = atoll(argv[2]) * 1000000;
 	setvbuf(stdout, NULL, _IOLBF, 0);
-	if (bind(fd, (struct sockaddr *)&at, sizeof(at)) || listen(fd, 64) ||
-	    getsockname(fd, (struct sockaddr *)&at, &n_at) || epoll_ctl(ep, EPOLL_CTL_ADD, fd, &ev))
-		return 1;
-	printf("%d\n", ntohs(at.sin_port));
+	listen_on(&telegram, ep);
+	listen_on(&provider, ep);
+	printf("%d %d\n", telegram, provider);
 	while ((n = epoll_wait(ep, got, 16, wait_ms())) >= 0) {
 		long long now;
 
 		for (int i = 0; i < n; i++)
-			if (got[i].data.ptr)
+			if (got[i].data.u64 > 1024)
 				on_data(got[i].data.ptr);
 			else
-				accept_one(fd, ep);
+				accept_one((int)got[i].data.u64, ep);
 		now = now_ns();
 		if (poller && answered && ((update < wanted && now - quiet_since > gap_ns) || now > poll_end))
 			send_update();

@@ -4,9 +4,9 @@
  * program that does nothing else.
  *
  *   floor link                 the three libraries loaded, nothing called
- *   floor init DB              curl multi made, a WAL database opened, READY=1 sent
- *   floor sync FILE N APPEND   N times pwrite 4 KB + fdatasync; nanoseconds, a line each
- *   floor relay PORT           the messages of fake.c answered by bare blocking sockets
+ *   floor init DB [URL]        curl multi made, a WAL database opened, URL asked for, READY=1 sent
+ *   floor sync FILE N GAP_MS   N times pwrite 4 KB + fdatasync in place; nanoseconds, a line each
+ *   floor relay PORT PORT      the messages of fake.c answered by bare blocking sockets
  *   floor echo SOCKET          the answers that load.c wants, without thought or storage
  */
 #define _GNU_SOURCE
@@ -63,13 +63,21 @@ ready(void)
 }
 
 static int
-init(const char *path)
+init(const char *path, const char *url)
 {
 	static z_stream z;
+	CURLM *multi;
+	CURL *easy;
 	sqlite3 *db;
+	int running = 1;
 
-	if (curl_global_init(CURL_GLOBAL_DEFAULT) || !curl_multi_init() || !curl_easy_init())
+	if (curl_global_init(CURL_GLOBAL_DEFAULT) || !(multi = curl_multi_init()) ||
+	    !(easy = curl_easy_init()))
 		return 1;
+	if (url && (curl_easy_setopt(easy, CURLOPT_URL, url) || curl_multi_add_handle(multi, easy)))
+		return 1;
+	while (url && running && !curl_multi_perform(multi, &running))
+		curl_multi_poll(multi, NULL, 0, 100, NULL);
 	if (sqlite3_open(path, &db) || sqlite3_exec(db, "PRAGMA journal_mode = WAL;"
 	    "CREATE TABLE IF NOT EXISTS t(id INTEGER PRIMARY KEY, v TEXT);"
 	    "INSERT INTO t(v) VALUES('x')", NULL, NULL, NULL))
@@ -84,7 +92,7 @@ init(const char *path)
 /* ---- the disk -------------------------------------------------------------------- */
 
 static int
-sync_loop(const char *path, int n, int append)
+sync_loop(const char *path, int n, int gap_ms)
 {
 	static char page[4096];
 	int fd = open(path, O_RDWR | O_CREAT | O_TRUNC, 0600);
@@ -92,11 +100,12 @@ sync_loop(const char *path, int n, int append)
 	if (fd < 0 || pwrite(fd, page, sizeof(page), 0) < 0 || fsync(fd) != 0)
 		die(path);
 	for (int i = 0; i < n; i++) {
-		long long t = now_ns();
+		long long t;
 
 		page[i % 4096]++;
-		if (pwrite(fd, page, sizeof(page), append ? (off_t)(i + 1) * 4096 : 0) < 0 ||
-		    fdatasync(fd) != 0)
+		usleep((useconds_t)gap_ms * 1000);
+		t = now_ns();
+		if (pwrite(fd, page, sizeof(page), 0) < 0 || fdatasync(fd) != 0)
 			die(path);
 		printf("%lld\n", now_ns() - t);
 	}
@@ -151,9 +160,9 @@ answer(int fd)
 }
 
 static void
-relay(int port)
+relay(int telegram_port, int provider_port)
 {
-	int telegram = dial(port), provider = dial(port);
+	int telegram = dial(telegram_port), provider = dial(provider_port);
 
 	for (;;) {
 		post(telegram, "/bot1:x/getUpdates");
@@ -244,12 +253,12 @@ main(int argc, char **argv)
 		return printf("%s, SQLite %s\n", curl_version(), sqlite3_libversion()) < 0;
 	if (strcmp(mode, "link") == 0)
 		return pause();
-	if (strcmp(mode, "init") == 0 && argc == 3)
-		return init(argv[2]);
+	if (strcmp(mode, "init") == 0 && argc >= 3)
+		return init(argv[2], argv[3]);
 	if (strcmp(mode, "sync") == 0 && argc == 5)
 		return sync_loop(argv[2], atoi(argv[3]), atoi(argv[4]));
-	if (strcmp(mode, "relay") == 0 && argc == 3)
-		relay(atoi(argv[2]));
+	if (strcmp(mode, "relay") == 0 && argc == 4)
+		relay(atoi(argv[2]), atoi(argv[3]));
 	if (strcmp(mode, "echo") == 0 && argc == 3)
 		return echo(argv[2]);
 	fprintf(stderr, "see the head of floor.c\n");

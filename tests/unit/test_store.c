@@ -1,0 +1,540 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+/* test_store.c - the schema, and what every statement of the program does to the rows. */
+#include "scratch.h"
+#include "test.h"
+
+static struct scratch sc;
+static struct db *db;
+static const struct target chat_a = { { "shell", 5 }, { "a", 1 }, { NULL, 0 }, { "r1", 2 } };
+
+static bool
+begin(void)
+{
+	enum err e = scratch_begin(&sc, "", "echo");
+
+	db = sc.a.db;
+	CHECK_OK(e);
+	return e == OK;
+}
+
+/* A number out of the rows; -1 when there is none. */
+static int64_t
+one(const char *sql)
+{
+	int64_t n = -1;
+
+	CHECK_OK(db_get_i64(db, sql, NULL, 0, -1, &n));
+	return n;
+}
+#define ONE(sql, want) CHECK(one(sql) == (want) || FAULTED())
+
+/* A conversation with a user; 0 when a fault met it. */
+static int64_t
+session(const char *chat)
+{
+	const struct target to = { S("shell"), str_z(chat), STR_NONE, STR_NONE };
+	int64_t user = 0, id = 0;
+
+	CHECK_OK(store_user_for(db, S("shell"), S("local"), S("N"), &user));
+	CHECK_OK(user ? store_session_find(db, "test", &to, user, &id) : ERR_NOMEM);
+	return id;
+}
+
+static int64_t
+inbound(int64_t session_id, const char *dedup, const char *text)
+{
+	const struct inbound in = { .to = chat_a, .sender = S("local"), .dedup = str_z(dedup), .ref = str_z(dedup),
+	    .text = str_z(text) };
+	int64_t id = -1;
+
+	CHECK_OK(session_id ? store_inbound_add(db, session_id, &in, INBOUND_QUEUED, &id) : ERR_NOMEM);
+	return id;
+}
+
+/* What a row callback saw, as words. */
+static struct buf seen = BUF_INIT(65536);
+
+static void
+see_id(void *arg, int64_t id)
+{
+	(void)arg;
+	buf_fmt(&seen, "%lld;", (long long)id);
+}
+
+static void
+see_inbound(void *arg, const struct inbound_row *r)
+{
+	(void)arg;
+	buf_fmt(&seen, "%.*s/%.*s/%.*s;", STR_ARG(r->text), STR_ARG(r->reply_to), STR_ARG(r->sender));
+}
+
+static void
+see_turn(void *arg, const struct turn_row *t)
+{
+	(void)arg;
+	buf_fmt(&seen, "%lld,%s,%s,%lld,%lld,%lld,%lld,%d,%.*s,%.*s;", (long long)t->id, turn_state_name(t->state),
+	    turn_outcome_name(t->outcome), (long long)t->round, (long long)t->attempt, (long long)t->next_at,
+	    (long long)t->deaths, t->told, STR_ARG(t->answer), STR_ARG(t->ref));
+}
+
+static bool
+see_message(void *arg, const struct message_row *m)
+{
+	buf_fmt(&seen, "%lld%.*s%.*s;", (long long)m->seq, STR_ARG(m->role), STR_ARG(m->content));
+	return arg == NULL;
+}
+
+static void
+see_step(void *arg, const struct step_row *s)
+{
+	(void)arg;
+	buf_fmt(&seen, "%lld,%d,%d,%.*s,%.*s,%.*s,%.*s,%d;", (long long)s->idx, s->tool, (int)s->state, STR_ARG(s->name),
+	    STR_ARG(s->call_id), STR_ARG(s->input), STR_ARG(s->output), s->failed);
+}
+
+static void
+see_outbox(void *arg, const struct outbox_row *r)
+{
+	(void)arg;
+	buf_fmt(&seen, "%s,%.*s,%.*s,part %lld,again %d,tries %lld,at %lld,%.*s;", outbox_state_name(r->state),
+	    STR_ARG(r->item.text), STR_ARG(r->item.edit_ref), (long long)r->item.part, r->item.repeated,
+	    (long long)r->item.attempts, (long long)r->next_at, STR_ARG(r->item.format));
+}
+
+static void
+see_pairing(void *arg, struct str code, struct str channel, struct str sender, struct str name, int64_t expires)
+{
+	(void)arg;
+	buf_fmt(&seen, "%.*s,%.*s,%.*s,%.*s,%lld;", STR_ARG(code), STR_ARG(channel), STR_ARG(sender), STR_ARG(name),
+	    (long long)expires);
+}
+
+static void
+see_session(void *arg, const struct session_row *r)
+{
+	(void)arg;
+	buf_fmt(&seen, "%lld,%lld,%lld,%.*s;", (long long)r->history_seq, (long long)r->thinking_seq,
+	    (long long)r->next_seq, STR_ARG(r->to.chat));
+}
+
+static void
+saw(int line, enum err e, const char *want)
+{
+	if (e != OK || (!FAULTED() && !str_eqz(buf_view(&seen), want))) {
+		test_bad_at_(__FILE__, line, want);
+		if (!FAULTED())
+			printf("  got: %s (%s)\n", buf_z(&seen), err_str(e));
+	}
+	buf_free(&seen);
+}
+#define SAW(call, want) saw(__LINE__, call, want)
+
+/* ---- the schema ----------------------------------------------------------------------------- */
+
+TEST(schema)
+{
+	struct fail f = FAIL_INIT;
+
+	if (begin()) {
+		ONE("PRAGMA user_version", SCHEMA_VERSION);
+		CHECK_OK(store_migrate(db, sc.path, &f));        /* again: nothing to do */
+		ONE("SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'", 12);
+		CHECK_OK(db_script(db, "PRAGMA user_version = 7"));
+		CHECK_ERR(store_migrate(db, sc.path, &f), ERR_UNSUPPORTED);
+		CHECK(FAULTED() || (strstr(f.text, sc.path) && strstr(f.text, "schema version 7") &&
+		    strstr(f.text, "up to 1; next: ")));
+		ONE("PRAGMA user_version", 7);
+	}
+	scratch_end(&sc);
+}
+
+/* An engine that fails at a chosen place of a migration. */
+static const struct db_ops *real;
+static bool fail_script, fail_commit;
+
+static enum err
+bad_script(void *engine, const char *sql)
+{
+	enum err e = real->script(engine, "CREATE TABLE half(x); INSERT INTO half VALUES(1)");
+
+	if (!fail_script)
+		return e == OK ? real->script(engine, sql) : e;
+	return ERR_FULL;
+}
+
+static enum err
+bad_commit(void *engine, bool light)
+{
+	return fail_commit ? ERR_IO : real->commit(engine, light);
+}
+
+TEST(migration_is_whole_or_not_at_all)
+{
+	const struct feature *sqlite = feature_find(FEATURE_STORAGE, S("sqlite"));
+	struct db_ops ops = *sqlite->storage;
+	struct fail f = FAIL_INIT;
+
+	real = sqlite->storage;
+	ops.script = bad_script;
+	ops.commit = bad_commit;
+	memset(&sc, 0, sizeof(sc));
+	if (scratch_dir(&sc, "") == OK && db_open(&db, &ops, sc.path, false, DB_PROCESS, &f) == OK) {
+		for (int i = 0; i < 2; i++) {
+			fail_script = i == 0;
+			fail_commit = i == 1;
+			fail_clear(&f);
+			CHECK(store_migrate(db, sc.path, &f) != OK);
+			CHECK(FAULTED() || (strstr(f.text, sc.path) && strstr(f.text, "nothing was changed; next:")));
+			ONE("PRAGMA user_version", 0);
+			ONE("SELECT count(*) FROM sqlite_master", 0);
+		}
+		fail_commit = false;
+		fail_clear(&f);
+		CHECK_OK(store_migrate(db, sc.path, &f));
+		ONE("SELECT count(*) FROM half", 1);
+		db_close(db);
+	} else {
+		CHECK(FAULTED());
+	}
+	scratch_dir_end(&sc);
+}
+
+/* ---- people ------------------------------------------------------------------------------------- */
+
+TEST(people)
+{
+	int64_t u1 = 0, u2 = 0, u3 = 0;
+	bool paired = true;
+
+	if (begin()) {
+		CHECK_OK(store_user_for(db, S("telegram"), S("1"), S("Ann"), &u1));
+		CHECK_OK(store_user_for(db, S("telegram"), S("1"), S("Another name"), &u2));
+		CHECK_OK(store_user_for(db, S("shell"), S("1"), S("Ann"), &u3));
+		CHECK(FAULTED() || (u1 > 0 && u1 == u2 && u3 != u1));
+		CHECK_OK(store_paired(db, S("telegram"), S("1"), &paired));
+		CHECK(!paired || FAULTED());
+		CHECK_OK(store_pair(db, S("telegram"), S("1"), S("Ann")));
+		CHECK_OK(store_pair(db, S("telegram"), S("2"), S("Bob")));      /* never wrote before */
+		CHECK_OK(store_paired(db, S("telegram"), S("2"), &paired));
+		CHECK(paired || FAULTED());
+		CHECK_OK(store_paired(db, S("telegram"), S("3"), &paired));
+		CHECK(!paired || FAULTED());
+	}
+	scratch_end(&sc);
+}
+
+TEST(pairing_codes)
+{
+	struct pairing p = { BUF_INIT(64), BUF_INIT(64), BUF_INIT(64) };
+	int64_t now = clock_us(), n = 0;
+	bool open = false;
+
+	if (begin()) {
+		CHECK_OK(store_pairing_add(db, S("A"), S("tg"), S("1"), S("Ann"), now + 10));
+		CHECK_OK(store_pairing_add(db, S("B"), S("tg"), S("2"), S("Bob"), now + 20));
+		CHECK_OK(store_pairing_open(db, S("tg"), S("1"), now + 9, &open));
+		CHECK(open || FAULTED());
+		CHECK_OK(store_pairing_open(db, S("tg"), S("1"), now + 10, &open));
+		CHECK(!open || FAULTED());
+		CHECK_OK(store_pairing_count(db, now - 1, &n));
+		CHECK(n == 2 || FAULTED());
+		CHECK_ERR(store_pairing_take(db, S("A"), now + 10, &p), ERR_NOTFOUND);     /* expired */
+		CHECK_ERR(store_pairing_take(db, S("C"), now, &p), ERR_NOTFOUND);
+		CHECK_OK(store_pairing_take(db, S("A"), now + 9, &p));
+		CHECK(FAULTED() || (str_eqz(buf_view(&p.channel), "tg") && str_eqz(buf_view(&p.sender), "1") &&
+		    str_eqz(buf_view(&p.name), "Ann")));
+		CHECK_ERR(store_pairing_take(db, S("A"), now, &p), ERR_NOTFOUND);          /* used up */
+		CHECK_OK(store_pairing_open(db, S("tg"), S("1"), now, &open));
+		CHECK(!open || FAULTED());
+		if (!FAULTED()) {
+			char want[64];
+
+			snprintf(want, sizeof(want), "B,tg,2,Bob,%lld;", (long long)now + 20);
+			SAW(store_pairing_list(db, now, see_pairing, NULL), want);
+		}
+		CHECK_ERR(store_pairing_add(db, S("B"), S("tg"), S("3"), S("C"), now + 9), ERR_EXISTS);
+		CHECK_OK(DB_EXEC(db, "UPDATE pairings SET expires_at = 1 WHERE code = ?1", DBZ("A")));
+		CHECK_OK(store_pairing_add(db, S("D"), S("tg"), S("3"), S("C"), now + 9));
+		ONE("SELECT count(*) FROM pairings WHERE code = 'A'", 0);        /* long gone ones are swept */
+	}
+	buf_free(&p.channel);
+	buf_free(&p.sender);
+	buf_free(&p.name);
+	scratch_end(&sc);
+}
+
+TEST(facts)
+{
+	struct buf b = BUF_INIT(64);
+	int64_t v = 0;
+
+	if (begin()) {
+		CHECK_OK(store_meta_get(db, "k", -5, &v));
+		CHECK(v == -5 || FAULTED());
+		CHECK_OK(store_meta_set(db, "k", INT64_MAX));
+		CHECK_OK(store_meta_set(db, "k", INT64_MIN));
+		CHECK_OK(store_meta_get(db, "k", 0, &v));
+		CHECK(v == INT64_MIN || FAULTED());
+		CHECK_ERR(channel_state_get(&sc.a, S("tg"), S("offset"), &b), ERR_NOTFOUND);
+		CHECK_OK(channel_state_set(&sc.a, S("tg"), S("offset"), S("1")));
+		CHECK_OK(channel_state_set(&sc.a, S("tg"), S("offset"), S("22")));
+		CHECK_OK(channel_state_get(&sc.a, S("tg"), S("offset"), &b));
+		CHECK(FAULTED() || str_eqz(buf_view(&b), "22"));
+	}
+	buf_free(&b);
+	scratch_end(&sc);
+}
+
+/* ---- conversations and messages ----------------------------------------------------------------- */
+
+TEST(sessions)
+{
+	struct target to = chat_a;
+	struct buf b = BUF_INIT(64);
+	int64_t s1, s2 = -1, n = 0;
+
+	if (begin()) {
+		s1 = session("a");
+		CHECK(s1 == session("a") || FAULTED());
+		CHECK(s1 != session("b") || FAULTED());
+		CHECK_OK(store_session_known(db, "test", &to, &s2));
+		CHECK(s2 == s1 || FAULTED());
+		to.thread = S("t");
+		CHECK_OK(store_session_known(db, "test", &to, &s2));
+		CHECK(s2 == 0 || FAULTED());
+		CHECK_OK(store_session_count(db, &n));
+		CHECK(n == 2 || FAULTED());
+		SAW(store_session_get(db, s1, see_session, NULL), "0,0,1,a;");
+		CHECK_ERR(store_session_get(db, 99, see_session, NULL), ERR_NOTFOUND);
+		CHECK_ERR(store_session_prompt(db, s1, &b), ERR_NOTFOUND);
+		CHECK_OK(store_session_set_prompt(db, s1, S("p")));
+		CHECK_OK(store_session_prompt(db, s1, &b));
+		CHECK(FAULTED() || str_eqz(buf_view(&b), "p"));
+		CHECK_OK(store_message_add(db, s1, 4, 1, "user", S("[]")));
+		CHECK_ERR(store_message_add(db, s1, 4, 1, "user", S("[]")), ERR_EXISTS);
+		CHECK_OK(store_session_drop_thinking(db, s1, 3));
+		CHECK_OK(store_session_new_history(db, s1, 5));
+		CHECK_ERR(store_session_prompt(db, s1, &b), ERR_NOTFOUND);       /* the next history has the new one */
+		SAW(store_session_get(db, s1, see_session, NULL), "5,3,5,a;");
+	}
+	buf_free(&b);
+	scratch_end(&sc);
+}
+
+TEST(incoming)
+{
+	int64_t s1, s2, i1, i2, turn = 0, n = 0;
+	bool found = false, applied = false;
+
+	if (begin()) {
+		s1 = session("a");
+		s2 = session("b");
+		i1 = inbound(s1, "d1", "one");
+		i2 = inbound(s2, "d2", "two");
+		CHECK(i1 > 0 && i2 > i1);
+		CHECK(FAULTED() || inbound(s1, "d1", "repeat") == 0);
+		inbound(s1, "d3", "three");
+		CHECK_OK(store_inbound_queued(db, &n));
+		CHECK(n == 3 || FAULTED());
+		SAW(store_inbound_sessions(db, 10, see_id, NULL), "1;2;");
+		SAW(store_inbound_sessions(db, 1, see_id, NULL), "1;");
+		SAW(store_inbound_next(db, s1, see_inbound, NULL, &found), "one/r1/local;");
+		CHECK(found || FAULTED());
+		/* a correction reaches what has not begun */
+		CHECK_OK(store_inbound_edit(db, s1, S("d1"), S("uno"), &applied));
+		CHECK(applied || FAULTED());
+		CHECK_OK(store_turn_add(db, s1, i1, &turn));
+		CHECK_OK(store_inbound_set(db, i1, INBOUND_TAKEN));
+		CHECK_OK(store_inbound_edit(db, s1, S("d1"), S("eins"), &applied));
+		CHECK(applied || FAULTED());
+		CHECK_OK(store_turn_save(db, &(struct turn_row){ .id = turn, .state = TURN_CALL }));
+		CHECK_OK(store_inbound_edit(db, s1, S("d1"), S("late"), &applied));
+		CHECK(!applied || FAULTED());
+		CHECK_OK(store_inbound_edit(db, s2, S("d3"), S("another's"), &applied));
+		CHECK(!applied || FAULTED());
+		SAW(store_inbound_get(db, i1, see_inbound, NULL), "eins/r1/local;");
+		CHECK_ERR(store_inbound_get(db, 99, see_inbound, NULL), ERR_NOTFOUND);
+		SAW(store_inbound_next(db, s1, see_inbound, NULL, &found), "three/r1/local;");
+		CHECK_OK(store_inbound_set(db, i2, INBOUND_DONE));
+		CHECK_OK(store_inbound_next(db, s2, NULL, NULL, &found));
+		CHECK(!found || FAULTED());
+		/* what is done and old is forgotten; its repeat is a new message then */
+		CHECK_OK(store_inbound_expire(db, clock_us() + US_PER_S));
+		ONE("SELECT count(*) FROM inbound WHERE text = ''", 1);
+		CHECK(FAULTED() || inbound(s2, "d2", "much later") > 0);
+		CHECK_OK(store_inbound_expire(db, clock_us() + US_PER_S));
+		ONE("SELECT count(*) FROM inbound WHERE text = ''", 1);
+	}
+	scratch_end(&sc);
+}
+
+/* ---- turns, history, journal ------------------------------------------------------------------------ */
+
+TEST(turns)
+{
+	int64_t s, t1 = 0, t2 = 0, t3 = 0, n = 0;
+
+	if (begin()) {
+		s = session("a");
+		CHECK_OK(store_turn_add(db, s, inbound(s, "1", "x"), &t1));
+		CHECK_OK(store_turn_add(db, s, inbound(s, "2", "y"), &t2));
+		CHECK_OK(store_turn_add(db, s, inbound(s, "3", "z"), &t3));
+		SAW(store_turns_open(db, see_id, NULL), "1;2;3;");
+		SAW(store_turn_get(db, t1, see_turn, NULL), "1,PREPARE,none,0,0,0,0,0,,;");
+		CHECK_ERR(store_turn_get(db, 99, see_turn, NULL), ERR_NOTFOUND);
+		CHECK_OK(store_turn_save(db, &(struct turn_row){ .id = t1, .state = TURN_STREAM, .round = 2, .attempt = 3,
+		    .next_at = 44 }));
+		CHECK_OK(store_turn_answer(db, t1, S("said"), S("part")));
+		CHECK_OK(store_turn_partial(db, t1, S("parts\xC3\xA9")));
+		CHECK_OK(store_turn_ref(db, t1, S("ref")));
+		CHECK_OK(store_turn_partial_bytes(db, t1, &n));
+		CHECK(n == 6 || n == 7 || FAULTED());
+		CHECK_OK(store_turn_save(db, &(struct turn_row){ .id = t2, .told = true }));
+		CHECK_OK(store_turn_save(db, &(struct turn_row){ .id = t3, .state = TURN_DONE, .outcome = OUTCOME_ANSWERED }));
+		/* who only waited to be admitted was not being worked on */
+		CHECK_OK(store_turns_died(db));
+		SAW(store_turns_open(db, see_id, NULL), "1;2;");
+		SAW(store_turn_get(db, t1, see_turn, NULL), "1,STREAM,none,2,3,44,1,0,said,ref;");
+		SAW(store_turn_get(db, t2, see_turn, NULL), "2,PREPARE,none,0,0,0,0,1,,;");
+		ONE("SELECT deaths FROM turns WHERE id = 3", 0);
+	}
+	scratch_end(&sc);
+}
+
+TEST(history)
+{
+	int64_t s;
+
+	if (begin()) {
+		s = session("a");
+		CHECK_OK(store_message_add(db, s, 3, 1, "user", S("c")));
+		CHECK_OK(store_message_add(db, s, 1, 1, "user", S("a")));
+		CHECK_OK(store_message_add(db, s, 2, 2, "assistant", S("b")));
+		CHECK_OK(store_message_add(db, session("b"), 1, 3, "user", S("x")));
+		SAW(store_messages(db, s, 0, see_message, NULL), "1usera;2assistantb;3userc;");
+		SAW(store_messages(db, s, 2, see_message, NULL), "2assistantb;3userc;");
+		SAW(store_messages(db, s, 0, see_message, &sc), "1usera;");     /* stopped by the callback */
+		CHECK_OK(store_messages_void(db, 1));
+		SAW(store_messages(db, s, 0, see_message, NULL), "2assistantb;");
+		SAW(store_session_get(db, s, see_session, NULL), "0,0,4,a;");   /* its numbers are not used again */
+	}
+	scratch_end(&sc);
+}
+
+TEST(journal)
+{
+	struct step_row m = { .state = STEP_RUNNING, .name = S("model"), .estimate = 9 };
+	struct step_row t = { .idx = 2, .tool = true, .name = S("b"), .call_id = S("c2"), .input = S("{}") };
+	int64_t s, turn = 0, id = 0, id2 = 0;
+
+	if (begin()) {
+		s = session("a");
+		CHECK_OK(store_turn_add(db, s, inbound(s, "1", "x"), &turn));
+		CHECK_OK(store_step_add(db, turn, 0, &t, &id));
+		t.idx = 1;
+		t.name = S("a");
+		CHECK_OK(store_step_add(db, turn, 0, &t, &id2));
+		CHECK_OK(store_step_add(db, turn, 1, &t, &id2));
+		CHECK_OK(store_step_add(db, turn, 0, &m, &id2));
+		SAW(store_steps(db, turn, 0, see_step, NULL), "0,0,1,model,,,,0;1,1,0,a,c2,{},,0;2,1,0,b,c2,{},,0;");
+		CHECK_OK(store_step_set(db, id, STEP_DONE, true, S("out")));
+		CHECK_OK(store_steps_interrupt(db, turn));
+		SAW(store_steps(db, turn, 0, see_step, NULL), "0,0,3,model,,,,1;1,1,0,a,c2,{},,0;2,1,2,b,c2,{},out,1;");
+	}
+	scratch_end(&sc);
+}
+
+/* ---- outbox and money ----------------------------------------------------------------------------------- */
+
+TEST(outbox)
+{
+	int64_t a = 0, b = 0, c = 0;
+
+	if (begin()) {
+		CHECK_OK(store_outbox_add(db, OUTBOX_REPLY, 1, 5, &chat_a, S("hello"), S("ph"), false, &a));
+		CHECK_OK(store_outbox_add(db, OUTBOX_NOTICE, 1, 0, &chat_a, S("busy"), STR_NONE, true, &b));
+		CHECK_OK(store_outbox_add(db, OUTBOX_REPLY, 1, 6, &chat_a, S("done"), STR_NONE, false, &c));
+		SAW(store_outbox_open(db, see_outbox, NULL), "ready,hello,ph,part 0,again 0,tries 0,at 0,;"
+		    "ready,busy,,part 0,again 1,tries 0,at 0,;ready,done,,part 0,again 0,tries 0,at 0,;");
+		CHECK_OK(store_outbox_state(db, a, OUTBOX_SENDING, 0, STR_NONE));
+		CHECK_OK(store_outbox_retry(db, a, 77, false, S("plain"), S("503")));
+		SAW(store_outbox_get(db, a, see_outbox, NULL), "ready,hello,ph,part 0,again 0,tries 1,at 77,plain;");
+		CHECK_OK(store_outbox_state(db, a, OUTBOX_SENDING, 0, STR_NONE));
+		CHECK_OK(store_outbox_retry(db, a, 78, true, STR_NONE, S("lost")));
+		CHECK_OK(store_outbox_retry(db, a, 79, false, STR_NONE, S("503")));     /* once unsure stays unsure */
+		SAW(store_outbox_get(db, a, see_outbox, NULL), "ready,hello,ph,part 0,again 1,tries 3,at 79,plain;");
+		CHECK_OK(store_outbox_progress(db, a, 1, STR_NONE, S("m1")));           /* … until a part is confirmed */
+		SAW(store_outbox_get(db, a, see_outbox, NULL), "ready,hello,ph,part 1,again 0,tries 0,at 79,plain;");
+		CHECK_OK(store_outbox_state(db, b, OUTBOX_SENT, 0, STR_NONE));
+		CHECK_OK(store_outbox_state(db, c, OUTBOX_SENDING, 55, STR_NONE));
+		CHECK_OK(store_outbox_interrupted(db));
+		SAW(store_outbox_open(db, see_outbox, NULL), "ready,hello,ph,part 1,again 0,tries 0,at 79,plain;"
+		    "ready,done,,part 0,again 1,tries 0,at 0,;");
+		CHECK_OK(store_outbox_give_up(db, 5));
+		SAW(store_outbox_open(db, see_outbox, NULL), "ready,done,,part 0,again 1,tries 0,at 0,;");
+		ONE("SELECT state FROM outbox WHERE id = 1", OUTBOX_FAILED);
+		ONE("SELECT state FROM outbox WHERE id = 2", OUTBOX_SENT);
+		SAW(store_outbox_get(db, 99, see_outbox, NULL), "");
+	}
+	scratch_end(&sc);
+}
+
+TEST(ledger)
+{
+	const struct usage u = { 1, 2, 3, 4, 5 };
+	int64_t nano = -1;
+
+	if (begin()) {
+		CHECK_OK(store_cost_since(db, 0, &nano));
+		CHECK(nano == 0 || FAULTED());
+		CHECK_OK(store_cost_add(db, 1, 2, "message", "p", "m", &u, 1000000000000, false));
+		CHECK_OK(store_cost_add(db, 1, 2, "tool", "p", "m", &u, 1, true));
+		CHECK_OK(store_cost_since(db, clock_us() - 3600 * US_PER_S, &nano));
+		CHECK(nano == 1000000000001 || FAULTED());
+		CHECK_OK(store_cost_since(db, clock_us() + US_PER_S, &nano));
+		CHECK(nano == 0 || FAULTED());
+		ONE("SELECT input + 10 * output + 100 * cache_read + 1000 * write_5m + 10000 * write_1h FROM cost_ledger"
+		    " WHERE estimated", 54321);
+	}
+	scratch_end(&sc);
+}
+
+/* Nothing is written when the turn's transaction is undone. */
+TEST(undone)
+{
+	int64_t n = -1;
+
+	if (begin()) {
+		CHECK_OK(db_commit(db));
+		inbound(session("a"), "d", "t");
+		db_rollback(db);
+		CHECK_OK(store_inbound_queued(db, &n));
+		CHECK(n == 0 || FAULTED());
+		CHECK_OK(store_session_count(db, &n));
+		CHECK(n == 0 || FAULTED());
+		CHECK(inbound(session("a"), "d", "t") > 0);      /* and no repeat of what never was */
+	}
+	scratch_end(&sc);
+}
+
+int
+main(int argc, char **argv)
+{
+	TEST_BEGIN(argc, argv);
+	IGNORE(log_open(LOG_ERROR, LOG_TEXT, "/dev/null", NULL));       /* a fault may have met it */
+	RUN(schema);
+	RUN(migration_is_whole_or_not_at_all);
+	RUN(people);
+	RUN(pairing_codes);
+	RUN(facts);
+	RUN(sessions);
+	RUN(incoming);
+	RUN(turns);
+	RUN(history);
+	RUN(journal);
+	RUN(outbox);
+	RUN(ledger);
+	RUN(undone);
+	log_close();
+	return TEST_END();
+}
