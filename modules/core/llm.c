@@ -214,8 +214,8 @@ write_block(struct jw *w, const struct block *b, enum llm_stop stop)
 	case BLOCK_SKIP:
 		return;
 	case BLOCK_TEXT:
-		if (b->data.n == 0)
-			return;         /* empty text blocks are refused in requests */
+		if (str_trim(buf_view(&b->data)).n == 0)
+			return;         /* blank text blocks are refused in requests */
 		jw_obj(w);
 		jw_kz(w, "type", "text");
 		jw_kstr(w, "text", buf_view(&b->data));
