@@ -44,7 +44,6 @@
 #define PARTIAL_SAVE_US US_PER_S        /* partial text reaches the disk at most once a second */
 #define SESSIONS_LOADED_MAX 4096        /* conversations with work in memory; more wait on disk */
 #define HISTORY_MESSAGES_MAX 2000       /* rows of one request (money's compaction makes this rare) */
-#define OUTBOX_ATTEMPTS_MAX 100         /* known-undelivered tries before a reply is given up */
 #define PAIR_CODE_US (600 * US_PER_S)   /* life of a pairing code */
 #define STRANGERS_HOUR_MAX 20           /* unknown senders answered in an hour */
 #define DEDUP_US (48 * 3600 * US_PER_S) /* repeats of an update are known this long */
@@ -287,6 +286,13 @@ struct provider_ops {
 	void (*pause)(void *op, bool paused);
 	bool offline;                       /* never leaves the machine; costs nothing */
 };
+/* How calls have gone since the start, for `status`. */
+struct provider_health {
+	int64_t calls, failures;
+	int64_t answered_at;                /* the newest complete answer, UTC us; 0 none yet */
+	bool failing;                       /* the newest call failed */
+	char problem[160];                  /* its reason, scrubbed */
+};
 FALLIBLE llm_start(struct agent *a, const struct llm_request *r, const struct llm_sink *sink, void *arg,
     struct llm_call **out);
 void llm_cancel(struct llm_call *c, struct usage *seen);   /* NULL ok; *seen (may be NULL) = what is known so far */
@@ -439,6 +445,7 @@ struct agent {
 	struct control *control;             /* control.c */
 	const struct feature *provider;      /* the model provider in use */
 	void *provider_self;
+	struct provider_health provider_health;
 	struct channel channels[8];
 	size_t n_channels;
 	struct effects after;                /* wait for a durable commit */

@@ -758,6 +758,28 @@ status_channels(struct agent *a, struct jw *w)
 	jw_end_arr(w);
 }
 
+static void
+status_provider(struct agent *a, struct jw *w)
+{
+	const struct provider_health *h = &a->provider_health;
+
+	jw_key(w, "provider");
+	jw_obj(w);
+	jw_kz(w, "name", a->provider->name);
+	jw_kz(w, "model", llm_model(a));
+	jw_kz(w, "state", h->failing ? "failing" : h->calls ? "answering" : "not asked yet");
+	jw_ki64(w, "calls", h->calls);
+	jw_ki64(w, "failures", h->failures);
+	jw_ki64(w, "last_answer_age_s", h->answered_at ? (clock_us() - h->answered_at) / US_PER_S : -1);
+	jw_kz(w, "problem", h->failing ? h->problem : "");
+	jw_key(w, "models");
+	jw_arr(w);
+	for (const struct model_info *m = a->provider->provider->models; m && m->id; m++)
+		jw_z(w, m->id);
+	jw_end_arr(w);
+	jw_end_obj(w);
+}
+
 static const char *
 phase_name(enum agent_phase p)
 {
@@ -787,8 +809,7 @@ agent_status(struct agent *a, struct buf *out)
 	for (size_t i = 0; features[i]; i++)
 		jw_z(&w, features[i]->name);
 	jw_end_arr(&w);
-	jw_kz(&w, "provider", a->provider->name);
-	jw_kz(&w, "model", llm_model(a));
+	status_provider(a, &w);
 	status_channels(a, &w);
 	jw_key(&w, "sessions");
 	jw_obj(&w);

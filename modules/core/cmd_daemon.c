@@ -101,7 +101,7 @@ static void
 print_channels(const struct json *channels)
 {
 	for (const struct json *c = channels ? channels->first : NULL; c; c = c->next) {
-		struct str state = json_str(c, "state", STR_NONE), problem = json_str(c, "problem", STR_NONE);
+		struct str state = json_str(c, "state", STR_NONE), problem = json_str(c, "detail", STR_NONE);
 		int64_t age = json_i64(c, "last_poll_age_s", -1);
 
 		printf("  %.*s", STR_ARG(json_str(c, "name", STR_NONE)));
@@ -131,8 +131,11 @@ print_status(const struct json *s)
 	printf("features:");
 	for (const struct json *f = json_at(s, "features") ? json_at(s, "features")->first : NULL; f; f = f->next)
 		printf(" %.*s", STR_ARG(f->s));
-	printf("\nmodel: %.*s (%.*s)\nchannels:\n", STR_ARG(json_str(s, "model", STR_NONE)),
-	    STR_ARG(json_str(s, "provider", STR_NONE)));
+	printf("\nmodel: %.*s of %.*s, %.*s", STR_ARG(json_str(s, "provider.model", STR_NONE)),
+	    STR_ARG(json_str(s, "provider.name", STR_NONE)), STR_ARG(json_str(s, "provider.state", STR_NONE)));
+	if (json_str(s, "provider.problem", STR_NONE).n)
+		printf(" (%.*s)", STR_ARG(json_str(s, "provider.problem", STR_NONE)));
+	printf("\nchannels:\n");
 	print_channels(json_at(s, "channels"));
 	printf("conversations: %lld stored, %lld running of at most %lld, %lld waiting\n",
 	    (long long)json_i64(s, "sessions.stored", 0), (long long)json_i64(s, "sessions.running", 0),

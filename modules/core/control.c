@@ -142,30 +142,39 @@ on_release(struct effect *e)
 
 /* ---- answers ----------------------------------------------------------------------------- */
 
+/* Answers keep the order of their requests: behind one that waits for its commit, all wait. */
+static struct buf *
+answers(struct client *c)
+{
+	return c->held.n ? &c->held : &c->out;
+}
+
 static void
 answer_error(struct client *c, const char *what)
 {
+	struct buf *to = answers(c);
 	struct jw w;
 
-	jw_init(&w, &c->out);
+	jw_init(&w, to);
 	jw_obj(&w);
 	jw_kbool(&w, "ok", false);
 	jw_kz(&w, "error", what);
 	jw_end_obj(&w);
-	buf_putc(&c->out, '\n');
+	buf_putc(to, '\n');
 }
 
 static void
 answer_raw(struct client *c, const char *key, struct str json)
 {
+	struct buf *to = answers(c);
 	struct jw w;
 
-	jw_init(&w, &c->out);
+	jw_init(&w, to);
 	jw_obj(&w);
 	jw_kbool(&w, "ok", true);
 	jw_kraw(&w, key, json);
 	jw_end_obj(&w);
-	buf_putc(&c->out, '\n');
+	buf_putc(to, '\n');
 }
 
 /* Held until the commit of what it tells. */
@@ -306,7 +315,7 @@ req_chat(struct client *c, const struct json *r)
 	}
 	memcpy(c->chat, chat.p, chat.n);
 	c->chat[chat.n] = '\0';
-	buf_fmt(&c->out, "{\"ok\":true,\"offline\":%s}\n", c->a->provider->provider->offline ? "true" : "false");
+	buf_fmt(answers(c), "{\"ok\":true,\"offline\":%s}\n", c->a->provider->provider->offline ? "true" : "false");
 	to = chat_target(c->chat);
 	outbox_unpark(c->a, &to);
 }
@@ -548,11 +557,14 @@ shell_reset(void *self)
 	struct agent *a = self;
 
 	for (struct client *c = a->control->clients; c; c = c->next) {
-		if (c->held.n) {
-			buf_reset(&c->held);
+		size_t lost = 0;
+
+		for (size_t i = 0; i < c->held.n; i++)
+			lost += c->held.p[i] == '\n';
+		buf_reset(&c->held);
+		for (; lost; lost--)    /* an answer for every request */
 			answer_error(c, "the storage does not work at the moment; nothing was stored; next: `blufio status`");
-			client_watch(c);
-		}
+		client_watch(c);
 		c->item = 0;
 		c->paused_turn = 0;
 	}

@@ -243,6 +243,19 @@ write_block(struct jw *w, const struct block *b, enum llm_stop stop)
 }
 
 static void
+note_health(struct provider_health *h, const struct llm_result *r, struct str problem)
+{
+	h->calls++;
+	h->failing = r->class != LLM_OK;
+	if (h->failing) {
+		h->failures++;
+		snprintf(h->problem, sizeof(h->problem), "%.*s", STR_ARG(utf8_prefix(problem, sizeof(h->problem) - 1)));
+	} else {
+		h->answered_at = clock_us();
+	}
+}
+
+static void
 call_done(void *arg)
 {
 	struct llm_call *c = arg;
@@ -264,6 +277,7 @@ call_done(void *arg)
 		buf_reset(&c->detail);
 		buf_fmt(&c->detail, "the answer could not be held in memory (%s)", err_str(c->err));
 	}
+	note_health(&c->a->provider_health, &r, buf_view(&c->detail));
 	r.content = buf_view(&c->content);
 	r.detail = buf_view(&c->detail);
 	r.request_id = buf_view(&c->request_id);

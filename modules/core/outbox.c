@@ -20,7 +20,6 @@ struct item {
 	int64_t id, turn, next_at;
 	enum outbox_state state;
 	enum outbox_kind kind;
-	int64_t attempts;
 	bool parked;
 	struct line *line;
 	struct effect send;
@@ -176,7 +175,7 @@ line_free(struct line *l)
 
 static enum err
 item_add(struct agent *a, const struct target *to, int64_t id, int64_t turn, enum outbox_kind kind,
-    int64_t next_at, int64_t attempts, struct line **line)
+    int64_t next_at, struct line **line)
 {
 	struct item *it = calloc(1, sizeof(*it));
 	enum err e = it ? line_open(a, to, line) : ERR_NOMEM;
@@ -196,7 +195,6 @@ item_add(struct agent *a, const struct target *to, int64_t id, int64_t turn, enu
 	it->kind = kind;
 	it->state = OUTBOX_READY;
 	it->next_at = next_at;
-	it->attempts = attempts;
 	it->line = *line;
 	it->send.run = on_send;
 	*(*line)->tail = it;
@@ -236,7 +234,7 @@ outbox_put(struct agent *a, enum outbox_kind kind, int64_t session, int64_t turn
 	enum err e = store_outbox_add(a->db, kind, session, turn, to, text, unknown ? STR_NONE : edit_ref, unknown, &id);
 
 	if (e == OK)
-		e = item_add(a, to, id, turn, kind, 0, 0, &l);
+		e = item_add(a, to, id, turn, kind, 0, &l);
 	if (e != OK)
 		return e;
 	pump(l);
@@ -252,7 +250,6 @@ outbox_part_done(struct agent *a, int64_t id, struct str external_id, int64_t pa
 
 	if (it == NULL)
 		return;
-	it->attempts = 0;
 	agent_wrote(a, store_outbox_progress(a->db, id, part, format, external_id));
 	agent_after(a, &it->send);      /* stays SENDING: the next part follows its commit */
 }
@@ -288,10 +285,6 @@ outbox_retry(struct agent *a, int64_t id, int64_t delay_us, bool maybe_sent, str
 
 	if (it == NULL)
 		return;
-	if (++it->attempts >= OUTBOX_ATTEMPTS_MAX) {
-		outbox_fail(a, id, why);
-		return;
-	}
 	if (delay_us > 0)
 		log_info("outbox", "reply %lld again in %lld ms: %.*s", (long long)id, (long long)(delay_us / 1000),
 		    STR_ARG(why));
@@ -339,8 +332,7 @@ load_row(void *arg, const struct outbox_row *row)
 	struct line *l;
 
 	if (ld->err == OK)
-		ld->err = item_add(ld->a, &row->item.to, row->item.id, row->item.turn, row->item.kind, row->next_at,
-		    row->item.attempts, &l);
+		ld->err = item_add(ld->a, &row->item.to, row->item.id, row->item.turn, row->item.kind, row->next_at, &l);
 }
 
 FALLIBLE

@@ -60,12 +60,12 @@ static const char schema_1[] =
     " next_at INTEGER NOT NULL DEFAULT 0, external_id TEXT NOT NULL DEFAULT '', why TEXT NOT NULL DEFAULT '',"
     " created_at INTEGER NOT NULL, updated_at INTEGER NOT NULL);"
     "CREATE INDEX outbox_open ON outbox(id) WHERE state < 2;"
+    "CREATE INDEX outbox_turn ON outbox(turn_id) WHERE state < 2;"
     "CREATE TABLE cost_ledger(id INTEGER PRIMARY KEY, at INTEGER NOT NULL, session_id INTEGER NOT NULL, turn_id INTEGER NOT NULL,"
     " feature TEXT NOT NULL, provider TEXT NOT NULL, model TEXT NOT NULL, input INTEGER NOT NULL, output INTEGER NOT NULL,"
     " cache_read INTEGER NOT NULL, write_5m INTEGER NOT NULL, write_1h INTEGER NOT NULL, nano_usd INTEGER NOT NULL,"
     " estimated INTEGER NOT NULL);"
-    "CREATE INDEX cost_ledger_at ON cost_ledger(at);"
-    "PRAGMA user_version = 1;";
+    "CREATE INDEX cost_ledger_at ON cost_ledger(at);";
 
 /* migrations[v] takes a database of version v to v + 1 */
 static const char *const migrations[SCHEMA_VERSION] = { schema_1 };
@@ -95,9 +95,14 @@ store_migrate(struct db *db, const char *path, struct fail *f)
 		    " storage.database_path at another file", path, (long long)version,
 		    BLUFIO_VERSION, SCHEMA_VERSION);
 	for (; version < SCHEMA_VERSION; version++) {
+		char done[64];
+
+		snprintf(done, sizeof(done), "PRAGMA user_version = %d", (int)version + 1);
 		e = db_begin(db);
 		if (e == OK)
 			e = db_script(db, migrations[version]);
+		if (e == OK)
+			e = db_script(db, done);
 		if (e == OK)
 			e = db_commit(db);
 		if (e != OK) {
@@ -527,9 +532,11 @@ store_turn_get(struct db *db, int64_t id, void (*fn)(void *arg, const struct tur
 FALLIBLE
 store_turns_died(struct db *db)
 {
-	/* one that was told to wait for admission was not being worked on */
-	return DB_EXEC(db, "UPDATE turns SET deaths = deaths + 1 WHERE state < ?2 AND (state > ?1 OR told = 0)",
-	    DBI(TURN_PREPARE), DBI(TURN_DONE));
+	/* one that waited, for admission or for its channel to take the reply, was not being worked on */
+	return DB_EXEC(db, "UPDATE turns SET deaths = deaths + 1 WHERE state < 5 AND (state IN (?1, ?2, ?3)"
+	    " OR (state = ?4 AND told = 0) OR EXISTS (SELECT 1 FROM outbox WHERE turn_id = turns.id AND kind = ?5"
+	    " AND state < 2 AND state = ?6))", DBI(TURN_CALL), DBI(TURN_STREAM), DBI(TURN_TOOLS), DBI(TURN_PREPARE),
+	    DBI(OUTBOX_REPLY), DBI(OUTBOX_SENDING));
 }
 
 FALLIBLE

@@ -186,6 +186,7 @@ admit(struct turn *t)
 	unqueue(t);
 	t->slot = true;
 	ts->n_running++;
+	ev_timer_in(t->a->ev, &t->deadline, TURN_DEADLINE_US);     /* waiting does not count */
 	return true;
 }
 
@@ -976,7 +977,6 @@ turn_new(struct session *s, int64_t id, int64_t inbound, struct turn **out)
 		free(t);
 		return ERR_NOMEM;
 	}
-	ev_timer_in(s->a->ev, &t->deadline, TURN_DEADLINE_US);
 	s->turn = t;
 	*out = t;
 	return OK;

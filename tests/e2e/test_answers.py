@@ -431,6 +431,8 @@ def test_status_and_stop():
         s = json.loads(out)
         assert rc == 0 and s["state"] == "running" and s["sessions"]["stored"] == 1
         assert s["cost"]["today_nano_usd"] > 0 and s["spawner"] is True
+        assert s["provider"]["state"] == "answering" and s["provider"]["calls"] == 1
+        assert s["provider"]["model"] in s["provider"]["models"]
         tg = [c for c in s["channels"] if c["name"] == "telegram"][0]
         assert 0 <= tg["last_poll_age_s"] < 60 and tg["state"] == "polling"
         rc, out, _ = w.b.cli("status")
