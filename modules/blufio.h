@@ -479,9 +479,9 @@ void agent_soon(struct agent *a, struct effect *e);
 void agent_wrote(struct agent *a, enum err e);
 void effect_cancel(struct effect *e);                        /* queued or not */
 const struct channel *agent_channel(struct agent *a, struct str name);   /* NULL when not running */
-/* State in memory as JSON: compared by tests with what a fresh start loads. */
-void agent_dump(struct agent *a, struct buf *out);
-void agent_status(struct agent *a, struct buf *out);         /* CLI-02, JSON */
+/* status.c. State in memory as JSON: compared by tests with what a fresh start loads. */
+void status_dump(struct agent *a, struct buf *out);
+void status_json(struct agent *a, struct buf *out);          /* CLI-02 */
 /* systemd, without its library: "READY=1" …; does nothing when not asked. */
 void notify_systemd(const char *text);
 

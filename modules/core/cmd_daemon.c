@@ -273,7 +273,7 @@ dump_at_rest(const struct command_env *env)
 		config_free(config);
 		return command_failed(&f);
 	}
-	agent_dump(a, &b);
+	status_dump(a, &b);
 	printf("%s\n", buf_z(&b));
 	buf_free(&b);
 	agent_free(a);

@@ -200,7 +200,7 @@ req_status(struct client *c, const struct json *r)
 	struct buf b = BUF_INIT(1u << 20);
 
 	(void)r;
-	agent_status(c->a, &b);
+	status_json(c->a, &b);
 	answer_raw(c, "status", buf_view(&b));
 	buf_free(&b);
 }
@@ -211,7 +211,7 @@ req_dump(struct client *c, const struct json *r)
 	struct buf b = BUF_INIT(16u << 20);
 
 	(void)r;
-	agent_dump(c->a, &b);
+	status_dump(c->a, &b);
 	answer_raw(c, "dump", buf_view(&b));
 	buf_free(&b);
 }

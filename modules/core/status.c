@@ -1,0 +1,187 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+/*
+ * status.c - what the daemon says about itself: `blufio status` for people and
+ * machines, `blufio dump` for tests.
+ *
+ * The dump is the state in memory in an order that depends on ids alone, so that
+ * two processes with the same state print the same bytes: after a failed commit
+ * it must equal what a fresh start loads from the same rows.
+ */
+#include "core.h"
+
+#include <unistd.h>
+
+/* CALL and STREAM are one place seen from outside: a start turns the second into the first and back. */
+static const char *
+place(enum turn_state s)
+{
+	return s == TURN_CALL || s == TURN_STREAM ? "model" : turn_state_name(s);
+}
+
+void
+status_dump(struct agent *a, struct buf *out)
+{
+	struct jw w;
+	int64_t last = 0;
+
+	jw_init(&w, out);
+	jw_obj(&w);
+	jw_key(&w, "sessions");
+	jw_arr(&w);
+	for (;;) {                      /* sorted by id */
+		struct session *least = NULL, *s;
+		size_t it = 0;
+
+		while (sessions_next(a, &it, &s))
+			if (s->id > last && (least == NULL || s->id < least->id))
+				least = s;
+		if (least == NULL)
+			break;
+		last = least->id;
+		jw_obj(&w);
+		jw_ki64(&w, "id", least->id);
+		jw_ki64(&w, "next_seq", least->next_seq);
+		if (least->turn) {
+			jw_ki64(&w, "turn", least->turn->id);
+			jw_ki64(&w, "inbound", least->turn->inbound);
+			jw_ki64(&w, "round", least->turn->round);
+			jw_kz(&w, "place", place(least->turn->state));
+		}
+		jw_end_obj(&w);
+	}
+	jw_end_arr(&w);
+	jw_key(&w, "outbox");
+	jw_arr(&w);
+	outbox_dump(a, &w);
+	jw_end_arr(&w);
+	jw_end_obj(&w);
+	IGNORE(jw_done(&w));            /* out carries the error */
+}
+
+static int64_t
+resident_kb(void)
+{
+	int64_t kb = -1;
+	char text[65];
+	FILE *s = fopen("/proc/self/statm", "r");
+
+	if (s == NULL)
+		return -1;              /* not Linux: unknown */
+	if (fgets(text, sizeof(text), s)) {
+		struct str rest = str_z(text), pages;
+
+		(void)str_cut(&rest, ' ', &pages);
+		(void)str_cut(&rest, ' ', &pages);
+		if (str_i64(pages, 0, INT64_MAX / 65536, &kb) == OK)
+			kb *= sysconf(_SC_PAGESIZE) / 1024;
+	}
+	fclose(s);
+	return kb;
+}
+
+static void
+status_channels(struct agent *a, struct jw *w)
+{
+	jw_key(w, "channels");
+	jw_arr(w);
+	for (size_t i = 0; i < a->n_channels; i++) {
+		jw_obj(w);
+		jw_kz(w, "name", a->channels[i].feature->name);
+		if (a->channels[i].feature->channel->status)
+			a->channels[i].feature->channel->status(a->channels[i].self, w);
+		jw_end_obj(w);
+	}
+	jw_end_arr(w);
+}
+
+static void
+status_provider(struct agent *a, struct jw *w)
+{
+	const struct provider_health *h = &a->provider_health;
+
+	jw_key(w, "provider");
+	jw_obj(w);
+	jw_kz(w, "name", a->provider->name);
+	jw_kz(w, "model", llm_model(a));
+	jw_kz(w, "state", h->failing ? "failing" : h->calls ? "answering" : "not asked yet");
+	jw_ki64(w, "calls", h->calls);
+	jw_ki64(w, "failures", h->failures);
+	jw_ki64(w, "last_answer_age_s", h->answered_at ? (clock_us() - h->answered_at) / US_PER_S : -1);
+	jw_kz(w, "problem", h->failing ? h->problem : "");
+	jw_key(w, "models");
+	jw_arr(w);
+	for (const struct model_info *m = a->provider->provider->models; m && m->id; m++)
+		jw_z(w, m->id);
+	jw_end_arr(w);
+	jw_end_obj(w);
+}
+
+static const char *
+phase_name(enum agent_phase p)
+{
+	static const char *const names[] = { "starting", "running", "storage failed", "stopping", "stopped" };
+
+	return names[p];
+}
+
+void
+status_json(struct agent *a, struct buf *out)
+{
+	int64_t sessions = 0, queued = 0, at = 0;
+	const char *problem = log_last_problem(&at);
+	char iso[32];
+	struct jw w;
+
+	if (store_session_count(a->db, &sessions) != OK || store_inbound_queued(a->db, &queued) != OK)
+		sessions = queued = -1;
+	jw_init(&w, out);
+	jw_obj(&w);
+	jw_kz(&w, "state", phase_name(a->phase));
+	jw_kz(&w, "version", BLUFIO_VERSION);
+	jw_ki64(&w, "pid", getpid());
+	jw_ki64(&w, "uptime_secs", (clock_us() - a->started_at) / US_PER_S);
+	jw_key(&w, "features");
+	jw_arr(&w);
+	for (size_t i = 0; features[i]; i++)
+		jw_z(&w, features[i]->name);
+	jw_end_arr(&w);
+	status_provider(a, &w);
+	status_channels(a, &w);
+	jw_key(&w, "sessions");
+	jw_obj(&w);
+	jw_ki64(&w, "stored", sessions);
+	jw_ki64(&w, "active", (int64_t)sessions_loaded(a));
+	jw_ki64(&w, "running", (int64_t)turns_running(a));
+	jw_ki64(&w, "waiting", (int64_t)turns_waiting(a));
+	jw_ki64(&w, "max", config_i64(a->config, "agent.max_sessions"));
+	jw_end_obj(&w);
+	jw_key(&w, "queues");
+	jw_obj(&w);
+	jw_ki64(&w, "inbound", queued);
+	jw_ki64(&w, "outbox", (int64_t)outbox_waiting(a));
+	jw_end_obj(&w);
+	jw_ki64(&w, "memory_kb", resident_kb());
+	jw_key(&w, "cost");
+	jw_obj(&w);
+	jw_ki64(&w, "today_nano_usd", cost_today(a));
+	jw_ki64(&w, "daily_cap_nano_usd", config_i64(a->config, "cost.daily_budget_usd"));
+	jw_end_obj(&w);
+	jw_key(&w, "storage");
+	jw_obj(&w);
+	jw_kz(&w, "path", a->database_path);
+	jw_kstr(&w, "durability", config_str(a->config, "storage.durability"));
+	jw_ki64(&w, "commits", (int64_t)a->db->commits);
+	jw_ki64(&w, "failed_commits", (int64_t)a->failed_commits);
+	jw_kz(&w, "problem", a->storage_problem);
+	jw_end_obj(&w);
+	jw_kbool(&w, "spawner", a->procs && procs_alive(a->procs));
+	jw_ki64(&w, "wakeups", (int64_t)ev_turns(a->ev));
+	jw_kz(&w, "last_error", problem);
+	if (problem[0]) {
+		clock_iso(at, iso);
+		jw_kz(&w, "last_error_at", iso);
+	}
+	jw_end_obj(&w);
+	IGNORE(jw_done(&w));            /* out carries the error */
+}
+
