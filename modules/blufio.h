@@ -48,7 +48,8 @@
 #define STRANGERS_HOUR_MAX 20           /* unknown senders answered in an hour */
 #define DEDUP_US (48 * 3600 * US_PER_S) /* repeats of an update are known this long */
 #define CHECKPOINT_IDLE_US (300 * US_PER_MS) /* quiet time before the WAL is folded into the file */
-#define WAL_BYTES_MAX (64 << 20)        /* then it is folded in on the loop, quiet or not */
+#define WAL_BYTES_MAX (16 << 20)        /* then it is folded in on the loop, quiet or not: about 15 ms */
+#define WAL_LOOK 64                     /* commits between two looks at its size */
 #define STORAGE_RETRY_US US_PER_S       /* after a failed commit */
 
 /* ---- features: a feature is a file (build/features.c is generated) ------------ */
@@ -446,6 +447,7 @@ struct agent {
 	const struct feature *provider;      /* the model provider in use */
 	void *provider_self;
 	struct provider_health provider_health;
+	int64_t cost_day, cost_spent;        /* cost.c: nano-dollars of that UTC day; day 0 = read it from the rows */
 	struct channel channels[8];
 	size_t n_channels;
 	struct effects after;                /* wait for a durable commit */

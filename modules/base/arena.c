@@ -38,15 +38,10 @@ struct arena_chunk {
 	max_align_t data[];
 };
 
-/* clang wants to know that fmt was checked by the caller's own attribute. */
-static struct str arena_vfmt(struct arena *a, const char *fmt, va_list ap) PRINTF(2, 0);
-
 void
 arena_init(struct arena *a, size_t max)
 {
-	struct arena fresh = ARENA_INIT(max);
-
-	*a = fresh;
+	*a = (struct arena)ARENA_INIT(max);
 }
 
 void
@@ -72,26 +67,21 @@ arena_free(struct arena *a)
 static struct arena_chunk *
 add_chunk(struct arena *a, size_t n)
 {
-	size_t cap = a->head ? a->head->cap : CHUNK_MIN / 2, bytes;
-	struct arena_chunk *c;
+	size_t cap = a->head ? a->head->cap * 2 : CHUNK_MIN, bytes;
+	struct arena_chunk *c, **link = &a->head;
 
-	cap = cap < CHUNK_MAX / 2 ? cap * 2 : CHUNK_MAX;
+	if (cap > CHUNK_MAX)
+		cap = CHUNK_MAX;
 	if (EXACT || cap < n)
 		cap = n;
 	if (add_size(sizeof(*c), cap, &bytes) || !(c = malloc(bytes))) {
 		a->err = ERR_NOMEM;
 		return NULL;
 	}
-	c->used = 0;
-	c->cap = cap;
-	c->next = NULL;
-	if (a->head && a->head->cap - a->head->used > cap - n) {
-		c->next = a->head->next;
-		a->head->next = c;
-	} else {
-		c->next = a->head;
-		a->head = c;
-	}
+	if (a->head && a->head->cap - a->head->used > cap - n)
+		link = &a->head->next;
+	*c = (struct arena_chunk){ .next = *link, .cap = cap };
+	*link = c;
 	return c;
 }
 
@@ -141,20 +131,12 @@ arena_array(struct arena *a, size_t count, size_t size)
 	return arena_alloc(a, n);
 }
 
-/* The bytes of s and a NUL, or NULL. */
+/* The bytes of s and a NUL, or NULL. Memory is handed out zeroed, so the NUL is there already. */
 static char *
 copy(struct arena *a, struct str s)
 {
-	size_t n;
-	char *p;
+	char *p = take(a, s.n < SIZE_MAX ? s.n + 1 : s.n, 1);
 
-	if (add_size(s.n, 1, &n)) {
-		if (a->err == OK)
-			a->err = ERR_LIMIT;
-		return NULL;
-	}
-	p = take(a, n, 1);
-	/* Memory is handed out zeroed, so the NUL is there already. */
 	if (p && s.n)
 		memcpy(p, s.p, s.n);
 	return p;
@@ -178,36 +160,24 @@ arena_z(struct arena *a, struct str s)
 	return p ? p : none;
 }
 
-static struct str
-arena_vfmt(struct arena *a, const char *fmt, va_list ap)
-{
-	va_list again;
-	char *p;
-	int n;
-
-	va_copy(again, ap);
-	n = vsnprintf(NULL, 0, fmt, again);
-	va_end(again);
-	if (n < 0) {
-		if (a->err == OK)
-			a->err = ERR_LIMIT;     /* longer than an int can count */
-		return STR_NONE;
-	}
-	p = take(a, (size_t)n + 1, 1);
-	if (!p)
-		return STR_NONE;
-	vsnprintf(p, (size_t)n + 1, fmt, ap);
-	return str_make(p, (size_t)n);
-}
-
 struct str
 arena_fmt(struct arena *a, const char *fmt, ...)
 {
-	struct str s;
 	va_list ap;
+	char *p = NULL;
+	int n;
 
 	va_start(ap, fmt);
-	s = arena_vfmt(a, fmt, ap);
+	n = vsnprintf(NULL, 0, fmt, ap);
 	va_end(ap);
-	return s;
+	if (n >= 0)
+		p = take(a, (size_t)n + 1, 1);
+	else if (a->err == OK)
+		a->err = ERR_LIMIT;     /* longer than an int can count */
+	if (!p)
+		return STR_NONE;
+	va_start(ap, fmt);
+	vsnprintf(p, (size_t)n + 1, fmt, ap);
+	va_end(ap);
+	return str_make(p, (size_t)n);
 }

@@ -144,7 +144,7 @@ void buf_str(struct buf *b, struct str s);
 void buf_puts(struct buf *b, const char *z);
 void buf_putc(struct buf *b, char c);
 void buf_fmt(struct buf *b, const char *fmt, ...) PRINTF(2, 3);
-void buf_vfmt(struct buf *b, const char *fmt, va_list ap);
+void buf_vfmt(struct buf *b, const char *fmt, va_list ap) PRINTF(2, 0);
 /* Room for n more bytes at b->p + b->n; the caller adds to b->n what it wrote. NULL on failure (sticky). */
 char *buf_room(struct buf *b, size_t n);
 void buf_drop(struct buf *b, size_t n);       /* removes the first n bytes */
@@ -172,7 +172,7 @@ struct str arena_fmt(struct arena *a, const char *fmt, ...) PRINTF(2, 3);
 void arena_reset(struct arena *a);            /* frees all, clears the error */
 void arena_free(struct arena *a);
 
-/* ---- map: bytes -> pointer, open addressing, keys copied ----------------- */
+/* ---- map: bytes -> pointer, sorted by key, keys copied --------------------- */
 
 struct map;
 FALLIBLE map_new(struct map **out, size_t max_entries);
@@ -181,13 +181,15 @@ FALLIBLE map_put(struct map *m, struct str key, void *value);  /* replaces */
 void *map_get(const struct map *m, struct str key);    /* NULL when absent */
 void *map_del(struct map *m, struct str key);          /* the value, or NULL */
 size_t map_count(const struct map *m);
-/* Iterates: *it starts at 0; false at the end. The map may not change meanwhile. */
+/* Iterates in the order of str_cmp: *it starts at 0; false at the end. The map may not change
+ * meanwhile. */
 bool map_next(const struct map *m, size_t *it, struct str *key, void **value);
 
 /* ---- utf8 (RFC 3629) ------------------------------------------------------ */
 
 #define UTF8_BAD 0xFFFFFFFFu
 bool utf8_valid(struct str s);
+size_t utf8_run(struct str s);                         /* length of the longest well-formed prefix */
 /* Decodes one code point at s (n >= 1); *len = bytes used (>= 1). Ill-formed:
  * UTF8_BAD and *len = length of the maximal ill-formed part (Unicode 3.9, U+FFFD practice). */
 uint32_t utf8_decode(struct str s, size_t *len);
@@ -204,6 +206,7 @@ struct str utf8_prefix(struct str s, size_t max);
 
 /* ---- encodings -------------------------------------------------------------- */
 
+int hex_digit(int c);                                          /* its value, or -1 */
 void enc_hex(struct buf *out, const void *p, size_t n);        /* lower case */
 FALLIBLE dec_hex(struct str s, struct buf *out);
 void enc_base64(struct buf *out, const void *p, size_t n);     /* RFC 4648 §4, padded */
@@ -252,6 +255,8 @@ FALLIBLE file_mkdirs(const char *path, unsigned mode, struct fail *f); /* like m
 FALLIBLE file_lock(const char *path, int *fd, int *holder, struct fail *f);
 FALLIBLE fd_cloexec(int fd);
 FALLIBLE fd_nonblock(int fd);
+/* A pipe that no program gets by exec; -1 twice on failure. */
+FALLIBLE fd_pipe(int fds[2]);
 /* Writes all n bytes to a blocking fd, restarting after EINTR and short writes. */
 FALLIBLE fd_write_all(int fd, const void *p, size_t n);
 
@@ -268,6 +273,8 @@ void secret_free(struct secret *s);                        /* wipes, deregisters
 struct str secret_reveal(const struct secret *s);          /* only at the edge that sends it */
 /* Replaces every registered value inside text[0..n) by "***" in place; returns the new length. */
 size_t secret_scrub(char *text, size_t n);
+/* Formats into out and scrubs it; too long a text is cut. Returns its length. */
+size_t secret_fmt(char *out, size_t size, const char *fmt, va_list ap) PRINTF(3, 0);
 void secret_wipe(void *p, size_t n);                       /* not optimised away */
 
 /* ---- log --------------------------------------------------------------------------------

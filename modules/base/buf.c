@@ -20,15 +20,10 @@
 
 #define BUF_CAP_MIN 64u         /* the first allocation */
 
-/* clang wants to know that fmt was checked by the caller's own attribute. */
-void buf_vfmt(struct buf *b, const char *fmt, va_list ap) PRINTF(2, 0);
-
 void
 buf_init(struct buf *b, size_t max)
 {
-	struct buf fresh = BUF_INIT(max);
-
-	*b = fresh;
+	*b = (struct buf)BUF_INIT(max);
 }
 
 void
@@ -51,17 +46,11 @@ buf_reset(struct buf *b)
 static bool
 grow(struct buf *b, size_t n)
 {
-	size_t cap = b->cap ? b->cap : BUF_CAP_MIN, need;
+	size_t cap = b->cap ? b->cap : BUF_CAP_MIN;
 	char *p;
 
-	if (add_size(n, 1, &need)) {
-		b->err = ERR_LIMIT;
-		return false;
-	}
-	while (cap < need) {
-		if (mul_size(cap, 2, &cap))
-			cap = need;
-	}
+	while (cap <= n)
+		cap = cap > SIZE_MAX / 2 ? SIZE_MAX : cap * 2;
 	if (cap - 1 > b->max)
 		cap = b->max + 1;
 	p = realloc(b->p, cap);
@@ -80,7 +69,7 @@ buf_room(struct buf *b, size_t n)
 	assert(b->n <= b->max);
 	if (b->err != OK)
 		return NULL;
-	if (n > b->max - b->n) {
+	if (n > b->max - b->n || b->n + n == SIZE_MAX) {
 		b->err = ERR_LIMIT;
 		return NULL;
 	}
@@ -95,16 +84,12 @@ buf_room(struct buf *b, size_t n)
 void
 buf_put(struct buf *b, const void *p, size_t n)
 {
-	char *room;
+	char *room = n ? buf_room(b, n) : NULL;
 
-	if (n == 0)
-		return;
-	room = buf_room(b, n);
 	if (!room)
 		return;
 	memcpy(room, p, n);
 	b->n += n;
-	b->p[b->n] = '\0';
 }
 
 void
@@ -161,10 +146,10 @@ buf_fmt(struct buf *b, const char *fmt, ...)
 void
 buf_drop(struct buf *b, size_t n)
 {
-	if (n == 0 || b->n == 0)
-		return;
 	if (n > b->n)
 		n = b->n;
+	if (n == 0)
+		return;
 	b->n -= n;
 	memmove(b->p, b->p + n, b->n);
 	b->p[b->n] = '\0';

@@ -12,8 +12,7 @@
  * method counts days in 400-year eras that begin on 1 March, which puts the
  * leap day at the end of a year, where it disturbs nothing.
  *
- * Randomness is the kernel's. getrandom may be missing (old kernels, seccomp),
- * then /dev/urandom is read; if both fail the caller is told, because a weak
+ * Randomness is the kernel's. If it has none the caller is told, because a weak
  * random number is worse than none.
  */
 #ifndef _GNU_SOURCE
@@ -23,16 +22,12 @@
 
 #include <assert.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <unistd.h>
-#ifdef __linux__
-#include <sys/random.h>
-#endif
 
+#define ENTROPY_MAX ((size_t)256)       /* what getentropy gives at once */
 #define US_PER_DAY (86400 * US_PER_S)
 #define DAYS_PER_ERA 146097             /* 400 years */
 #define DAY_ZERO_US (-719468 * US_PER_DAY)      /* 0000-03-01, where the eras begin */
-#define ISO_MIN_US DAY_ZERO_US
 #define ISO_MAX_US (2932897 * US_PER_DAY - 1)   /* the end of 9999 */
 
 static int64_t
@@ -57,54 +52,13 @@ clock_mono_us(void)
 	return read_clock(CLOCK_MONOTONIC);
 }
 
-/* Up to n bytes from the kernel; -1 with errno. */
-static ssize_t
-random_some(void *p, size_t n)
-{
-#ifdef __linux__
-	return getrandom(p, n, 0);
-#else
-	(void)p;
-	(void)n;
-	errno = ENOSYS;
-	return -1;
-#endif
-}
-
-static enum err
-random_device(unsigned char *p, size_t n)
-{
-	int fd = open("/dev/urandom", O_RDONLY | O_CLOEXEC | O_NOCTTY);
-	enum err e = OK;
-	size_t at = 0;
-
-	if (fd < 0)
-		return err_errno(errno);
-	while (at < n && e == OK) {
-		ssize_t got = read(fd, p + at, n - at);
-
-		if (got > 0)
-			at += (size_t)got;
-		else if (got == 0 || errno != EINTR)
-			e = got == 0 ? ERR_IO : err_errno(errno);
-	}
-	close(fd);
-	return e;
-}
-
 enum err
 rand_bytes(void *p, size_t n)
 {
-	unsigned char *to = p;
-	size_t at = 0;
-
-	while (at < n) {
-		ssize_t got = random_some(to + at, n - at);
-
-		if (got > 0)
-			at += (size_t)got;
-		else if (got == 0 || errno != EINTR)
-			return random_device(to + at, n - at);
+	for (size_t at = 0, part; at < n; at += part) {
+		part = n - at < ENTROPY_MAX ? n - at : ENTROPY_MAX;
+		if (getentropy((char *)p + at, part) != 0)
+			return err_errno(errno);
 	}
 	return OK;
 }
@@ -141,8 +95,8 @@ clock_iso(int64_t us, char out[32])
 	int64_t into, day, of_era, year_of_era, of_year, month5, year;
 
 	/* Four digits of year is what the format has; no real time is outside. */
-	if (us < ISO_MIN_US)
-		us = ISO_MIN_US;
+	if (us < DAY_ZERO_US)
+		us = DAY_ZERO_US;
 	if (us > ISO_MAX_US)
 		us = ISO_MAX_US;
 	day = (clock_day_start(us) - DAY_ZERO_US) / US_PER_DAY;

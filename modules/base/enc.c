@@ -22,7 +22,6 @@
 #include <arpa/inet.h>
 
 #define HOST_MAX 253u           /* the longest name DNS carries */
-#define BAD_DIGIT 0xFFu
 
 static const char hex_digits[] = "0123456789abcdef";
 static const char base64_std[] =
@@ -44,16 +43,25 @@ enc_hex(struct buf *out, const void *p, size_t n)
 	}
 }
 
-static unsigned
-hex_value(char c)
+int
+hex_digit(int c)
 {
 	if (c >= '0' && c <= '9')
-		return (unsigned)(c - '0');
-	if (c >= 'a' && c <= 'f')
-		return (unsigned)(c - 'a') + 10;
-	if (c >= 'A' && c <= 'F')
-		return (unsigned)(c - 'A') + 10;
-	return BAD_DIGIT;
+		return c - '0';
+	c |= 0x20;
+	return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+}
+
+/* Appends the byte of the two digits at p. */
+static bool
+put_pair(struct buf *out, const char *p)
+{
+	int high = hex_digit(p[0]), low = hex_digit(p[1]);
+
+	if (high < 0 || low < 0)
+		return false;
+	buf_putc(out, (char)(high << 4 | low));
+	return true;
 }
 
 /* What a decoder returns: on failure out is as long as it was before. */
@@ -74,13 +82,9 @@ dec_hex(struct str s, struct buf *out)
 
 	if (s.n % 2 != 0)
 		return ERR_PARSE;
-	for (size_t i = 0; i < s.n; i += 2) {
-		unsigned high = hex_value(s.p[i]), low = hex_value(s.p[i + 1]);
-
-		if (high == BAD_DIGIT || low == BAD_DIGIT)
+	for (size_t i = 0; i < s.n; i += 2)
+		if (!put_pair(out, s.p + i))
 			return finish(out, before, ERR_PARSE);
-		buf_putc(out, (char)(high << 4 | low));
-	}
 	return finish(out, before, OK);
 }
 
@@ -118,20 +122,6 @@ enc_base64url(struct buf *out, const void *p, size_t n)
 	encode64(out, p, n, base64_url, false);
 }
 
-static unsigned
-digit64(char c, const char *alphabet)
-{
-	if (c >= 'A' && c <= 'Z')
-		return (unsigned)(c - 'A');
-	if (c >= 'a' && c <= 'z')
-		return (unsigned)(c - 'a') + 26;
-	if (c >= '0' && c <= '9')
-		return (unsigned)(c - '0') + 52;
-	if (c == alphabet[62])
-		return 62;
-	return c == alphabet[63] ? 63 : BAD_DIGIT;
-}
-
 /* s is without padding. */
 static enum err
 decode64(struct str s, const char *alphabet, struct buf *out)
@@ -143,11 +133,11 @@ decode64(struct str s, const char *alphabet, struct buf *out)
 	if (s.n % 4 == 1)
 		return ERR_PARSE;
 	for (size_t i = 0; i < s.n; i++) {
-		unsigned digit = digit64(s.p[i], alphabet);
+		const char *digit = memchr(alphabet, s.p[i], 64);
 
-		if (digit == BAD_DIGIT)
+		if (!digit)
 			return finish(out, before, ERR_PARSE);
-		bits = (bits << 6 | digit) & 0xFFFF;
+		bits = (bits << 6 | (uint32_t)(digit - alphabet)) & 0xFFFF;
 		held += 6;
 		if (held >= 8) {
 			held -= 8;
@@ -155,9 +145,7 @@ decode64(struct str s, const char *alphabet, struct buf *out)
 		}
 	}
 	/* Bits left over must be zero, else two texts would mean the same bytes. */
-	if (bits & ((1u << held) - 1))
-		return finish(out, before, ERR_PARSE);
-	return finish(out, before, OK);
+	return finish(out, before, bits & ((1u << held) - 1) ? ERR_PARSE : OK);
 }
 
 enum err
@@ -206,19 +194,12 @@ dec_url(struct str s, struct buf *out)
 	size_t before = out->n;
 
 	for (size_t i = 0; i < s.n; i++) {
-		unsigned high, low;
-
 		if (s.p[i] != '%') {
 			buf_putc(out, s.p[i]);
 			continue;
 		}
-		if (s.n - i < 3)
+		if (s.n - i < 3 || !put_pair(out, s.p + i + 1))
 			return finish(out, before, ERR_PARSE);
-		high = hex_value(s.p[i + 1]);
-		low = hex_value(s.p[i + 2]);
-		if (high == BAD_DIGIT || low == BAD_DIGIT)
-			return finish(out, before, ERR_PARSE);
-		buf_putc(out, (char)(high << 4 | low));
 		i += 2;
 	}
 	return finish(out, before, OK);
@@ -261,7 +242,7 @@ static enum err
 parse_authority(struct str authority, struct url *u)
 {
 	unsigned char addr[16];
-	struct str port = STR_NONE;
+	struct str port = authority;
 	bool has_port;
 	int64_t number;
 
@@ -271,15 +252,11 @@ parse_authority(struct str authority, struct url *u)
 		if (close == SIZE_MAX)
 			return ERR_PARSE;
 		u->host = str_sub(authority, 1, close - 1);
-		port = str_sub(authority, close + 1, authority.n);
-		has_port = port.n > 0;
-		if (has_port && port.p[0] != ':')
+		has_port = close + 1 < authority.n;
+		if (!literal(AF_INET6, u->host, addr) || (has_port && authority.p[close + 1] != ':'))
 			return ERR_PARSE;
-		port = str_sub(port, 1, port.n);
-		if (!literal(AF_INET6, u->host, addr))
-			return ERR_PARSE;
+		port = str_sub(authority, close + 2, authority.n);
 	} else {
-		port = authority;
 		has_port = str_cut(&port, ':', &u->host);
 		if (!is_name(u->host))
 			return ERR_PARSE;

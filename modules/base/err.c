@@ -8,16 +8,14 @@
  * on the way up may add their own vaguer sentence without a test.
  *
  * A sentence may quote what came from outside, so it is scrubbed of registered
- * secrets before it is shortened: a secret cut in half by the shortening would
- * not be recognised any more. errno survives fail_set, so a caller can still
+ * secrets before it is shortened. errno survives fail_set, so a caller can still
  * look at it.
  */
 #include "base/base.h"
 
 #include <errno.h>
 
-#define SENTENCE_SMALL 1024u        /* most sentences: no allocation needed */
-#define SENTENCE_MAX (1u << 20)     /* longer ones are not formatted at all */
+#define SENTENCE_MAX 4096u      /* bytes before scrubbing and shortening */
 
 const char *
 err_str(enum err e)
@@ -43,9 +41,7 @@ err_str(enum err e)
 		[ERR_EXISTS] = "already exists"
 	};
 
-	if ((unsigned)e >= ERR_COUNT)
-		return "unknown error";
-	return text[e];
+	return (unsigned)e < ERR_COUNT ? text[e] : "unknown error";
 }
 
 enum err
@@ -56,22 +52,17 @@ err_errno(int errnum)
 		int errnum;
 		enum err e;
 	} map[] = {
-		{ ENOMEM, ERR_NOMEM },
-		{ ENOSPC, ERR_FULL }, { EDQUOT, ERR_FULL },
+		{ ENOMEM, ERR_NOMEM }, { ENOSPC, ERR_FULL }, { EDQUOT, ERR_FULL },
 		{ EFBIG, ERR_LIMIT }, { EMFILE, ERR_LIMIT }, { ENFILE, ERR_LIMIT },
 		{ ENAMETOOLONG, ERR_LIMIT }, { ELOOP, ERR_LIMIT }, { E2BIG, ERR_LIMIT },
-		{ EMLINK, ERR_LIMIT },
-		{ ENOENT, ERR_NOTFOUND }, { ESRCH, ERR_NOTFOUND },
+		{ EMLINK, ERR_LIMIT }, { ENOENT, ERR_NOTFOUND }, { ESRCH, ERR_NOTFOUND },
 		{ EACCES, ERR_DENIED }, { EPERM, ERR_DENIED }, { EROFS, ERR_DENIED },
-		{ EEXIST, ERR_EXISTS },
-		{ EAGAIN, ERR_BUSY }, { EWOULDBLOCK, ERR_BUSY }, { EBUSY, ERR_BUSY },
-		{ EADDRINUSE, ERR_BUSY }, { ETXTBSY, ERR_BUSY },
-		{ ETIMEDOUT, ERR_TIMEOUT },
-		{ EPIPE, ERR_CLOSED }, { ECONNRESET, ERR_CLOSED },
+		{ EEXIST, ERR_EXISTS }, { EAGAIN, ERR_BUSY }, { EWOULDBLOCK, ERR_BUSY },
+		{ EBUSY, ERR_BUSY }, { EADDRINUSE, ERR_BUSY }, { ETXTBSY, ERR_BUSY },
+		{ ETIMEDOUT, ERR_TIMEOUT }, { EPIPE, ERR_CLOSED }, { ECONNRESET, ERR_CLOSED },
 		{ ECONNABORTED, ERR_CLOSED }, { ENOTCONN, ERR_CLOSED },
-		{ ECANCELED, ERR_CANCELLED },
-		{ ENOSYS, ERR_UNSUPPORTED }, { EOPNOTSUPP, ERR_UNSUPPORTED },
-		{ ENOTSUP, ERR_UNSUPPORTED }
+		{ ECANCELED, ERR_CANCELLED }, { ENOSYS, ERR_UNSUPPORTED },
+		{ EOPNOTSUPP, ERR_UNSUPPORTED }, { ENOTSUP, ERR_UNSUPPORTED }
 	};
 
 	for (size_t i = 0; i < ARRAY_LEN(map); i++) {
@@ -81,46 +72,23 @@ err_errno(int errnum)
 	return ERR_IO;
 }
 
-/* Scrubs text[0..n), then keeps what fits into the fail, cut at a code point. */
-static void
-keep_sentence(struct fail *f, char *text, size_t n)
-{
-	struct str s = utf8_prefix(str_make(text, secret_scrub(text, n)), sizeof(f->text) - 1);
-
-	memcpy(f->text, s.p, s.n);
-	f->text[s.n] = '\0';
-}
-
 enum err
 fail_set(struct fail *f, enum err e, const char *fmt, ...)
 {
-	char small[SENTENCE_SMALL];
-	struct buf large = BUF_INIT(SENTENCE_MAX);
-	int saved = errno, n;
+	char text[SENTENCE_MAX];
+	int saved = errno;
+	struct str s;
 	va_list ap;
 
 	if (!f || f->err != OK || e == OK)
 		return e;
 	f->err = e;
 	va_start(ap, fmt);
-	n = vsnprintf(small, sizeof(small), fmt, ap);
+	s = str_make(text, secret_fmt(text, sizeof(text), fmt, ap));
 	va_end(ap);
-	if (n >= 0 && (size_t)n < sizeof(small)) {
-		keep_sentence(f, small, (size_t)n);
-		errno = saved;
-		return e;
-	}
-	va_start(ap, fmt);
-	buf_vfmt(&large, fmt, ap);
-	va_end(ap);
-	/* Without memory the bare format still says what happened, if not to whom. */
-	if (large.err != OK) {
-		buf_reset(&large);
-		snprintf(f->text, sizeof(f->text), "%s", fmt);
-	} else {
-		keep_sentence(f, large.p, large.n);
-	}
-	buf_free(&large);
+	s = utf8_prefix(s, sizeof(f->text) - 1);
+	memcpy(f->text, s.p, s.n);
+	f->text[s.n] = '\0';
 	errno = saved;
 	return e;
 }

@@ -78,15 +78,10 @@ static volatile sig_atomic_t sig_seen[EV_SIGNALS];
 static struct ev_timer *
 heap_meld(struct ev_timer *a, struct ev_timer *b)
 {
-	struct ev_timer *t;
-
 	if (a == NULL || b == NULL)
 		return a ? a : b;
-	if (b->at < a->at) {
-		t = a;
-		a = b;
-		b = t;
-	}
+	if (b->at < a->at)
+		return heap_meld(b, a);
 	b->next = a->child;
 	if (b->next)
 		b->next->prev = &b->next;
@@ -96,30 +91,34 @@ heap_meld(struct ev_timer *a, struct ev_timer *b)
 	return a;
 }
 
+/* Takes the first of a list of siblings as a heap of its own. */
+static struct ev_timer *
+heap_shift(struct ev_timer **list)
+{
+	struct ev_timer *t = *list;
+
+	if (t) {
+		*list = t->next;
+		t->next = NULL;
+	}
+	return t;
+}
+
 /* Joins a list of siblings into one heap: in pairs, then the pairs from the
  * last to the first. Loops, not recursion: the list can be as long as there
  * are timers. */
 static struct ev_timer *
 heap_join(struct ev_timer *list)
 {
-	struct ev_timer *pairs = NULL, *root = NULL, *a, *b, *rest;
+	struct ev_timer *pairs = NULL, *root = NULL, *t;
 
-	for (; list; list = rest) {
-		a = list;
-		b = a->next;
-		rest = b ? b->next : NULL;
-		a->next = NULL;
-		if (b)
-			b->next = NULL;
-		a = heap_meld(a, b);
-		a->next = pairs;
-		pairs = a;
+	while ((t = heap_shift(&list)) != NULL) {
+		t = heap_meld(t, heap_shift(&list));
+		t->next = pairs;
+		pairs = t;
 	}
-	for (; pairs; pairs = rest) {
-		rest = pairs->next;
-		pairs->next = NULL;
-		root = heap_meld(root, pairs);
-	}
+	while ((t = heap_shift(&pairs)) != NULL)
+		root = heap_meld(root, t);
 	return root;
 }
 
@@ -127,16 +126,13 @@ static void
 heap_add(struct ev *ev, struct ev_timer *t)
 {
 	ev->heap = heap_meld(ev->heap, t);
-	if (ev->heap)
-		ev->heap->prev = &ev->heap;
+	ev->heap->prev = &ev->heap;
 }
 
 void
 ev_timer_init(struct ev_timer *t, ev_fn *fn, void *arg)
 {
-	memset(t, 0, sizeof(*t));
-	t->fn = fn;
-	t->arg = arg;
+	*t = (struct ev_timer){ .fn = fn, .arg = arg };
 }
 
 void
@@ -174,12 +170,6 @@ ev_timer_in(struct ev *ev, struct ev_timer *t, int64_t delay_us)
 	ev_timer_at(ev, t, at);
 }
 
-bool
-ev_timer_armed(const struct ev_timer *t)
-{
-	return t->prev != NULL;
-}
-
 static void
 timers_run(struct ev *ev)
 {
@@ -202,9 +192,7 @@ timers_run(struct ev *ev)
 void
 ev_defer_init(struct ev_defer *d, ev_fn *fn, void *arg)
 {
-	memset(d, 0, sizeof(*d));
-	d->fn = fn;
-	d->arg = arg;
+	*d = (struct ev_defer){ .fn = fn, .arg = arg };
 }
 
 static void
@@ -237,19 +225,12 @@ ev_defer_cancel(struct ev_defer *d)
 	d->prev = NULL;
 }
 
-bool
-ev_defer_queued(const struct ev_defer *d)
-{
-	return d->prev != NULL;
-}
-
 static void
 defers_run(struct ev *ev)
 {
 	struct ev_defer *d;
-	int pass;
 
-	for (pass = 0; pass < EV_DEFER_PASSES && ev->queued; pass++) {
+	for (int pass = 0; pass < EV_DEFER_PASSES && ev->queued; pass++) {
 		while ((d = ev->queued) != NULL) {
 			ev_defer_cancel(d);
 			defer_push(&ev->running, d);
@@ -284,8 +265,7 @@ enum err
 ev_fd_set(struct ev *ev, int fd, unsigned events, ev_fd_fn *fn, void *arg)
 {
 	struct ev_slot *slot;
-	size_t at = (size_t)fd;
-	enum err e;
+	enum err e = OK;
 
 	if (events == 0) {
 		ev_fd_del(ev, fd);
@@ -294,19 +274,16 @@ ev_fd_set(struct ev *ev, int fd, unsigned events, ev_fd_fn *fn, void *arg)
 	assert(fn != NULL && (events & ~(unsigned)(EV_READ | EV_WRITE)) == 0);
 	if (fd < 0 || fd >= EV_FDS_MAX)
 		return ERR_LIMIT;
-	if (at >= ev->slot_count && (e = slots_grow(ev, at + 1)) != OK)
+	if ((size_t)fd >= ev->slot_count && (e = slots_grow(ev, (size_t)fd + 1)) != OK)
 		return e;
-	slot = &ev->slots[at];
-	if (slot->events != events) {
+	slot = &ev->slots[fd];
+	if (slot->events != events)
 		e = ev_poller_set(ev->poller, fd, slot->events, events);
-		if (e != OK)
-			return e;
-	}
+	if (e != OK)
+		return e;
 	if (slot->events == 0 || slot->fn != fn || slot->arg != arg)
 		slot->born = ev->turns;
-	slot->events = events;
-	slot->fn = fn;
-	slot->arg = arg;
+	*slot = (struct ev_slot){ fn, arg, slot->born, events };
 	return OK;
 }
 
@@ -328,14 +305,11 @@ ev_fd_del(struct ev *ev, int fd)
 static void
 fds_run(struct ev *ev, size_t n)
 {
-	const struct ev_slot *slot;
-	unsigned events;
-	size_t i;
-
-	for (i = 0; i < n; i++) {
+	for (size_t i = 0; i < n; i++) {
 		/* Looked up anew each time: the callback before may have moved the table. */
-		slot = &ev->slots[ev->batch[i].fd];
-		events = ev->batch[i].events & slot->events;
+		const struct ev_slot *slot = &ev->slots[ev->batch[i].fd];
+		unsigned events = ev->batch[i].events & slot->events;
+
 		if (events != 0 && slot->born != ev->turns)
 			slot->fn(slot->arg, ev->batch[i].fd, events);
 	}
@@ -362,12 +336,11 @@ sig_readable(void *arg, int fd, unsigned events)
 {
 	struct ev *ev = arg;
 	char bytes[64];
-	int i;
 
 	(void)events;
 	while (read(fd, bytes, sizeof(bytes)) == (ssize_t)sizeof(bytes))
 		continue;
-	for (i = 1; i < EV_SIGNALS; i++) {
+	for (int i = 1; i < EV_SIGNALS; i++) {
 		if (!sig_seen[i])
 			continue;
 		sig_seen[i] = 0;
@@ -387,10 +360,9 @@ sig_open(struct ev *ev)
 		return OK;
 	if (sig_owner != NULL)
 		return ERR_BUSY;
-	if (pipe(fds) != 0)
-		return err_errno(errno);
-	if ((e = fd_cloexec(fds[0])) != OK || (e = fd_cloexec(fds[1])) != OK ||
-	    (e = fd_nonblock(fds[0])) != OK || (e = fd_nonblock(fds[1])) != OK ||
+	if ((e = fd_pipe(fds)) != OK)
+		return e;
+	if ((e = fd_nonblock(fds[0])) != OK || (e = fd_nonblock(fds[1])) != OK ||
 	    (e = ev_fd_set(ev, fds[0], EV_READ, sig_readable, ev)) != OK) {
 		close(fds[0]);
 		close(fds[1]);
@@ -406,7 +378,7 @@ sig_open(struct ev *ev)
 enum err
 ev_signal(struct ev *ev, int signo, ev_fn *fn, void *arg)
 {
-	struct sigaction sa;
+	struct sigaction sa = { .sa_handler = fn ? sig_handler : SIG_DFL, .sa_flags = SA_RESTART };
 	enum err e;
 
 	if (signo <= 0 || signo >= EV_SIGNALS)
@@ -415,27 +387,20 @@ ev_signal(struct ev *ev, int signo, ev_fn *fn, void *arg)
 		return OK;
 	if (fn && (e = sig_open(ev)) != OK)
 		return e;
-	memset(&sa, 0, sizeof(sa));
-	sigemptyset(&sa.sa_mask);
-	sa.sa_flags = SA_RESTART;
-	sa.sa_handler = fn ? sig_handler : SIG_DFL;
 	if (sigaction(signo, &sa, NULL) != 0)
 		return err_errno(errno);
 	if (fn == NULL)
 		sig_seen[signo] = 0;
-	ev->sigs[signo].fn = fn;
-	ev->sigs[signo].arg = arg;
+	ev->sigs[signo] = (struct ev_sig){ fn, arg };
 	return OK;
 }
 
 static void
 sig_close(struct ev *ev)
 {
-	int i;
-
 	if (sig_owner != ev)
 		return;
-	for (i = 1; i < EV_SIGNALS; i++)
+	for (int i = 1; i < EV_SIGNALS; i++)
 		IGNORE(ev_signal(ev, i, NULL, NULL));   /* it took the handler, so it gives it up */
 	sig_owner = NULL;
 	sig_fd = -1;
@@ -524,9 +489,8 @@ enum err
 ev_once(struct ev *ev, int64_t max_wait_us)
 {
 	size_t n = 0;
-	enum err e;
+	enum err e = ev_poller_wait(ev->poller, wait_span(ev, max_wait_us), ev->batch, EV_BATCH, &n);
 
-	e = ev_poller_wait(ev->poller, wait_span(ev, max_wait_us), ev->batch, EV_BATCH, &n);
 	if (e != OK)
 		return e;
 	ev->turns++;

@@ -50,12 +50,10 @@ void ev_timer_init(struct ev_timer *t, ev_fn *fn, void *arg);
 void ev_timer_at(struct ev *ev, struct ev_timer *t, int64_t mono_us);  /* arms or re-arms */
 void ev_timer_in(struct ev *ev, struct ev_timer *t, int64_t delay_us); /* from ev_now */
 void ev_timer_cancel(struct ev *ev, struct ev_timer *t);
-bool ev_timer_armed(const struct ev_timer *t);
 
 void ev_defer_init(struct ev_defer *d, ev_fn *fn, void *arg);
 void ev_defer(struct ev *ev, struct ev_defer *d);       /* queued twice is queued once */
 void ev_defer_cancel(struct ev_defer *d);
-bool ev_defer_queued(const struct ev_defer *d);
 
 /* fn runs on the loop, not in signal context. One handler a signal; fn = NULL restores the default. */
 FALLIBLE ev_signal(struct ev *ev, int signo, ev_fn *fn, void *arg);

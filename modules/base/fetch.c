@@ -70,11 +70,11 @@ struct fetch_op {
 struct fetch {
 	struct ev *ev;
 	CURLM *multi;
-	char *agent;
 	struct ev_timer timer;        /* when libcurl wants to be called */
 	struct ev_defer pump;
 	struct fetch_op *ops;         /* all, the dead until they are freed */
 	size_t running;               /* without the dead */
+	char agent[];
 };
 
 /* ---- the life of an op ------------------------------------------------------ */
@@ -199,11 +199,8 @@ op_fail(struct fetch_op *op, enum err e, const char *fmt, ...)
 	ev_defer(op->f->ev, &op->f->pump);
 }
 
-static long long
-seconds_up(int64_t us)
-{
-	return (us + US_PER_S - 1) / US_PER_S;
-}
+/* Limits in words, rounded up. */
+#define SECONDS(us) (long long)(((us) + US_PER_S - 1) / US_PER_S)
 
 static void
 idle_due(void *arg)
@@ -211,7 +208,7 @@ idle_due(void *arg)
 	struct fetch_op *op = arg;
 
 	op_fail(op, ERR_TIMEOUT, "%s stopped answering (no byte for %lld s)", op->host,
-	    seconds_up(op->idle_us));
+	    SECONDS(op->idle_us));
 }
 
 static void
@@ -220,7 +217,7 @@ total_due(void *arg)
 	struct fetch_op *op = arg;
 
 	op_fail(op, ERR_TIMEOUT, "%s did not finish within %lld s", op->host,
-	    seconds_up(op->total_us));
+	    SECONDS(op->total_us));
 }
 
 /* A byte went by: the peer is not idle. */
@@ -240,10 +237,7 @@ on_ready(void *arg, char *ip, char *local_ip, int port, int local_port)
 {
 	struct fetch_op *op = arg;
 
-	(void)ip;
-	(void)local_ip;
-	(void)port;
-	(void)local_port;
+	(void)ip, (void)local_ip, (void)port, (void)local_port;
 	if (op->state == OP_DEAD)
 		return CURL_PREREQFUNC_ABORT;
 	op->sent = true;
@@ -415,9 +409,7 @@ timer_wish(CURLM *multi, long ms, void *arg)
 	(void)multi;
 	if (ms < 0)
 		ev_timer_cancel(f->ev, &f->timer);
-	else if (ms == 0)
-		ev_timer_in(f->ev, &f->timer, 0);
-	else  /* from the true time, as libcurl counts: a call too early is a call too many */
+	else    /* from the true time, as libcurl counts: a call too early is a call too many */
 		ev_timer_at(f->ev, &f->timer, clock_mono_us() + ms * US_PER_MS);
 	return 0;
 }
@@ -467,80 +459,50 @@ pump(void *arg)
 
 /* ---- building a request ------------------------------------------------------------- */
 
-/* Sorts out the URL with the parser that will use it, so that no difference
- * between two parsers can smuggle a plain-text request past the check. */
+/* Fills op->host. What url_parse lets pass, libcurl's parser reads in the same way (see enc.c). */
 static enum err
-url_check(const char *text, char *host, size_t host_size, bool *tls)
+url_check(struct fetch_op *op, const char *text, bool *tls)
 {
-	CURLU *u = curl_url();
-	char *scheme = NULL, *name = NULL;
-	struct url url;
-	CURLUcode rc;
-	enum err e = ERR_NOMEM;
+	struct url u;
+	enum err e = url_parse(str_z(text), &u);
 
-	if (u == NULL)
-		return ERR_NOMEM;
-	rc = curl_url_set(u, CURLUPART_URL, text, CURLU_DISALLOW_USER);
-	if (rc == CURLUE_OK)
-		rc = curl_url_get(u, CURLUPART_SCHEME, &scheme, 0);
-	if (rc == CURLUE_OK && strcmp(scheme, "http") != 0 && strcmp(scheme, "https") != 0)
-		rc = CURLUE_UNSUPPORTED_SCHEME;
-	if (rc == CURLUE_OK)
-		rc = curl_url_get(u, CURLUPART_HOST, &name, 0);
-	if (rc == CURLUE_UNSUPPORTED_SCHEME || rc == CURLUE_USER_NOT_ALLOWED)
-		e = ERR_DENIED;
-	else if (rc != CURLUE_OK && rc != CURLUE_OUT_OF_MEMORY)
-		e = ERR_PARSE;
-	if (rc != CURLUE_OK)
-		goto out;
-	memset(&url, 0, sizeof(url));
-	url.tls = strcmp(scheme, "https") == 0;
-	url.host = str_z(name);
-	if (name[0] == '[' && url.host.n > 2)
-		url.host = str_sub(url.host, 1, url.host.n - 2);
-	e = ERR_DENIED;
-	if (!url.tls && !url_is_loopback(&url))
-		goto out;
-	snprintf(host, host_size, "%s", name);
-	*tls = url.tls;
-	e = OK;
-out:
-	curl_free(scheme);
-	curl_free(name);
-	curl_url_cleanup(u);
-	return e;
+	if (e != OK)
+		return e;
+	if (!u.tls && !url_is_loopback(&u))
+		return ERR_DENIED;
+	snprintf(op->host, sizeof(op->host), "%.*s", STR_ARG(u.host));
+	*tls = u.tls;
+	return OK;
 }
 
 static enum err
-header_add(struct curl_slist **list, const char *line)
+header_add(struct fetch_op *op, const char *line)
 {
-	struct curl_slist *more = curl_slist_append(*list, line);
+	struct curl_slist *more = curl_slist_append(op->headers, line);
 
 	if (more == NULL)
 		return ERR_NOMEM;
-	*list = more;
+	op->headers = more;
 	return OK;
 }
 
 static enum err
 headers_build(struct fetch_op *op, const struct fetch_req *req)
 {
-	const char *const *h;
 	bool typed = false;
-	enum err e;
+	enum err e = OK;
 
-	for (h = req->headers; h && *h; h++) {
+	for (const char *const *h = req->headers; h && *h && e == OK; h++) {
 		if (strpbrk(*h, "\r\n") != NULL)
 			return ERR_DENIED;        /* would end the line and begin another */
 		if (strncasecmp(*h, "Content-Type:", 13) == 0)
 			typed = true;
-		if ((e = header_add(&op->headers, *h)) != OK)
-			return e;
+		e = header_add(op, *h);
 	}
 	/* libcurl adds both to a POST: one would be a lie, the other a delay. */
-	if (!typed && (e = header_add(&op->headers, "Content-Type:")) != OK)
-		return e;
-	return header_add(&op->headers, "Expect:");
+	if (e == OK && !typed)
+		e = header_add(op, "Content-Type:");
+	return e == OK ? header_add(op, "Expect:") : e;
 }
 
 /* Every option costs a call that can fail; the failures are added up in bad. */
@@ -557,7 +519,7 @@ request_build(struct fetch_op *op, const struct fetch_req *req)
 		return ERR_PARSE;
 	SET(CURLOPT_URL, req->url);
 	SET(CURLOPT_HTTPHEADER, op->headers);
-	SET(CURLOPT_USERAGENT, op->f->agent);
+	SET(CURLOPT_USERAGENT, &op->f->agent[0]);
 	if (body.n > 0 || strcmp(m, "POST") == 0) {
 		/* Not copied by libcurl. A buffer to be taken changes its owner later,
 		 * when nothing can fail any more; its bytes stay where they are. */
@@ -649,7 +611,7 @@ fetch_start(struct fetch *f, const struct fetch_req *req, const struct fetch_cb 
 	ev_timer_init(&op->total, total_due, op);
 	buf_init(&op->head, FETCH_HEAD_BYTES);
 	buf_init(&op->body, req->body.n);
-	e = url_check(req->url, op->host, sizeof(op->host), &tls);
+	e = url_check(op, req->url, &tls);
 	if (e == OK && (op->easy = curl_easy_init()) == NULL)
 		e = ERR_NOMEM;
 	if (e == OK)
@@ -743,27 +705,24 @@ fetch_new(struct ev *ev, const char *user_agent, struct fetch **out)
 
 	if (curl_global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK)
 		return ERR_NOMEM;
-	f = calloc(1, sizeof(*f));
+	f = calloc(1, sizeof(*f) + n);
 	if (f == NULL) {
 		curl_global_cleanup();
 		return ERR_NOMEM;
 	}
 	f->ev = ev;
+	memcpy(f->agent, user_agent, n);
 	ev_timer_init(&f->timer, timer_due, f);
 	ev_defer_init(&f->pump, pump, f);
-	f->agent = malloc(n);
 	f->multi = curl_multi_init();
-	if (f->agent == NULL || f->multi == NULL) {
-		fetch_free(f);
-		return ERR_NOMEM;
+	if (f->multi != NULL) {
+		bad |= (unsigned)curl_multi_setopt(f->multi, CURLMOPT_SOCKETFUNCTION, socket_wish);
+		bad |= (unsigned)curl_multi_setopt(f->multi, CURLMOPT_SOCKETDATA, f);
+		bad |= (unsigned)curl_multi_setopt(f->multi, CURLMOPT_TIMERFUNCTION, timer_wish);
+		bad |= (unsigned)curl_multi_setopt(f->multi, CURLMOPT_TIMERDATA, f);
+		bad |= (unsigned)curl_multi_setopt(f->multi, CURLMOPT_MAXCONNECTS, FETCH_CONNECTIONS);
 	}
-	memcpy(f->agent, user_agent, n);
-	bad |= (unsigned)curl_multi_setopt(f->multi, CURLMOPT_SOCKETFUNCTION, socket_wish);
-	bad |= (unsigned)curl_multi_setopt(f->multi, CURLMOPT_SOCKETDATA, f);
-	bad |= (unsigned)curl_multi_setopt(f->multi, CURLMOPT_TIMERFUNCTION, timer_wish);
-	bad |= (unsigned)curl_multi_setopt(f->multi, CURLMOPT_TIMERDATA, f);
-	bad |= (unsigned)curl_multi_setopt(f->multi, CURLMOPT_MAXCONNECTS, FETCH_CONNECTIONS);
-	if (bad) {
+	if (f->multi == NULL || bad) {
 		fetch_free(f);
 		return ERR_NOMEM;
 	}
@@ -781,7 +740,6 @@ fetch_free(struct fetch *f)
 	curl_multi_cleanup(f->multi);
 	ev_timer_cancel(f->ev, &f->timer);
 	ev_defer_cancel(&f->pump);
-	free(f->agent);
 	free(f);
 	curl_global_cleanup();
 }

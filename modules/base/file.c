@@ -33,19 +33,14 @@
 #define TMP_TRIES 16                    /* random names tried before giving up */
 #define LOCK_TRIES 8                    /* the holder may leave between asking and being told */
 #define PATH_BYTES ((size_t)PATH_MAX)
-#define REASON_BYTES 128u
 
 /* Reports errno: "cannot read /etc/x: Permission denied". */
 static enum err
 fail_errno(struct fail *f, const char *what, const char *path)
 {
 	int saved = errno;
-	char reason[REASON_BYTES];
 
-	if (strerror_r(saved, reason, sizeof(reason)) != 0)
-		snprintf(reason, sizeof(reason), "error %d", saved);
-	errno = saved;
-	return fail_set(f, err_errno(saved), "%s %s: %s", what, path, reason);
+	return fail_set(f, err_errno(saved), "%s %s: %s", what, path, strerror(saved));
 }
 
 /* ---- descriptors ------------------------------------------------------------- */
@@ -68,6 +63,22 @@ fd_nonblock(int fd)
 	if (flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0)
 		return err_errno(errno);
 	return OK;
+}
+
+enum err
+fd_pipe(int fds[2])
+{
+	enum err e = OK;
+
+	if (pipe(fds) != 0) {
+		e = err_errno(errno);
+	} else if ((e = fd_cloexec(fds[0])) != OK || (e = fd_cloexec(fds[1])) != OK) {
+		close(fds[0]);
+		close(fds[1]);
+	}
+	if (e != OK)
+		fds[0] = fds[1] = -1;
+	return e;
 }
 
 enum err
@@ -100,17 +111,6 @@ open_retry(const char *path, int flags, mode_t mode)
 		fd = open(path, flags | O_CLOEXEC | O_NOCTTY, mode);
 	while (fd < 0 && errno == EINTR);
 	return fd;
-}
-
-static int
-sync_retry(int fd)
-{
-	int failed;
-
-	do
-		failed = fsync(fd);
-	while (failed && errno == EINTR);
-	return failed;
 }
 
 /* ---- reading --------------------------------------------------------------------- */
@@ -169,8 +169,7 @@ file_read(const char *path, size_t max, struct buf *out, struct fail *f)
 	close(fd);
 	if (e != OK)
 		buf_cut(out, before);
-	else
-		buf_z(out);             /* ends the bytes read into its room with a NUL */
+	buf_z(out);                     /* ends the bytes read into its room with a NUL */
 	return e;
 }
 
@@ -263,7 +262,7 @@ sync_directory(const char *path, struct fail *f)
 	if (fd < 0)
 		return fail_errno(f, "cannot sync the directory", dir);
 	/* Some file systems cannot sync a directory and say EINVAL: nothing is to be done. */
-	if (sync_retry(fd) != 0 && errno != EINVAL)
+	if (fsync(fd) != 0 && errno != EINVAL)
 		e = fail_errno(f, "cannot sync the directory", dir);
 	close(fd);
 	return e;
@@ -282,7 +281,7 @@ file_replace(const char *path, struct str bytes, unsigned mode, struct fail *f)
 	if (fd < 0)
 		return fail_errno(f, "cannot create a file beside", path);
 	e = fd_write_all(fd, bytes.p, bytes.n);
-	if (e != OK || copy_rights(&r, fd) != 0 || sync_retry(fd) != 0)
+	if (e != OK || copy_rights(&r, fd) != 0 || fsync(fd) != 0)
 		e = fail_errno(f, "cannot write", path);
 	if (close(fd) != 0 && e == OK && errno != EINTR)
 		e = fail_errno(f, "cannot write", path);
@@ -297,19 +296,13 @@ file_replace(const char *path, struct str bytes, unsigned mode, struct fail *f)
 
 /* ---- directories and locks ------------------------------------------------------------ */
 
-static bool
-is_directory(const char *path)
-{
-	struct stat st;
-
-	return stat(path, &st) == 0 && S_ISDIR(st.st_mode);
-}
-
 enum err
 file_mkdirs(const char *path, unsigned mode, struct fail *f)
 {
 	char part[PATH_BYTES];
 	size_t n = strlen(path);
+	struct stat st;
+	int why;
 
 	if (n == 0 || n >= sizeof(part))
 		return fail_set(f, n ? ERR_LIMIT : ERR_NOTFOUND,
@@ -321,13 +314,10 @@ file_mkdirs(const char *path, unsigned mode, struct fail *f)
 			continue;
 		part[i] = '\0';
 		/* mkdir may be refused for a directory that is there (read-only, automounted). */
-		if (mkdir(part, (mode_t)mode) != 0) {
-			int why = errno;
-
-			if (!is_directory(part)) {
-				errno = why == EEXIST ? ENOTDIR : why;
-				return fail_errno(f, "cannot create the directory", part);
-			}
+		why = mkdir(part, (mode_t)mode) == 0 ? 0 : errno;
+		if (why && (stat(part, &st) != 0 || !S_ISDIR(st.st_mode))) {
+			errno = why == EEXIST ? ENOTDIR : why;
+			return fail_errno(f, "cannot create the directory", part);
 		}
 		part[i] = path[i];
 	}
@@ -338,7 +328,6 @@ file_mkdirs(const char *path, unsigned mode, struct fail *f)
 static enum err
 try_lock(int fd, int *pid)
 {
-	*pid = 0;
 	for (int try = 0; try < LOCK_TRIES; try++) {
 		struct flock lock = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
 
@@ -348,13 +337,11 @@ try_lock(int fd, int *pid)
 			continue;
 		if (errno != EACCES && errno != EAGAIN)
 			return ERR_IO;
-		if (fcntl(fd, F_GETLK, &lock) != 0)
-			return ERR_BUSY;
-		if (lock.l_type != F_UNLCK) {
-			/* A holder in another container or machine has no number here. */
-			*pid = lock.l_pid > 0 ? (int)lock.l_pid : 0;
-			return ERR_BUSY;
-		}
+		if (fcntl(fd, F_GETLK, &lock) != 0 || lock.l_type == F_UNLCK)
+			continue;
+		/* A holder in another container or machine has no number here. */
+		*pid = lock.l_pid > 0 ? (int)lock.l_pid : 0;
+		break;
 	}
 	return ERR_BUSY;
 }
@@ -365,15 +352,13 @@ write_pid(int fd)
 	char text[32];
 	int n = snprintf(text, sizeof(text), "%ld\n", (long)getpid());
 
-	if (ftruncate(fd, 0) != 0)
-		return ERR_IO;
-	return fd_write_all(fd, text, (size_t)n);
+	return ftruncate(fd, 0) != 0 ? ERR_IO : fd_write_all(fd, text, (size_t)n);
 }
 
 enum err
 file_lock(const char *path, int *fd, int *holder, struct fail *f)
 {
-	int got = open_retry(path, O_RDWR | O_CREAT, 0600), pid;
+	int got = open_retry(path, O_RDWR | O_CREAT, 0600), pid = 0;
 	enum err e;
 
 	if (got < 0)

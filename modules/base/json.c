@@ -28,7 +28,6 @@
 #include "base/json.h"
 
 #include <assert.h>
-#include <ctype.h>
 #include <math.h>
 
 /* ---- scanning strings ------------------------------------------------------ */
@@ -130,11 +129,8 @@ hex4(const char *s, const char *end)
 
 	if (end - s < 4)
 		return -1;
-	for (int i = 0; i < 4; i++) {
-		if (!isxdigit((unsigned char)s[i]))
-			return -1;
-		v = v * 16 + (s[i] <= '9' ? s[i] - '0' : (s[i] | 0x20) - 'a' + 10);
-	}
+	for (int i = 0; i < 4 && v >= 0; i++)
+		v = hex_digit(s[i]) < 0 ? -1 : v * 16 + hex_digit(s[i]);
 	return v;
 }
 
@@ -195,18 +191,6 @@ unescape(struct parser *p, struct str raw, struct str *out)
 	return true;
 }
 
-static bool
-check_utf8(struct parser *p, struct str s)
-{
-	size_t i = 0, len;
-
-	if (utf8_valid(s))
-		return true;
-	while (i < s.n && utf8_decode(str_sub(s, i, s.n), &len) != UTF8_BAD)
-		i += len;
-	return fail(p, ERR_PARSE, s.p + i, "ill-formed UTF-8");
-}
-
 /* The cursor stands on the opening quote. */
 static bool
 string(struct parser *p, struct str *out)
@@ -229,8 +213,8 @@ string(struct parser *p, struct str *out)
 	}
 	raw = str_make(quote + 1, (size_t)(p->p - quote - 1));
 	p->p++;
-	if (high && !check_utf8(p, raw))
-		return false;
+	if (high && utf8_run(raw) < raw.n)
+		return fail(p, ERR_PARSE, raw.p + utf8_run(raw), "ill-formed UTF-8");
 	*out = raw;
 	return !escapes || unescape(p, raw, out);
 }
@@ -509,75 +493,55 @@ json_i64(const struct json *v, const char *path, int64_t dflt)
 	return json_to_i64(json_at(v, path), &i) == OK ? i : dflt;
 }
 
+/* A number's text with a NUL behind it. */
+static bool
+number_z(const struct json *v, char z[JSON_NUMBER_MAX + 1])
+{
+	if (!json_is(v, JSON_NUMBER) || v->s.n > JSON_NUMBER_MAX)
+		return false;
+	snprintf(z, JSON_NUMBER_MAX + 1, "%.*s", STR_ARG(v->s));
+	return true;
+}
+
 double
 json_f64(const struct json *v, const char *path, double dflt)
 {
 	char z[JSON_NUMBER_MAX + 1];
 
-	v = json_at(v, path);
-	if (!json_is(v, JSON_NUMBER) || v->s.n > JSON_NUMBER_MAX)
-		return dflt;
-	memcpy(z, v->s.p, v->s.n);
-	z[v->s.n] = '\0';
-	return strtod(z, NULL);
-}
-
-/* The exponent at s, held within ±10 * JSON_NUMBER_MAX: beyond that it decides alone. */
-static int
-exponent(struct str s)
-{
-	bool negative = s.n && s.p[0] == '-';
-	int v = 0;
-
-	for (size_t i = s.n && (s.p[0] == '-' || s.p[0] == '+'); i < s.n; i++)
-		if (v < JSON_NUMBER_MAX)
-			v = v * 10 + (s.p[i] - '0');
-	return negative ? -v : v;
+	return number_z(json_at(v, path), z) ? strtod(z, NULL) : dflt;
 }
 
 /*
- * The value is 0.DIGITS * 10^point. With its zeros stripped at both ends it is
- * an integer when no digit stands behind the point, and then it has `point`
- * digits; more than 19 fit no int64.
+ * The value is DIGITS * 10^exponent. When its digits do not end in a zero, it is
+ * an integer unless the exponent is negative.
  */
 enum err
 json_to_i64(const struct json *v, int64_t *out)
 {
-	char d[JSON_NUMBER_MAX];
-	struct str s;
-	size_t n = 0, i;
-	int point = 0;
-	bool negative, fraction = false;
-	int64_t r = 0;
+	char z[JSON_NUMBER_MAX + 1], digits[JSON_NUMBER_MAX];
+	size_t end, n = 0;
+	int64_t exponent = 0, r;
 
-	if (!json_is(v, JSON_NUMBER) || v->s.n > JSON_NUMBER_MAX)
+	if (!number_z(v, z))
 		return ERR_PARSE;
-	s = v->s;
-	negative = s.n && s.p[0] == '-';
-	for (i = negative; i < s.n && s.p[i] != 'e' && s.p[i] != 'E'; i++) {
-		if (s.p[i] == '.') {
-			fraction = true;
-			continue;
-		}
-		if (n || s.p[i] != '0')
-			d[n++] = s.p[i];
-		else if (fraction)
-			point--;
-		if (n && !fraction)
-			point++;
+	end = strcspn(z, "eE");
+	if (z[end])             /* a huge one is taken for the largest there is */
+		exponent = (int32_t)fmax(fmin(strtod(z + end + 1, NULL), INT32_MAX), INT32_MIN);
+	for (size_t i = 0; i < end; i++) {
+		if (z[i] != '.')
+			digits[n++] = z[i];
+		else
+			exponent -= (int64_t)(end - i - 1);
 	}
-	if (i < s.n)
-		point += exponent(str_sub(s, i + 1, s.n));
-	while (n && d[n - 1] == '0')
-		n--;
-	if (n && (point < (int)n || point > 19))
+	for (; n > 1 && digits[n - 1] == '0' && digits[n - 2] != '-'; n--)
+		exponent++;
+	if (str_i64(str_make(digits, n), INT64_MIN, INT64_MAX, &r) != OK)
 		return ERR_PARSE;
-	for (i = 0; n && i < (size_t)point; i++) {
-		int64_t digit = i < n ? d[i] - '0' : 0;
-
-		if (mul_i64(r, 10, &r) || add_i64(r, negative ? -digit : digit, &r))
+	if (r != 0 && exponent < 0)
+		return ERR_PARSE;
+	for (; r != 0 && exponent > 0; exponent--)      /* at most 19 times */
+		if (mul_i64(r, 10, &r))
 			return ERR_PARSE;
-	}
 	*out = r;
 	return OK;
 }
@@ -601,64 +565,46 @@ begin(struct jw *w)
 
 /* Depth is counted on beyond the limit, so that the ends still match in a failed writer. */
 static void
-enter(struct jw *w, bool array)
+enter(struct jw *w, char bracket)
 {
 	begin(w);
-	buf_putc(w->b, array ? '[' : '{');
-	if (w->depth < JSON_DEPTH_MAX) {
-		uint64_t bit = (uint64_t)1 << (w->depth % 64);
-
-		if (array)
-			w->arrays[w->depth / 64] |= bit;
-		else
-			w->arrays[w->depth / 64] &= ~bit;
-	} else if (w->b->err == OK) {
+	buf_putc(w->b, bracket);
+	if (w->depth++ >= JSON_DEPTH_MAX && w->b->err == OK)
 		w->b->err = ERR_LIMIT;
-	}
-	w->depth++;
 	w->comma = false;
 }
 
-static bool
-in_array(const struct jw *w)
-{
-	unsigned level = w->depth - 1;
-
-	return w->depth && level < JSON_DEPTH_MAX && (w->arrays[level / 64] >> (level % 64) & 1);
-}
-
 static void
-leave(struct jw *w, bool array)
+leave(struct jw *w, char bracket)
 {
 	assert(w->depth > 0);
-	assert(w->depth > JSON_DEPTH_MAX || in_array(w) == array);
 	w->depth--;
-	buf_putc(w->b, array ? ']' : '}');
+	buf_putc(w->b, bracket);
 	w->comma = true;
 }
 
 void
 jw_obj(struct jw *w)
 {
-	enter(w, false);
+	enter(w, '{');
 }
 
 void
 jw_end_obj(struct jw *w)
 {
-	leave(w, false);
+	leave(w, '}');
 }
 
 void
 jw_arr(struct jw *w)
 {
-	enter(w, true);
+	enter(w, '[');
 }
 
 void
 jw_end_arr(struct jw *w)
 {
-	leave(w, true);
+	leave(w, ']');
 }
 
 static void
@@ -695,7 +641,6 @@ json_quote(struct buf *b, struct str s)
 void
 jw_key_str(struct jw *w, struct str key)
 {
-	assert(w->depth && !in_array(w));
 	begin(w);
 	json_quote(w->b, key);
 	buf_putc(w->b, ':');
@@ -765,31 +710,6 @@ jw_f64(struct jw *w, double v)
 			break;
 	}
 	jw_raw(w, str_z(text));
-}
-
-/* Recursion is bounded: the parser made no tree deeper than JSON_DEPTH_MAX. */
-void
-jw_value(struct jw *w, const struct json *v)
-{
-	bool array = json_is(v, JSON_ARRAY);
-
-	if (!v || v->type == JSON_NULL) {
-		jw_null(w);
-	} else if (v->type == JSON_BOOL) {
-		jw_bool(w, v->boolean);
-	} else if (v->type == JSON_NUMBER) {
-		jw_raw(w, v->s);
-	} else if (v->type == JSON_STRING) {
-		jw_str(w, v->s);
-	} else {
-		enter(w, array);
-		for (const struct json *c = v->first; c; c = c->next) {
-			if (!array)
-				jw_key_str(w, c->key);
-			jw_value(w, c);
-		}
-		leave(w, array);
-	}
 }
 
 void

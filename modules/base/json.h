@@ -63,7 +63,6 @@ struct jw {
 	struct buf *b;
 	unsigned depth;
 	bool comma;
-	uint64_t arrays[JSON_DEPTH_MAX / 64];   /* bit set: that level is an array */
 };
 void jw_init(struct jw *w, struct buf *b);
 void jw_obj(struct jw *w);  void jw_end_obj(struct jw *w);
@@ -77,8 +76,6 @@ void jw_f64(struct jw *w, double v);            /* shortest that reads back; nan
 void jw_bool(struct jw *w, bool v);
 void jw_null(struct jw *w);
 void jw_raw(struct jw *w, struct str json);     /* already valid JSON; empty writes null */
-/* A value of a parsed tree, compact, numbers as written; NULL writes null. */
-void jw_value(struct jw *w, const struct json *v);
 /* key + value in one line */
 void jw_kstr(struct jw *w, const char *key, struct str s);
 void jw_kz(struct jw *w, const char *key, const char *z);

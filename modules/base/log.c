@@ -31,11 +31,9 @@
 #include <unistd.h>
 
 #define LOG_LINE_MAX 4096u      /* bytes, the newline included */
-#define LOG_TAIL_MAX 64u        /* of them for what follows the message: ids, newline */
+#define LOG_TAIL_MAX 96u        /* of them for what follows the message: ids, newline */
 #define LOG_COMPONENT_MAX 256u  /* where the component ends at the latest */
 #define LOG_PROBLEM_MAX 512u    /* the newest problem, for one line of `status` */
-#define LOG_TEXT_SMALL 1024u    /* most messages: no allocation needed */
-#define LOG_TEXT_MAX (1u << 20) /* longer ones are not formatted at all */
 #define ELLIPSIS "\xE2\x80\xA6"
 
 enum form { FORM_JSON, FORM_FILE, FORM_TERMINAL, FORM_PROBLEM };
@@ -58,21 +56,10 @@ struct line {
 	bool cut;
 };
 
-struct message {
-	enum log_level level;
-	const char *component;
-	struct str text;
-	int64_t at;
-};
-
 static const char *const level_names[] = {
 	[LOG_ERROR] = "error", [LOG_WARN] = "warn", [LOG_INFO] = "info",
 	[LOG_DEBUG] = "debug", [LOG_TRACE] = "trace"
 };
-
-/* clang wants to know that fmt was checked by the caller's own attribute. */
-static struct str format(char small[LOG_TEXT_SMALL], struct buf *large, const char *fmt,
-    va_list ap) PRINTF(3, 0);
 
 /* ---- levels and ids ------------------------------------------------------------- */
 
@@ -118,12 +105,10 @@ log_ids(int64_t session, int64_t turn)
 static void
 put(struct line *l, struct str s)
 {
-	if (l->cut || s.n > l->max - l->n) {
-		l->cut = true;
+	l->cut = l->cut || s.n > l->max - l->n;
+	if (l->cut || s.n == 0)
 		return;
-	}
-	if (s.n)
-		memcpy(l->p + l->n, s.p, s.n);
+	memcpy(l->p + l->n, s.p, s.n);
 	l->n += s.n;
 }
 
@@ -146,10 +131,8 @@ put_code(struct line *l, uint32_t cp, bool json)
 	if (cp == UTF8_BAD)
 		cp = 0xFFFD;
 	if (cp == '\n' || cp == '\t') {
-		put(l, cp == '\n' ? S("\\n") : S("\\t"));
-		return;
-	}
-	if (acts(cp)) {
+		n = (size_t)snprintf(text, sizeof(text), "\\%c", cp == '\n' ? 'n' : 't');
+	} else if (acts(cp)) {
 		n = (size_t)snprintf(text, sizeof(text), "\\u%04x", (unsigned)cp);
 	} else {
 		if (json && (cp == '"' || cp == '\\'))
@@ -180,70 +163,65 @@ put_safe(struct line *l, struct str s, size_t max, bool json)
 	l->max = LOG_LINE_MAX;
 }
 
-static void
-put_id(struct line *l, struct str name, int64_t id)
+/* Formats what holds no text of strangers. */
+static void PRINTF(2, 3)
+put_fmt(struct line *l, const char *fmt, ...)
 {
-	char number[24];
+	char text[LOG_TAIL_MAX];
+	va_list ap;
 
-	if (id == 0)
-		return;
-	put(l, name);
-	snprintf(number, sizeof(number), "%" PRId64, id);
-	put(l, str_z(number));
+	va_start(ap, fmt);
+	vsnprintf(text, sizeof(text), fmt, ap);
+	va_end(ap);
+	put(l, str_z(text));
 }
 
 static void
-render_json(struct line *l, const struct message *m)
+put_ids(struct line *l, const char *session, const char *turn)
 {
-	char stamp[32];
-
-	clock_iso(m->at, stamp);
-	put(l, S("{\"ts\":\""));
-	put(l, str_z(stamp));
-	put(l, S("\",\"level\":\""));
-	put(l, str_z(log_level_name(m->level)));
-	put(l, S("\",\"component\":\""));
-	put_safe(l, str_z(m->component), LOG_COMPONENT_MAX, true);
-	put(l, S("\""));
-	put_id(l, S(",\"session\":"), state.session);
-	put_id(l, S(",\"turn\":"), state.turn);
-	put(l, S(",\"msg\":\""));
-	put_safe(l, m->text, LOG_LINE_MAX - LOG_TAIL_MAX, true);
-	put(l, S("\"}\n"));
+	if (state.session)
+		put_fmt(l, "%s%" PRId64, session, state.session);
+	if (state.turn)
+		put_fmt(l, "%s%" PRId64, turn, state.turn);
 }
 
 static void
-render_text(struct line *l, const struct message *m, enum form form)
+render(struct line *l, enum form form, enum log_level level, const char *component,
+    struct str text, const char stamp[32])
 {
-	static const struct {
-		const char *name, *colour;
-	} level[] = {
-		[LOG_ERROR] = { "ERROR ", "\033[31m" }, [LOG_WARN] = { "WARN  ", "\033[33m" },
-		[LOG_INFO] = { "INFO  ", "\033[32m" }, [LOG_DEBUG] = { "DEBUG ", "\033[36m" },
-		[LOG_TRACE] = { "TRACE ", "\033[2m" }
+	static const char *const colours[] = {
+		[LOG_ERROR] = "\033[31mERROR \033[0m", [LOG_WARN] = "\033[33mWARN  \033[0m",
+		[LOG_INFO] = "\033[32mINFO  \033[0m", [LOG_DEBUG] = "\033[36mDEBUG \033[0m",
+		[LOG_TRACE] = "\033[2mTRACE \033[0m"
 	};
-	bool terminal = form == FORM_TERMINAL;
-	char stamp[32];
+	static const char *const plain[] = {
+		[LOG_ERROR] = "ERROR ", [LOG_WARN] = "WARN  ", [LOG_INFO] = "INFO  ",
+		[LOG_DEBUG] = "DEBUG ", [LOG_TRACE] = "TRACE "
+	};
+	bool json = form == FORM_JSON;
+	size_t max = form == FORM_PROBLEM ? LOG_PROBLEM_MAX : LOG_LINE_MAX;
 
-	clock_iso(m->at, stamp);
-	if (form != FORM_PROBLEM) {
-		/* On a terminal the day is known: only "09:30:00.123" of the whole. */
-		put(l, terminal ? str_make(stamp + 11, 12) : str_z(stamp));
-		put(l, S(" "));
+	l->n = 0;
+	l->max = LOG_LINE_MAX;
+	if (json)
+		put_fmt(l, "{\"ts\":\"%s\",\"level\":\"%s\",\"component\":\"", stamp,
+		    log_level_name(level));
+	else if (form == FORM_TERMINAL)   /* there the day is known */
+		put_fmt(l, "%.12s %s", stamp + 11, colours[level]);
+	else
+		put_fmt(l, "%s%s%s", form == FORM_FILE ? stamp : "", form == FORM_FILE ? " " : "",
+		    plain[level]);
+	put_safe(l, str_z(component), LOG_COMPONENT_MAX, json);
+	if (json) {
+		put(l, S("\""));
+		put_ids(l, ",\"session\":", ",\"turn\":");
 	}
-	if (terminal)
-		put(l, str_z(level[m->level].colour));
-	put(l, str_z(level[m->level].name));
-	if (terminal)
-		put(l, S("\033[0m"));
-	put_safe(l, str_z(m->component), LOG_COMPONENT_MAX, false);
-	put(l, S(": "));
-	put_safe(l, m->text, (form == FORM_PROBLEM ? LOG_PROBLEM_MAX : LOG_LINE_MAX) -
-	    LOG_TAIL_MAX, false);
-	put_id(l, S(" session="), state.session);
-	put_id(l, S(" turn="), state.turn);
+	put(l, json ? S(",\"msg\":\"") : S(": "));
+	put_safe(l, text, max - LOG_TAIL_MAX, json);
+	if (!json)
+		put_ids(l, " session=", " turn=");
 	if (form != FORM_PROBLEM)
-		put(l, S("\n"));
+		put(l, json ? S("\"}\n") : S("\n"));
 }
 
 /* ---- where lines go ------------------------------------------------------------------- */
@@ -251,12 +229,7 @@ render_text(struct line *l, const struct message *m, enum form form)
 static int
 open_file(const char *path)
 {
-	int fd;
-
-	do
-		fd = open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOCTTY, 0600);
-	while (fd < 0 && errno == EINTR);
-	return fd;
+	return open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOCTTY, 0600);
 }
 
 static void
@@ -320,70 +293,38 @@ log_reopen(void)
 	return OK;
 }
 
-/* One write, unless the system takes less than the whole; then the rest follows. */
-static void
-write_line(int fd, const char *p, size_t n)
-{
-	/* A log that cannot be written has no other place to tell it. */
-	IGNORE(fd_write_all(fd, p, n));
-}
-
 /* ---- events ------------------------------------------------------------------------------ */
-
-/* The text with secrets scrubbed; it lies in small or, when it is longer, in large. */
-static struct str
-format(char small[LOG_TEXT_SMALL], struct buf *large, const char *fmt, va_list ap)
-{
-	va_list again;
-	int n;
-
-	va_copy(again, ap);
-	n = vsnprintf(small, LOG_TEXT_SMALL, fmt, again);
-	va_end(again);
-	if (n >= 0 && (size_t)n < LOG_TEXT_SMALL)
-		return str_make(small, secret_scrub(small, (size_t)n));
-	/* A cut text could end in half a secret, so it is formatted again, whole. */
-	buf_vfmt(large, fmt, ap);
-	if (large->err == OK)
-		return str_make(large->p, secret_scrub(large->p, large->n));
-	/* Without memory the bare format still says what happened, if not to whom. */
-	return str_z(fmt);
-}
 
 void
 log_emit(enum log_level level, const char *component, const char *fmt, ...)
 {
-	struct message m = { level, component, STR_NONE, 0 };
-	struct line l = { .n = 0, .max = LOG_LINE_MAX, .cut = false };
-	struct buf large = BUF_INIT(LOG_TEXT_MAX);
-	char small[LOG_TEXT_SMALL];
+	char bytes[LOG_LINE_MAX], stamp[32];
+	struct line l = { .cut = false };
 	int saved = errno;
+	int64_t now;
+	struct str text;
 	va_list ap;
 
 	/* Problems are remembered for `status` even when the log is told to be quieter. */
 	if (level > state.level && level > LOG_WARN)
 		return;
-	m.at = clock_us();
+	now = clock_us();
+	clock_iso(now, stamp);
 	va_start(ap, fmt);
-	m.text = format(small, &large, fmt, ap);
+	text = str_make(bytes, secret_fmt(bytes, sizeof(bytes), fmt, ap));
 	va_end(ap);
 	if (level <= LOG_WARN) {
-		render_text(&l, &m, FORM_PROBLEM);
+		render(&l, FORM_PROBLEM, level, component, text, stamp);
 		memcpy(state.problem, l.p, l.n);
 		state.problem[l.n] = '\0';
-		state.problem_at = m.at;
-		l.n = 0;
+		state.problem_at = now;
 	}
 	if (level <= state.level) {
 		if (!state.chosen)
 			choose(LOG_AUTO);
-		if (state.form == FORM_JSON)
-			render_json(&l, &m);
-		else
-			render_text(&l, &m, state.form);
-		write_line(state.fd, l.p, l.n);
+		render(&l, state.form, level, component, text, stamp);
+		IGNORE(fd_write_all(state.fd, l.p, l.n)); /* there is no other place to tell it */
 	}
-	buf_free(&large);
 	errno = saved;
 }
 
@@ -398,15 +339,14 @@ log_last_problem(int64_t *at_us)
 void
 fatal(int exit_code, const char *fmt, ...)
 {
-	struct line l = { .n = 0, .max = LOG_LINE_MAX, .cut = false };
-	struct buf large = BUF_INIT(LOG_TEXT_MAX);
-	char small[LOG_TEXT_SMALL];
+	char bytes[LOG_LINE_MAX];
+	struct line l = { .max = LOG_LINE_MAX };
 	struct str text, part;
 	va_list ap;
 	bool more;
 
 	va_start(ap, fmt);
-	text = format(small, &large, fmt, ap);
+	text = str_make(bytes, secret_fmt(bytes, sizeof(bytes), fmt, ap));
 	va_end(ap);
 	/* A log file keeps them as well; a log on standard error would say it twice. */
 	if (state.fd != STDERR_FILENO)
@@ -417,9 +357,8 @@ fatal(int exit_code, const char *fmt, ...)
 		more = str_cut(&text, '\n', &part);
 		put_safe(&l, part, LOG_LINE_MAX - LOG_TAIL_MAX, false);
 		put(&l, S("\n"));
-		write_line(STDERR_FILENO, l.p, l.n);
+		IGNORE(fd_write_all(STDERR_FILENO, l.p, l.n)); /* nor here */
 		l.n = 0;
 	} while (more);
-	buf_free(&large);
 	exit(exit_code);
 }

@@ -24,7 +24,6 @@
 #include "proc.h"
 
 #include <errno.h>
-#include <poll.h>
 #include <signal.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
@@ -38,7 +37,6 @@
 #define TERM_US (2 * US_PER_S)          /* between TERM and KILL */
 #define LOST_US (5 * US_PER_S)          /* between KILL and giving up */
 #define DRAIN_US US_PER_S               /* for output that is still held open */
-#define SEND_MS 1000                    /* a spawner that reads nothing for so long is stuck */
 #define READ_CHUNK 8192
 #define READS_A_TURN 16                 /* a chatty child does not hold up the loop */
 
@@ -46,7 +44,7 @@ enum phase { RUNNING, ASKED, KILLED, ENDED, OVER };
 
 struct proc {
 	struct procs *ps;
-	struct proc *next, **prev;
+	size_t slot;                    // in ps->running; PROC_CHILDREN_MAX: not there
 	uint64_t id;
 	enum phase phase;
 	proc_fn *fn;
@@ -67,29 +65,24 @@ struct procs {
 	int fd;                         // main's, not ours to close
 	bool alive;
 	uint64_t next_id;
-	size_t count;
-	struct proc *list;
+	struct proc *running[PROC_CHILDREN_MAX];
 };
 
 /* ---- talking to the spawner --------------------------------------------------------- */
 
-/* One datagram with descriptors. A full socket is waited for, briefly: the
- * spawner does nothing but read it. */
+/* One datagram with descriptors. The socket gives up when the spawner reads nothing for long. */
 static FALLIBLE
 send_request(const struct procs *ps, const struct proc_request *q, struct str strings,
     const int *fds, size_t n_fds)
 {
 	union { struct cmsghdr align; char bytes[CMSG_SPACE(3 * sizeof(int))]; } ctl;
-	struct iovec v[2];
+	struct iovec v[2] = {
+		{ (void *)(uintptr_t)q, sizeof(*q) }, { (void *)(uintptr_t)strings.p, strings.n }
+	};
 	struct msghdr m = { .msg_iov = v, .msg_iovlen = 2 };
-	struct pollfd wait = { .fd = ps->fd, .events = POLLOUT };
 	struct cmsghdr *c;
-	int tries;
+	ssize_t sent;
 
-	v[0].iov_base = (void *)(uintptr_t)q;
-	v[0].iov_len = sizeof(*q);
-	v[1].iov_base = (void *)(uintptr_t)strings.p;
-	v[1].iov_len = strings.n;
 	if (n_fds > 0) {
 		memset(&ctl, 0, sizeof(ctl));
 		m.msg_control = ctl.bytes;
@@ -100,17 +93,10 @@ send_request(const struct procs *ps, const struct proc_request *q, struct str st
 		c->cmsg_len = CMSG_LEN(n_fds * sizeof(int));
 		memcpy(CMSG_DATA(c), fds, n_fds * sizeof(int));
 	}
-	for (tries = 0; tries < 3; tries++) {
-		if (sendmsg(ps->fd, &m, MSG_DONTWAIT | MSG_NOSIGNAL) >= 0)
-			return OK;
-		if (errno == EPIPE || errno == ECONNRESET)
-			return ERR_CLOSED;
-		if (errno != EAGAIN && errno != EINTR)
-			return err_errno(errno);
-		if (errno == EAGAIN && poll(&wait, 1, SEND_MS) < 0 && errno != EINTR)
-			return err_errno(errno);
-	}
-	return ERR_BUSY;
+	do
+		sent = sendmsg(ps->fd, &m, MSG_NOSIGNAL);
+	while (sent < 0 && errno == EINTR);
+	return sent < 0 ? err_errno(errno) : OK;
 }
 
 static void
@@ -135,18 +121,6 @@ close_fd(struct proc *p, int *fd)
 	*fd = -1;
 }
 
-static void
-unlink_proc(struct proc *p)
-{
-	if (p->prev == NULL)
-		return;
-	*p->prev = p->next;
-	if (p->next != NULL)
-		p->next->prev = p->prev;
-	p->prev = NULL;
-	p->ps->count--;
-}
-
 /* Takes it off everything that could call us about it. */
 static void
 detach(struct proc *p)
@@ -156,7 +130,8 @@ detach(struct proc *p)
 	close_fd(p, &p->err_fd);
 	ev_timer_cancel(p->ps->ev, &p->timer);
 	ev_defer_cancel(&p->defer);
-	unlink_proc(p);
+	if (p->slot < PROC_CHILDREN_MAX)
+		p->ps->running[p->slot] = NULL;
 }
 
 static void
@@ -223,24 +198,16 @@ on_timer(void *arg)
 {
 	struct proc *p = arg;
 
-	switch (p->phase) {
-	case RUNNING:
+	if (p->phase == RUNNING) {
 		blame(p, ERR_TIMEOUT, "it took too long and was stopped");
 		ask_to_end(p);
-		return;
-	case ASKED:
+	} else if (p->phase == ASKED) {
 		p->phase = KILLED;
 		send_signal(p, SIGKILL);
 		ev_timer_in(p->ps->ev, &p->timer, LOST_US);
-		return;
-	case KILLED:
-	case ENDED:
+	} else {
 		over(p);
-		return;
-	case OVER:
-		return;
 	}
-	UNREACHABLE();
 }
 
 /* ---- pipes ------------------------------------------------------------------------------- */
@@ -311,23 +278,17 @@ on_failed(struct proc *p, const struct proc_report *r)
 {
 	const char *words = strerror(r->value);
 
-	switch (r->stage) {
-	case PROC_AT_EXEC:
-		if (r->value == ENOENT || r->value == ENOTDIR)
-			blame(p, ERR_NOTFOUND, "no such program (a plain name is looked up in "
-			    PROC_PATH "; a path must begin with /)");
-		else if (r->value == EACCES || r->value == EPERM)
-			blame(p, ERR_DENIED, "the program may not be run: %s", words);
-		else
-			blame(p, ERR_UNSUPPORTED, "the program cannot be run: %s", words);
-		return;
-	case PROC_AT_CWD:
+	if (r->stage == PROC_AT_CWD)
 		blame(p, err_errno(r->value), "its working directory: %s", words);
-		return;
-	default:
+	else if (r->stage != PROC_AT_EXEC)
 		blame(p, err_errno(r->value), "no process could be started: %s", words);
-		return;
-	}
+	else if (r->value == ENOENT || r->value == ENOTDIR)
+		blame(p, ERR_NOTFOUND, "no such program (a plain name is looked up in "
+		    PROC_PATH "; a path must begin with /)");
+	else if (r->value == EACCES || r->value == EPERM)
+		blame(p, ERR_DENIED, "the program may not be run: %s", words);
+	else
+		blame(p, ERR_UNSUPPORTED, "the program cannot be run: %s", words);
 }
 
 static void
@@ -345,16 +306,14 @@ on_ended(struct proc *p, int status)
 static void
 lose_spawner(struct procs *ps)
 {
-	struct proc *p;
-
-	if (!ps->alive)
-		return;
 	ps->alive = false;
 	ev_fd_del(ps->ev, ps->fd);
 	log_error("proc", "the spawner process is gone: no child can be started until a restart");
-	for (p = ps->list; p != NULL; p = p->next) {
-		blame(p, ERR_CLOSED, "the spawner process is gone; restart blufio");
-		over(p);
+	for (size_t i = 0; i < PROC_CHILDREN_MAX; i++) {
+		if (ps->running[i] == NULL)
+			continue;
+		blame(ps->running[i], ERR_CLOSED, "the spawner process is gone; restart blufio");
+		over(ps->running[i]);
 	}
 }
 
@@ -365,26 +324,20 @@ on_report(void *arg, int fd, unsigned events)
 	struct proc_report r;
 	struct proc *p;
 	ssize_t n;
-	int i;
 
 	(void)events;
-	for (i = 0; i < PROC_CHILDREN_MAX; i++) {
-		n = recv(fd, &r, sizeof(r), MSG_DONTWAIT);
-		if (n < 0 && (errno == EAGAIN || errno == EINTR))
-			return;
-		if (n != (ssize_t)sizeof(r)) {
-			lose_spawner(ps);
-			return;
-		}
-		for (p = ps->list; p != NULL && p->id != r.id; p = p->next)
-			;
-		if (p == NULL || p->phase == OVER)
-			continue;
-		if (r.kind == PROC_FAILED)
+	while ((n = recv(fd, &r, sizeof(r), MSG_DONTWAIT)) == (ssize_t)sizeof(r)) {
+		p = NULL;
+		for (size_t i = 0; i < PROC_CHILDREN_MAX && p == NULL; i++)
+			if (ps->running[i] != NULL && ps->running[i]->id == r.id)
+				p = ps->running[i];
+		if (p != NULL && p->phase != OVER && r.kind == PROC_FAILED)
 			on_failed(p, &r);
-		else if (r.kind == PROC_ENDED)
+		else if (p != NULL && p->phase != OVER)
 			on_ended(p, (int)r.value);
 	}
+	if (n >= 0 || (errno != EAGAIN && errno != EINTR))
+		lose_spawner(ps);
 }
 
 /* ---- starting -------------------------------------------------------------------------------- */
@@ -393,18 +346,9 @@ on_report(void *arg, int fd, unsigned events)
 static FALLIBLE
 make_pipe(int fds[2], int ours)
 {
-	enum err e;
+	enum err e = fd_pipe(fds);
 
-	if (pipe(fds) != 0) {
-		fds[0] = fds[1] = -1;
-		return err_errno(errno);
-	}
-	e = fd_cloexec(fds[0]);
-	if (e == OK)
-		e = fd_cloexec(fds[1]);
-	if (e == OK)
-		e = fd_nonblock(fds[ours]);
-	return e;
+	return e == OK ? fd_nonblock(fds[ours]) : e;
 }
 
 static FALLIBLE
@@ -443,11 +387,13 @@ write_request(const struct proc_req *req, struct proc_request *q, struct buf *st
 	if (q->argc == 0)
 		return ERR_NOTFOUND;
 	buf_put(strings, cwd, strlen(cwd) + 1);
-	q->limits[0] = or_default(req->limits.cpu_s, CPU_S);
-	q->limits[1] = or_default(req->limits.memory, MEMORY);
-	q->limits[2] = or_default(req->limits.file_size, FILE_SIZE);
-	q->limits[3] = or_default(req->limits.files, FILES);
-	q->limits[4] = or_default(req->limits.processes, PROC_UNLIMITED);
+	q->limits = (struct proc_limits){
+		.cpu_s = or_default(req->limits.cpu_s, CPU_S),
+		.memory = or_default(req->limits.memory, MEMORY),
+		.file_size = or_default(req->limits.file_size, FILE_SIZE),
+		.files = or_default(req->limits.files, FILES),
+		.processes = req->limits.processes,
+	};
 	return strings->err;
 }
 
@@ -459,6 +405,7 @@ proc_new(struct procs *ps, const struct proc_req *req, proc_fn *fn, void *arg)
 	if (p == NULL)
 		return NULL;
 	p->ps = ps;
+	p->slot = PROC_CHILDREN_MAX;
 	p->id = ps->next_id++;
 	p->fn = fn;
 	p->arg = arg;
@@ -509,12 +456,14 @@ proc_start(struct procs *ps, const struct proc_req *req, proc_fn *fn, void *arg,
 	struct buf strings = BUF_INIT(PROC_ARG_BYTES_MAX);
 	int theirs[3] = { -1, -1, -1 }, fds[3];
 	struct proc *p = NULL;
-	size_t n = 0, i;
+	size_t n = 0, i, slot = 0;
 	enum err e;
 
+	while (slot < PROC_CHILDREN_MAX && ps->running[slot] != NULL)
+		slot++;
 	if (!ps->alive)
 		return ERR_CLOSED;
-	if (ps->count == PROC_CHILDREN_MAX || req->input.n > PROC_INPUT_MAX)
+	if (slot == PROC_CHILDREN_MAX || req->input.n > PROC_INPUT_MAX)
 		return ERR_LIMIT;
 	e = write_request(req, &q, &strings);
 	if (e == OK) {
@@ -542,12 +491,8 @@ proc_start(struct procs *ps, const struct proc_req *req, proc_fn *fn, void *arg,
 		}
 		return e;
 	}
-	p->next = ps->list;
-	p->prev = &ps->list;
-	if (p->next != NULL)
-		p->next->prev = &p->next;
-	ps->list = p;
-	ps->count++;
+	p->slot = slot;
+	ps->running[slot] = p;
 	ev_timer_in(ps->ev, &p->timer, req->deadline_us > 0 ? req->deadline_us : DEADLINE_US);
 	if (out != NULL)
 		*out = p;
@@ -567,16 +512,13 @@ proc_kill(struct proc *p)
 enum err
 procs_new(struct ev *ev, const struct spawner *s, struct procs **out)
 {
-	struct sigaction sa;
+	const struct sigaction ignore = { .sa_handler = SIG_IGN };
 	struct procs *ps = calloc(1, sizeof(*ps));
 	enum err e;
 
 	if (ps == NULL)
 		return ERR_NOMEM;
-	memset(&sa, 0, sizeof(sa));
-	sa.sa_handler = SIG_IGN;
-	sigemptyset(&sa.sa_mask);
-	sigaction(SIGPIPE, &sa, NULL);
+	sigaction(SIGPIPE, &ignore, NULL);
 	ps->ev = ev;
 	ps->fd = s->fd;
 	ps->alive = true;
@@ -597,7 +539,10 @@ procs_free(struct procs *ps)
 
 	if (ps == NULL)
 		return;
-	while ((p = ps->list) != NULL) {
+	for (size_t i = 0; i < PROC_CHILDREN_MAX; i++) {
+		p = ps->running[i];
+		if (p == NULL)
+			continue;
 		if (ps->alive && p->phase < ENDED)
 			send_signal(p, SIGKILL);
 		detach(p);

@@ -37,7 +37,7 @@ struct proc_limits {                  /* 0 = the stated default */
 	uint64_t memory;              /* RLIMIT_AS bytes, 512 MB */
 	uint64_t file_size;           /* RLIMIT_FSIZE bytes, 64 MB */
 	uint64_t files;               /* RLIMIT_NOFILE, 64 */
-	uint64_t processes;           /* RLIMIT_NPROC, unset */
+	uint64_t processes;           /* RLIMIT_NPROC, left as it is */
 };
 struct proc_req {
 	const char *const *argv;      /* argv[0] is an absolute path or looked up in /usr/local/bin:/usr/bin:/bin */
@@ -72,13 +72,11 @@ void proc_kill(struct proc *p);       /* TERM, then KILL after 2 s; fn is still 
  * working directory, each with its NUL. With PROC_START come two descriptors
  * (stdout, stderr) or three (stdin too; else it is /dev/null). */
 enum proc_request_kind { PROC_START = 1, PROC_SIGNAL };
-enum { PROC_LIMIT_COUNT = 5 };        /* the members of struct proc_limits, in order */
 struct proc_request {
 	uint32_t kind, argc, envc, signo;
 	uint64_t id;
-	uint64_t limits[PROC_LIMIT_COUNT];   /* PROC_UNLIMITED = leave it */
+	struct proc_limits limits;    /* with the defaults put in */
 };
-#define PROC_UNLIMITED UINT64_MAX
 #define PROC_REQUEST_MAX (sizeof(struct proc_request) + PROC_ARG_BYTES_MAX)
 
 /* Reports. Every job ends with PROC_ENDED; PROC_FAILED comes before it when the
@@ -93,11 +91,11 @@ struct proc_report {
 
 /* The system's part of the spawner (spawner_linux.c or spawner_posix.c, chosen by the Makefile). */
 const char *spawner_system(void);     /* "linux" or "posix" */
-/* In the new spawner: becomes a subreaper, closes every descriptor above 2 but keep. */
-void spawner_system_begin(int keep);
+/* In the new spawner: becomes a subreaper. */
+void spawner_system_begin(void);
 /* In a child, before exec: no new privileges; dies with its parent. */
 FALLIBLE spawner_system_confine(int parent);
-/* Kills every child of this process that known() does not know: those reparented to it. */
-void spawner_system_kill_orphans(bool (*known)(void *arg, int pid), void *arg);
+/* Kills every child of this process that is not among the known: those reparented to it. */
+void spawner_system_kill_orphans(const int *known, size_t n);
 
 #endif

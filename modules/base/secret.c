@@ -87,27 +87,31 @@ secret_reveal(const struct secret *s)
 	return str_make(s->p, s->n);
 }
 
-/* Length of the longest registered value that stands at the front of s; 0 for none. */
+/* Length of the longest registered value that stands at the front of s; 0 for none. Of a text
+ * that was cut, its end may be the beginning of a value. */
 static size_t
-longest_at(struct str s)
+longest_at(struct str s, bool was_cut)
 {
 	size_t longest = 0;
 
 	for (const struct secret_node *node = registered; node; node = node->next) {
-		if (node->n >= SCRUB_MIN && node->n > longest &&
-		    str_starts(s, str_make(node->bytes, node->n)))
-			longest = node->n;
+		struct str v = str_make(node->bytes, node->n);
+		size_t n = v.n < s.n ? v.n : s.n;
+
+		if (v.n >= SCRUB_MIN && n > longest &&
+		    (str_starts(s, v) || (was_cut && str_starts(v, s))))
+			longest = n;
 	}
 	return longest;
 }
 
-size_t
-secret_scrub(char *text, size_t n)
+static size_t
+scrub(char *text, size_t n, bool was_cut)
 {
 	size_t from = 0, to = 0;
 
 	while (from < n) {
-		size_t end = from + longest_at(str_make(text + from, n - from));
+		size_t end = from + longest_at(str_make(text + from, n - from), was_cut);
 
 		if (end == from) {
 			text[to++] = text[from++];
@@ -115,14 +119,33 @@ secret_scrub(char *text, size_t n)
 		}
 		/* A value that begins inside this one may reach beyond it. */
 		for (size_t i = from + 1; i < end; i++) {
-			size_t other = i + longest_at(str_make(text + i, n - i));
+			size_t other = i + longest_at(str_make(text + i, n - i), was_cut);
 
 			if (other > end)
 				end = other;
 		}
-		memcpy(text + to, MASK, sizeof(MASK) - 1);
-		to += sizeof(MASK) - 1;
+		if (end - from >= SCRUB_MIN) {
+			memcpy(text + to, MASK, sizeof(MASK) - 1);
+			to += sizeof(MASK) - 1;
+		}
 		from = end;
 	}
 	return to;
+}
+
+size_t
+secret_scrub(char *text, size_t n)
+{
+	return scrub(text, n, false);
+}
+
+size_t
+secret_fmt(char *out, size_t size, const char *fmt, va_list ap)
+{
+	int n = vsnprintf(out, size, fmt, ap);
+	bool was_cut = n < 0 || (size_t)n >= size;
+
+	n = (int)scrub(out, was_cut ? size - 1 : (size_t)n, was_cut);
+	out[n] = '\0';
+	return (size_t)n;
 }

@@ -4,7 +4,7 @@
  *
  * It is forked before the daemon has read a secret, so no child can find one in
  * memory it inherited. It knows nothing but a table of jobs on its stack: no
- * allocation, no log, no loop of the daemon's.
+ * log, no loop of the daemon's.
  *
  * One job is one process group (and session) led by the process it forked. Its
  * life ends in reap(): the leader is dead but not yet waited for, so its number
@@ -38,16 +38,14 @@
 #define END_US US_PER_S                         /* to kill everything, then exit anyway */
 #define STOP_US (3 * US_PER_S)                  /* spawner_stop waits, then kills it */
 #define PAUSE_NS 5000000
+#define SEND_S 1                                /* the daemon waits to hand over a request */
 #define REPORT_TRIES 100
-
-struct job {
-	uint64_t id;                    // the daemon's number; 0 = free
-	pid_t pid;                      // leader of its group
-};
+#define DESCRIPTORS_MAX 65536                   /* a limit on open files may be huge */
 
 struct spawner_state {
 	int sock;
-	struct job jobs[PROC_CHILDREN_MAX];
+	uint64_t ids[PROC_CHILDREN_MAX];        // jobs by the daemon's numbers; 0 = free
+	int pids[PROC_CHILDREN_MAX];            // leaders of their groups; 0 = free
 	union {                         // one datagram
 		struct proc_request head;
 		char bytes[PROC_REQUEST_MAX];
@@ -111,8 +109,6 @@ limit(int what, uint64_t value)
 	struct rlimit r;
 	rlim_t hard;
 
-	if (value == PROC_UNLIMITED)
-		return 0;
 	if (getrlimit(what, &r) != 0)
 		return -1;
 	hard = r.rlim_max;
@@ -126,16 +122,16 @@ limit(int what, uint64_t value)
 }
 
 static int
-set_limits(const uint64_t *v)
+set_limits(const struct proc_limits *l)
 {
-	if (limit(RLIMIT_CORE, 0) != 0 || limit(RLIMIT_CPU, v[0]) != 0 ||
-	    limit(RLIMIT_FSIZE, v[2]) != 0 || limit(RLIMIT_NOFILE, v[3]) != 0)
+	if (limit(RLIMIT_CORE, 0) != 0 || limit(RLIMIT_CPU, l->cpu_s) != 0 ||
+	    limit(RLIMIT_FSIZE, l->file_size) != 0 || limit(RLIMIT_NOFILE, l->files) != 0)
 		return -1;
 #ifdef RLIMIT_NPROC
-	if (limit(RLIMIT_NPROC, v[4]) != 0)
+	if (l->processes != 0 && limit(RLIMIT_NPROC, l->processes) != 0)
 		return -1;
 #endif
-	return limit(RLIMIT_AS, v[1]);  /* last: nothing of ours needs memory after it */
+	return limit(RLIMIT_AS, l->memory);     /* last: nothing of ours needs memory after it */
 }
 
 /* stdin, stdout, stderr. What came with the request lies above 2, because the
@@ -194,7 +190,7 @@ child(const struct spawner_state *st, int parent)
 	reset_signals();
 	umask(077);
 	if (setsid() < 0 || set_descriptors(st) < 0 || spawner_system_confine(parent) != OK ||
-	    set_limits(q->limits) != 0) {
+	    set_limits(&q->limits) != 0) {
 		why = errno;
 	} else if (chdir(cwd) != 0) {
 		why = errno;
@@ -209,43 +205,33 @@ child(const struct spawner_state *st, int parent)
 
 /* ---- requests ---------------------------------------------------------------------------- */
 
-static struct job *
-job_find(struct spawner_state *st, uint64_t id)
+/* The index of the job, or PROC_CHILDREN_MAX. */
+static size_t
+find_id(const struct spawner_state *st, uint64_t id)
 {
-	size_t i;
+	size_t i = 0;
 
-	for (i = 0; i < PROC_CHILDREN_MAX; i++)
-		if (st->jobs[i].id == id)
-			return &st->jobs[i];
-	return NULL;
+	while (i < PROC_CHILDREN_MAX && st->ids[i] != id)
+		i++;
+	return i;
 }
 
-static bool
-job_known(void *arg, int pid)
+static size_t
+find_pid(const struct spawner_state *st, int pid)
 {
-	const struct spawner_state *st = arg;
-	size_t i;
+	size_t i = 0;
 
-	for (i = 0; i < PROC_CHILDREN_MAX; i++)
-		if (st->jobs[i].id != 0 && st->jobs[i].pid == pid)
-			return true;
-	return false;
-}
-
-static bool
-job_unknown(void *arg, int pid)
-{
-	(void)arg;
-	(void)pid;
-	return false;
+	while (i < PROC_CHILDREN_MAX && st->pids[i] != pid)
+		i++;
+	return i;
 }
 
 /* The group, or the process alone while it has not yet made its group. */
 static void
-job_signal(const struct job *j, int signo)
+signal_group(int pid, int signo)
 {
-	if (kill(-j->pid, signo) != 0)
-		kill(j->pid, signo);
+	if (kill(-pid, signo) != 0)
+		kill(pid, signo);
 }
 
 /* Points st->strings into the request. False when the bytes do not add up. */
@@ -266,7 +252,7 @@ lay_out(struct spawner_state *st, size_t n)
 			return false;
 		if (i == q->argc)
 			st->strings[k++] = NULL;
-		if (i == (size_t)q->argc + q->envc)
+		if (i == want - 1)
 			st->strings[k++] = NULL;
 		st->strings[k++] = p;
 		p = nul + 1;
@@ -278,13 +264,12 @@ static void
 start(struct spawner_state *st)
 {
 	const struct proc_request *q = &st->request.head;
-	struct job *j = job_find(st, 0);
+	size_t free_job = find_id(st, 0);
 	int parent = (int)getpid();
 	pid_t pid = -1;
 
-	if (j == NULL)
-		errno = EAGAIN;
-	else
+	errno = EAGAIN;
+	if (free_job < PROC_CHILDREN_MAX)
 		pid = fork();
 	if (pid == 0)
 		child(st, parent);
@@ -293,8 +278,8 @@ start(struct spawner_state *st)
 		report(st->sock, PROC_ENDED, q->id, 0, 0);
 		return;
 	}
-	j->id = q->id;
-	j->pid = pid;
+	st->ids[free_job] = q->id;
+	st->pids[free_job] = (int)pid;
 }
 
 /* The descriptors that came with a datagram, into st->fds. */
@@ -329,7 +314,7 @@ take_request(struct spawner_state *st)
 	union { struct cmsghdr align; char bytes[CMSG_SPACE(FDS_MAX * sizeof(int))]; } ctl;
 	struct msghdr m = { .msg_iov = &v, .msg_iovlen = 1, .msg_control = ctl.bytes,
 	    .msg_controllen = sizeof(ctl.bytes) };
-	struct job *j;
+	size_t job;
 	ssize_t n = recvmsg(st->sock, &m, 0);
 
 	if (n < 0)
@@ -338,11 +323,11 @@ take_request(struct spawner_state *st)
 		return false;
 	collect_descriptors(st, &m);
 	if ((size_t)n >= sizeof(*q) && !(m.msg_flags & (MSG_TRUNC | MSG_CTRUNC))) {
-		j = q->id != 0 ? job_find(st, q->id) : NULL;
-		if (q->kind == PROC_START && j == NULL && lay_out(st, (size_t)n))
+		job = find_id(st, q->id);
+		if (q->kind == PROC_START && job == PROC_CHILDREN_MAX && lay_out(st, (size_t)n))
 			start(st);
-		else if (q->kind == PROC_SIGNAL && j != NULL)
-			job_signal(j, (int)q->signo);
+		else if (q->kind == PROC_SIGNAL && job < PROC_CHILDREN_MAX && q->id != 0)
+			signal_group(st->pids[job], (int)q->signo);
 	}
 	while (st->n_fds > 0)
 		close(st->fds[--st->n_fds]);
@@ -358,7 +343,7 @@ reap(struct spawner_state *st)
 {
 	struct { uint64_t id; int status; } ended[PROC_CHILDREN_MAX];
 	siginfo_t si;
-	size_t n = 0, i;
+	size_t n = 0, i, job;
 	bool any = false;
 	int status, r;
 
@@ -367,22 +352,21 @@ reap(struct spawner_state *st)
 		r = waitid(P_ALL, 0, &si, WEXITED | WNOHANG | WNOWAIT);
 		if (r != 0 || si.si_pid == 0 || n == PROC_CHILDREN_MAX)
 			break;
-		for (i = 0; i < PROC_CHILDREN_MAX; i++)
-			if (st->jobs[i].id != 0 && st->jobs[i].pid == si.si_pid)
-				break;
-		if (i < PROC_CHILDREN_MAX)
+		job = find_pid(st, (int)si.si_pid);
+		if (job < PROC_CHILDREN_MAX)
 			kill(-si.si_pid, SIGKILL);
 		status = 0;
 		waitpid(si.si_pid, &status, 0);
 		any = true;
-		if (i < PROC_CHILDREN_MAX) {
-			ended[n].id = st->jobs[i].id;
+		if (job < PROC_CHILDREN_MAX) {
+			ended[n].id = st->ids[job];
 			ended[n++].status = status;
-			st->jobs[i].id = 0;
+			st->ids[job] = 0;
+			st->pids[job] = 0;
 		}
 	}
 	if (any)
-		spawner_system_kill_orphans(job_known, st);
+		spawner_system_kill_orphans(st->pids, PROC_CHILDREN_MAX);
 	for (i = 0; i < n; i++)
 		report(st->sock, PROC_ENDED, ended[i].id, 0, ended[i].status);
 	return r == 0;
@@ -398,9 +382,9 @@ end_all(struct spawner_state *st)
 
 	do {
 		for (i = 0; i < PROC_CHILDREN_MAX; i++)
-			if (st->jobs[i].id != 0)
-				job_signal(&st->jobs[i], SIGKILL);
-		spawner_system_kill_orphans(job_unknown, NULL);
+			if (st->pids[i] != 0)
+				signal_group(st->pids[i], SIGKILL);
+		spawner_system_kill_orphans(NULL, 0);
 		if (!reap(st))
 			break;
 		nanosleep(&pause, NULL);
@@ -419,8 +403,9 @@ prepare(int sock)
 	static const int ignored[] = { SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGPIPE, SIGUSR1, SIGUSR2 };
 	struct sigaction sa;
 	sigset_t chld;
+	long max = sysconf(_SC_OPEN_MAX);
 	size_t i;
-	int null;
+	int null, fd;
 
 	reset_signals();
 	memset(&sa, 0, sizeof(sa));
@@ -439,7 +424,12 @@ prepare(int sock)
 	for (i = 1; i <= 2; i++)                /* taken, so that nothing else lands there */
 		if (null >= 0 && fcntl((int)i, F_GETFD) < 0)
 			dup2(null, (int)i);
-	spawner_system_begin(sock);
+	if (max < 0 || max > DESCRIPTORS_MAX)
+		max = DESCRIPTORS_MAX;
+	for (fd = 3; fd < (int)max; fd++)
+		if (fd != sock)
+			close(fd);
+	spawner_system_begin();
 }
 
 _Noreturn static void
@@ -488,6 +478,7 @@ enum err
 spawner_start(struct spawner *s, struct fail *f)
 {
 	int pair[2] = { -1, -1 };
+	const struct timeval patience = { SEND_S, 0 };
 	pid_t pid = -1;
 	enum err e = OK;
 
@@ -497,6 +488,9 @@ spawner_start(struct spawner *s, struct fail *f)
 		e = lift(&pair[0]);
 	if (e == OK)
 		e = lift(&pair[1]);
+	/* A spawner that reads nothing for so long is stuck. */
+	if (e == OK && setsockopt(pair[0], SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof(patience)) != 0)
+		e = err_errno(errno);
 	if (e == OK && pair[1] >= (int)FD_SETSIZE)
 		e = ERR_LIMIT;          /* forked first, so this means hundreds of inherited files */
 	if (e == OK) {

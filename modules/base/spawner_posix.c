@@ -9,10 +9,6 @@
  */
 #include "proc.h"
 
-#include <unistd.h>
-
-#define DESCRIPTORS_MAX 65536                   /* a limit on open files may be huge */
-
 const char *
 spawner_system(void)
 {
@@ -20,16 +16,8 @@ spawner_system(void)
 }
 
 void
-spawner_system_begin(int keep)
+spawner_system_begin(void)
 {
-	long max = sysconf(_SC_OPEN_MAX);
-	int fd;
-
-	if (max < 0 || max > DESCRIPTORS_MAX)
-		max = DESCRIPTORS_MAX;
-	for (fd = 3; fd < (int)max; fd++)
-		if (fd != keep)
-			close(fd);
 }
 
 enum err
@@ -40,8 +28,8 @@ spawner_system_confine(int parent)
 }
 
 void
-spawner_system_kill_orphans(bool (*known)(void *arg, int pid), void *arg)
+spawner_system_kill_orphans(const int *known, size_t n)
 {
 	(void)known;
-	(void)arg;
+	(void)n;
 }

@@ -3,8 +3,8 @@
  * toml.c - TOML 1.0.0: arena parser with places and helpful errors.
  *
  * The text is validated as UTF-8 once, then read by a cursor that only ever
- * moves forward. Every node notes where it stands in the source; an error is
- * given an offset, and its line and column are counted only then.
+ * moves forward. Nodes and errors are given offsets in the source, from which
+ * place() counts lines and columns.
  *
  * The grammar is small; the rules about who may extend which table are not.
  * A table is one of four kinds, and that decides everything:
@@ -27,21 +27,22 @@
 #include <errno.h>
 #include <math.h>
 
-#define TOML_NUMBER_MAX 512     /* bytes of one number */
+#define NUMBER_MAX 512          /* bytes of one number */
 #define QUOTE_MAX 24            /* bytes of offending text shown in an error */
-
-enum { DOTTED = 1 };            /* struct toml.internal */
+#define KEY_MAX 40              /* bytes of a key or value shown in an error */
+#define SHOW(s) STR_ARG(utf8_prefix((s), KEY_MAX))
 
 struct parser {
 	struct arena *a;
 	struct str t;
 	size_t start;           /* behind a byte order mark */
 	size_t at;              /* the cursor */
-	unsigned line;
-	size_t line_start;
+	size_t mark, mark_line_start;   /* how far place() has counted lines */
+	unsigned mark_line;
 	unsigned depth;         /* of the value being read, counted from the root */
 	struct toml_error *e;
 	enum err err;
+	char shown[QUOTE_MAX + 3];
 };
 
 struct key {
@@ -53,30 +54,41 @@ struct key {
 static bool fail(struct parser *p, enum err err, size_t off, const char *fmt, ...) PRINTF(4, 5);
 static bool value(struct parser *p, struct toml *v);
 
-/* ---- errors ------------------------------------------------------------------ */
+/* ---- places and errors -------------------------------------------------------- */
+
+/* Where off stands. Lines are counted on from the last place asked for. */
+static struct key
+place(struct parser *p, size_t off)
+{
+	if (off < p->mark || p->mark_line == 0) {
+		p->mark = p->mark_line_start = p->start;
+		p->mark_line = 1;
+	}
+	for (; p->mark < off; p->mark++) {
+		if (p->t.p[p->mark] == '\n') {
+			p->mark_line++;
+			p->mark_line_start = p->mark + 1;
+		}
+	}
+	return (struct key){ STR_NONE, off, 0, p->mark_line,
+	    (unsigned)(off - p->mark_line_start) + 1 };
+}
 
 static bool
 fail(struct parser *p, enum err err, size_t off, const char *fmt, ...)
 {
+	struct key k = place(p, off);
 	struct toml_error *e = p->e;
-	size_t start = p->start, n;
 	va_list ap;
 
 	p->err = err;
-	e->line = 1;
-	for (size_t i = start; i < off; i++) {
-		if (p->t.p[i] == '\n') {
-			e->line++;
-			start = i + 1;
-		}
-	}
-	e->column = (unsigned)(off - start) + 1;
+	e->line = k.line;
+	e->column = k.column;
 	va_start(ap, fmt);
 	vsnprintf(e->what, sizeof(e->what), fmt, ap);
 	va_end(ap);
 	/* One line of whole characters, whatever the file holds. */
-	n = utf8_prefix(str_z(e->what), sizeof(e->what) - 4).n;
-	e->what[n] = '\0';
+	e->what[utf8_prefix(str_z(e->what), sizeof(e->what) - 4).n] = '\0';
 	for (char *c = e->what; *c; c++)
 		if ((unsigned char)*c < 0x20 || *c == 0x7F)
 			*c = '?';
@@ -90,10 +102,6 @@ fail_memory(struct parser *p)
 
 	return fail(p, e, p->at, e == ERR_LIMIT ? "the file is too big" : "out of memory");
 }
-
-/* A key as errors show it. */
-#define SHOW_MAX 40
-#define SHOW(s) STR_ARG(utf8_prefix((s), SHOW_MAX))
 
 static int
 peek_at(const struct parser *p, size_t ahead)
@@ -113,29 +121,30 @@ control(int c)
 	return (c >= 0 && c < 0x20 && c != '\t') || c == 0x7F;
 }
 
-struct shown {
-	char text[QUOTE_MAX + 3];
-};
+static bool
+at_newline(const struct parser *p)
+{
+	return peek(p) == '\n' || peek(p) == '\r';
+}
 
 /* What stands at the cursor, quoted for an error. */
-static struct shown
-found(const struct parser *p)
+static const char *
+found(struct parser *p)
 {
 	struct str rest = str_sub(p->t, p->at, p->t.n);
-	struct shown w;
-	size_t n = 0;
+	size_t n = 1;
 
+	if (peek(p) < 0)
+		return "the end of the file";
+	if (at_newline(p))
+		return "the end of the line";
+	if (control(peek(p)))
+		return "a control character";
 	while (n < rest.n && !memchr(" \t\r\n,]}=#", rest.p[n], 9))
 		n++;
-	if (n == 0 && rest.n && rest.p[0] != '\n' && rest.p[0] != '\r')
-		n = 1;
 	rest = utf8_prefix(str_sub(rest, 0, n), QUOTE_MAX);
-	if (n == 0 || control(peek(p)))
-		snprintf(w.text, sizeof(w.text), "%s", n ? "a control character" :
-		    peek(p) < 0 ? "the end of the file" : "the end of the line");
-	else
-		snprintf(w.text, sizeof(w.text), "\"%.*s\"", STR_ARG(rest));
-	return w;
+	snprintf(p->shown, sizeof(p->shown), "\"%.*s\"", STR_ARG(rest));
+	return p->shown;
 }
 
 /* ---- blanks, comments, lines ---------------------------------------------------- */
@@ -151,21 +160,10 @@ blanks(struct parser *p)
 static bool
 newline(struct parser *p)
 {
-	if (peek(p) == '\r') {
-		if (peek_at(p, 1) != '\n')
-			return fail(p, ERR_PARSE, p->at, "carriage return without a line feed");
-		p->at++;
-	}
-	p->at++;
-	p->line++;
-	p->line_start = p->at;
+	if (peek(p) == '\r' && peek_at(p, 1) != '\n')
+		return fail(p, ERR_PARSE, p->at, "carriage return without a line feed");
+	p->at += peek(p) == '\r' ? 2 : 1;
 	return true;
-}
-
-static bool
-at_newline(const struct parser *p)
-{
-	return peek(p) == '\n' || peek(p) == '\r';
 }
 
 /* Blanks and a comment, up to the line end. */
@@ -191,7 +189,7 @@ line_end(struct parser *p, const char *after)
 	if (peek(p) < 0)
 		return true;
 	if (!at_newline(p))
-		return fail(p, ERR_PARSE, p->at, "unexpected %s after %s", found(p).text, after);
+		return fail(p, ERR_PARSE, p->at, "unexpected %s after %s", found(p), after);
 	return newline(p);
 }
 
@@ -199,131 +197,104 @@ line_end(struct parser *p, const char *after)
 static bool
 space(struct parser *p)
 {
-	for (;;) {
-		if (!trailer(p))
-			return false;
+	while (trailer(p)) {
 		if (!at_newline(p))
 			return true;
 		if (!newline(p))
 			return false;
 	}
+	return false;
 }
 
 /* ---- strings -------------------------------------------------------------------- */
 
-/* Finds the text from the cursor, behind the opening quotes, to the closing ones. */
+/* \uXXXX or \UXXXXXXXX; the cursor stands on the letter. */
 static bool
-quoted(struct parser *p, char quote, bool multi, size_t open, struct str *raw)
+unicode_escape(struct parser *p, struct buf *b)
 {
-	size_t from = p->at, run;
-
-	while (peek(p) >= 0) {
-		int c = peek(p);
-
-		if (c == quote) {
-			for (run = 1; multi && run < 5 && peek_at(p, run) == quote; run++)
-				;
-			p->at += run;
-			if (!multi || run >= 3) {
-				/* One or two quotes before the closing three are text. */
-				*raw = str_sub(p->t, from, p->at - (multi ? 3 : 1) - from);
-				return true;
-			}
-		} else if (at_newline(p)) {
-			if (!multi)
-				break;
-			if (!newline(p))
-				return false;
-		} else if (control(c)) {
-			return fail(p, ERR_PARSE, p->at, "control character in a string");
-		} else {
-			p->at++;
-			if (c == '\\' && quote == '"' && (peek(p) == '"' || peek(p) == '\\'))
-				p->at++;
-		}
-	}
-	return fail(p, ERR_PARSE, open, "string without its closing quote%s", multi ? "s" : "");
-}
-
-/* A backslash at the end of a line swallows it and all blanks up to the next text. */
-static bool
-continuation(struct parser *p, struct str raw, size_t *i)
-{
-	size_t n = *i;
-	bool line = false;
-
-	while (n < raw.n && memchr(" \t\r\n", raw.p[n], 4))
-		line |= raw.p[n++] == '\n';
-	if (!line)
-		return fail(p, ERR_PARSE, (size_t)(raw.p - p->t.p) + *i - 1,
-		    "a backslash before a blank must end its line");
-	*i = n;
-	return true;
-}
-
-/* \uXXXX or \UXXXXXXXX; raw.p[*i] is the letter. */
-static bool
-unicode_escape(struct parser *p, struct str raw, size_t *i, char **o)
-{
-	size_t n = raw.p[*i] == 'u' ? 4 : 8;
+	size_t n = peek(p) == 'u' ? 4 : 8;
 	uint32_t cp = 0;
-	bool good = raw.n - *i > n;
+	char text[4];
 
-	for (size_t k = 1; good && k <= n; k++) {
-		static const char hex[] = "0123456789abcdefABCDEF";
-		const char *d = memchr(hex, raw.p[*i + k], sizeof(hex) - 1);
+	for (size_t k = 1; k <= n; k++) {
+		int digit = hex_digit(peek_at(p, k));
 
-		good = d != NULL;
-		if (good)
-			cp = cp << 4 | (uint32_t)(d - hex < 16 ? d - hex : d - hex - 6);
+		cp = digit < 0 ? UTF8_BAD : cp << 4 | (uint32_t)digit;
+		if (digit < 0)
+			break;
 	}
-	if (!good || cp > 0x10FFFF || (cp >= 0xD800 && cp <= 0xDFFF))
-		return fail(p, ERR_PARSE, (size_t)(raw.p - p->t.p) + *i - 1,
-		    "\\%c needs %zu hexadecimal digits that name a character", raw.p[*i], n);
-	*o += utf8_encode(cp, *o);
-	*i += n + 1;
+	if (cp > 0x10FFFF || (cp >= 0xD800 && cp <= 0xDFFF))
+		return fail(p, ERR_PARSE, p->at - 1,
+		    "\\%c needs %zu hexadecimal digits that name a character", peek(p), n);
+	buf_put(b, text, utf8_encode(cp, text));
+	p->at += n + 1;
 	return true;
 }
 
-/* Copies raw into the arena, escapes resolved, CRLF as LF. */
+/* The cursor stands on the backslash. */
 static bool
-unescape(struct parser *p, struct str raw, bool escapes, bool multi, struct str *out)
+escape(struct parser *p, bool multi, struct buf *b)
 {
 	static const char from[] = "\"\\bfnrt", to[] = "\"\\\b\f\n\r\t";
-	char *text = arena_alloc(p->a, raw.n), *o = text;
+	size_t slash = p->at++;
+	int c = peek(p);
+	const char *known = c > 0 ? strchr(from, c) : NULL;
 
-	if (!text)
-		return fail_memory(p);
-	for (size_t i = 0; i < raw.n; ) {
-		char c = raw.p[i++];
-		const char *known;
+	if (known) {
+		buf_putc(b, to[known - from]);
+		p->at++;
+		return true;
+	}
+	if (c == 'u' || c == 'U')
+		return unicode_escape(p, b);
+	if (!multi || (c != ' ' && c != '\t' && !at_newline(p)))
+		return fail(p, ERR_PARSE, slash, "unknown escape \\%c (write \\\\ for a "
+		    "backslash)", c >= 0 && c < 0x7F ? c : '?');
+	/* At the end of a line it swallows that and all blanks up to the next text. */
+	blanks(p);
+	if (!at_newline(p))
+		return fail(p, ERR_PARSE, slash, "a backslash before a blank must end its line");
+	for (; at_newline(p); blanks(p))
+		if (!newline(p))
+			return false;
+	return true;
+}
 
-		if (c == '\r')
-			continue;
-		if (c != '\\' || !escapes) {
-			*o++ = c;
-			continue;
-		}
-		c = i < raw.n ? raw.p[i] : ' ';
-		known = memchr(from, c, sizeof(from) - 1);
-		if (known) {
-			*o++ = to[known - from];
-			i++;
-		} else if (c == 'u' || c == 'U') {
-			if (!unicode_escape(p, raw, &i, &o))
+/* From the opening quotes (at open, the cursor is behind them) to behind the closing ones. */
+static bool
+text(struct parser *p, char quote, bool multi, size_t open, struct buf *b)
+{
+	for (;;) {
+		int c = peek(p);
+		size_t run = 1;
+
+		if (c == quote) {
+			while (multi && run < 5 && peek_at(p, run) == quote)
+				run++;
+			p->at += run;
+			if (!multi)
+				return true;
+			/* One or two quotes before the closing three are text. */
+			buf_put(b, p->t.p + p->at - run, run < 3 ? run : run - 3);
+			if (run >= 3)
+				return true;
+		} else if (c < 0 || (!multi && at_newline(p))) {
+			return fail(p, ERR_PARSE, open, "string without its closing quote%s",
+			    multi ? "s" : "");
+		} else if (at_newline(p)) {
+			if (!newline(p))
 				return false;
-		} else if (multi && memchr(" \t\r\n", c, 4)) {
-			if (!continuation(p, raw, &i))
+			buf_putc(b, '\n');
+		} else if (control(c)) {
+			return fail(p, ERR_PARSE, p->at, "control character in a string");
+		} else if (c == '\\' && quote == '"') {
+			if (!escape(p, multi, b))
 				return false;
 		} else {
-			size_t off = (size_t)(raw.p - p->t.p) + i - 1;
-
-			return fail(p, ERR_PARSE, off, "unknown escape \\%c (write \\\\ for a "
-			    "backslash)", (unsigned char)c < 0x7F ? c : '?');
+			buf_putc(b, (char)c);
+			p->at++;
 		}
 	}
-	*out = str_make(text, (size_t)(o - text));
-	return true;
 }
 
 /* The cursor stands on the opening quote. A key may not have three of them. */
@@ -331,233 +302,186 @@ static bool
 string(struct parser *p, bool key, struct str *out)
 {
 	char quote = (char)peek(p);
-	bool multi = !key && peek_at(p, 1) == quote && peek_at(p, 2) == quote;
+	bool multi = !key && peek_at(p, 1) == quote && peek_at(p, 2) == quote, good;
+	struct buf b = BUF_INIT(p->t.n);
 	size_t open = p->at;
-	struct str raw;
 
 	p->at += multi ? 3 : 1;
 	/* A line end right behind the opening quotes is not part of the text. */
-	if (multi && at_newline(p) && !newline(p))
-		return false;
-	return quoted(p, quote, multi, open, &raw) &&
-	    unescape(p, raw, quote == '"', multi, out);
+	good = (!multi || !at_newline(p) || newline(p)) && text(p, quote, multi, open, &b);
+	if (good)
+		*out = arena_str(p->a, buf_view(&b));
+	if (good && (b.err != OK || p->a->err != OK))
+		good = fail_memory(p);
+	buf_free(&b);
+	return good;
 }
 
 /* ---- numbers ----------------------------------------------------------------------- */
 
-struct radix {
-	char letter;
-	int base;
-	const char *digits;
-};
+/* How many digits of the base stand at z. */
+static size_t
+digits(const char *z, int base)
+{
+	size_t n = 0;
+
+	while (hex_digit(z[n]) >= 0 && hex_digit(z[n]) < base)
+		n++;
+	return n;
+}
 
 /* Copies the number without its underscores, each of which must stand between digits. */
 static bool
-strip(struct str s, const char *digits, char out[TOML_NUMBER_MAX + 1])
+strip(struct str s, int base, char out[NUMBER_MAX + 1])
 {
-	size_t n = 0, nd = strlen(digits);
+	size_t n = 0;
 
 	for (size_t i = 0; i < s.n; i++) {
 		if (s.p[i] != '_')
 			out[n++] = s.p[i];
-		else if (i == 0 || i + 1 == s.n || !memchr(digits, s.p[i - 1], nd) ||
-		    !memchr(digits, s.p[i + 1], nd))
+		else if (i == 0 || i + 1 == s.n || !digits(out + n - 1, base) ||
+		    hex_digit(s.p[i + 1]) < 0 || hex_digit(s.p[i + 1]) >= base)
 			return false;
+		out[n] = '\0';
 	}
-	out[n] = '\0';
 	return true;
 }
 
-/* ERR_PARSE when z does not have the shape of an integer. */
-static enum err
-integer(const char *z, const struct radix *r, int64_t *out)
-{
-	const char *d = z + (r->base == 10 && (*z == '-' || *z == '+'));
-	size_t n = strspn(d, r->digits);
-	long long v;
-
-	if (n == 0 || d[n] || (r->base == 10 && *d == '0' && n > 1))
-		return ERR_PARSE;
-	errno = 0;
-	v = strtoll(z, NULL, r->base);
-	if (errno == ERANGE)
-		return ERR_LIMIT;
-	*out = v;
-	return OK;
-}
-
-/* Behind one digit or more at z; NULL when there is none, or z is NULL already. */
-static const char *
-digits(const char *z)
-{
-	size_t n = z ? strspn(z, "0123456789") : 0;
-
-	return n ? z + n : NULL;
-}
-
-/* Is z [+-] digits [. digits] [e [+-] digits], without a leading zero? */
+/* Is z digits [. digits] [e [+-] digits] without a leading zero, or inf or nan? */
 static bool
 float_shape(const char *z)
 {
-	z += *z == '-' || *z == '+';
-	if (*z == '0' && digits(z + 1))
+	size_t n = digits(z, 10);
+
+	if (strcmp(z, "inf") == 0 || strcmp(z, "nan") == 0)
+		return true;
+	if (n == 0 || (n > 1 && *z == '0'))
 		return false;
-	z = digits(z);
-	if (z && *z == '.')
-		z = digits(z + 1);
-	if (z && (*z == 'e' || *z == 'E')) {
-		z++;
-		z = digits(z + (*z == '-' || *z == '+'));
+	z += n;
+	if (*z == '.') {
+		n = digits(++z, 10);
+		z += n;
 	}
-	return z && !*z;
-}
-
-/* inf and nan with or without a sign. */
-static bool
-special_float(struct str s, double *out)
-{
-	bool negative = s.p[0] == '-';
-
-	if (negative || s.p[0] == '+')
-		s = str_sub(s, 1, s.n);
-	if (!str_eqz(s, "inf") && !str_eqz(s, "nan"))
-		return false;
-	*out = s.p[0] == 'n' ? (double)NAN : negative ? -(double)INFINITY : (double)INFINITY;
-	return true;
+	if (n > 0 && (*z == 'e' || *z == 'E')) {
+		z += z[1] == '-' || z[1] == '+' ? 2 : 1;
+		n = digits(z, 10);
+		z += n;
+	}
+	return n > 0 && !*z;
 }
 
 static bool
 number(struct parser *p, struct str s, struct toml *v)
 {
-	static const struct radix radixes[] = {
-		{ 'x', 16, "0123456789abcdefABCDEF" }, { 'o', 8, "01234567" }, { 'b', 2, "01" },
-		{ 0, 10, "0123456789" },
-	};
-	const struct radix *r = radixes;
-	char z[TOML_NUMBER_MAX + 1];
-	enum err e;
+	bool prefix = s.n > 2 && s.p[0] == '0' && memchr("xob", s.p[1], 3);
+	int base = !prefix ? 10 : s.p[1] == 'x' ? 16 : s.p[1] == 'o' ? 8 : 2;
+	char z[NUMBER_MAX + 1];
+	const char *d;          /* behind the sign */
+	size_t n;
 
-	if (s.n > TOML_NUMBER_MAX)
+	if (s.n > NUMBER_MAX)
 		return fail(p, ERR_LIMIT, v->off, "the number is too long");
-	while (r->letter && (s.n < 2 || s.p[0] != '0' || s.p[1] != r->letter))
-		r++;
-	if (!strip(r->letter ? str_sub(s, 2, s.n) : s, r->digits, z))
+	if (!strip(prefix ? str_sub(s, 2, s.n) : s, base, z))
 		return fail(p, ERR_PARSE, v->off, "an underscore must stand between digits in %.*s",
 		    SHOW(s));
-	v->type = TOML_INTEGER;
-	e = integer(z, r, &v->i);
-	if (e == ERR_LIMIT)
-		return fail(p, ERR_PARSE, v->off, "the integer %.*s does not fit into 64 bits",
-		    SHOW(s));
-	if (e == OK)
-		return true;
-	if (r->letter || !float_shape(z))
+	d = z + (!prefix && (*z == '-' || *z == '+'));
+	n = digits(d, base);
+	if (n > 0 && !d[n] && (prefix || n == 1 || *d != '0')) {
+		v->type = TOML_INTEGER;
+		errno = 0;
+		v->i = strtoll(z, NULL, base);
+		return errno != ERANGE || fail(p, ERR_PARSE, v->off,
+		    "the integer %.*s does not fit into 64 bits", SHOW(s));
+	}
+	if (prefix || !float_shape(d))
 		return fail(p, ERR_PARSE, v->off, "\"%.*s\" is not a number", SHOW(s));
 	v->type = TOML_FLOAT;
 	v->f = strtod(z, NULL);
-	return isfinite(v->f) ||
+	return isfinite(v->f) || n == 0 ||
 	    fail(p, ERR_PARSE, v->off, "the number %.*s is too large", SHOW(s));
 }
 
 /* ---- dates and times ----------------------------------------------------------------- */
 
+/* Is s like the mask, in which 0 stands for any digit? */
 static bool
-is_digit(struct str s, size_t i)
+like(struct str s, const char *mask)
 {
-	return i < s.n && s.p[i] >= '0' && s.p[i] <= '9';
-}
+	size_t i = 0;
 
-/* Cuts two digits (four of a year) and, if sep is set, that byte; the number must lie within
- * [min,max]. */
-static bool
-cut(struct str *s, unsigned min, unsigned max, char sep, unsigned *out)
-{
-	size_t n = max > 99 ? 4 : 2, all = n + (sep != 0);
-	unsigned v = 0;
-
-	if (s->n < all || (sep && s->p[n] != sep))
-		return false;
-	for (size_t i = 0; i < n; i++) {
-		if (!is_digit(*s, i))
+	for (; i < s.n && mask[i]; i++)
+		if (mask[i] == '0' ? s.p[i] < '0' || s.p[i] > '9' : s.p[i] != mask[i])
 			return false;
-		v = v * 10 + (unsigned)(s->p[i] - '0');
-	}
-	*s = str_sub(*s, all, s->n);
-	*out = v;
-	return v >= min && v <= max;
+	return i == s.n && !mask[i];
+}
+
+/* The number of the two digits at s.p[at]. */
+static int
+two(struct str s, size_t at)
+{
+	return (s.p[at] - '0') * 10 + s.p[at + 1] - '0';
 }
 
 static bool
-cut_date(struct str *s)
+is_date(struct str s)
 {
-	static const unsigned char days[] = { 31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31 };
-	unsigned y, m, d, leap;
+	static const char days[] = { 31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31 };
+	int century, year, month, leap;
 
-	if (!cut(s, 0, 9999, '-', &y) || !cut(s, 1, 12, '-', &m) || !cut(s, 1, 31, 0, &d))
+	if (!like(s, "0000-00-00"))
 		return false;
-	leap = m == 2 && ((y % 4 == 0 && y % 100 != 0) || y % 400 == 0);
-	return d <= days[m - 1] + leap;
-}
-
-/* The fraction gets three to nine digits; more are cut off, as TOML demands. */
-static bool
-cut_time(struct str *s, char fraction[11])
-{
-	unsigned part;
-	size_t n = 1;
-
-	if (!cut(s, 0, 23, ':', &part) || !cut(s, 0, 59, ':', &part) || !cut(s, 0, 60, 0, &part))
-		return false;
-	if (!s->n || s->p[0] != '.')
-		return true;
-	while (is_digit(*s, n))
-		n++;
-	snprintf(fraction, 11, "%.*s%s", (int)(n < 10 ? n : 10), s->p,
-	    n == 2 ? "00" : n == 3 ? "0" : "");
-	*s = str_sub(*s, n, s->n);
-	return n > 1;
+	century = two(s, 0);
+	year = two(s, 2);
+	month = two(s, 5);
+	leap = month == 2 && (year ? year % 4 == 0 : century % 4 == 0);
+	return month >= 1 && month <= 12 && two(s, 8) >= 1 && two(s, 8) <= days[month - 1] + leap;
 }
 
 static bool
-cut_offset(struct str *s)
+is_time(struct str s)
 {
-	char sign = s->p[0];
-	unsigned part;
-
-	*s = str_sub(*s, 1, s->n);
-	return sign == 'Z' || sign == 'z' ||
-	    ((sign == '+' || sign == '-') && cut(s, 0, 23, ':', &part) && cut(s, 0, 59, 0, &part));
+	return like(s, "00:00:00") && two(s, 0) < 24 && two(s, 3) < 60 && two(s, 6) <= 60;
 }
 
-/* All parts but the fraction have a fixed width, so the normal form is cut from the source. */
+static bool
+is_offset(struct str s)
+{
+	return like(s, "Z") || like(s, "z") || ((like(s, "+00:00") || like(s, "-00:00")) &&
+	    two(s, 1) < 24 && two(s, 4) < 60);
+}
+
+/* All parts but the fraction have a fixed width. It gets three to nine digits; more are cut
+ * off, as TOML demands. */
 static bool
 datetime(struct parser *p, struct str s, struct toml *v)
 {
-	struct str date = STR_NONE, time, offset, rest = s;
-	char fraction[11] = "";
+	struct str date = STR_NONE, time, rest = s;
 	bool good = true;
+	size_t n = 0;           /* of the fraction with its point */
 
 	v->type = TOML_TIME_LOCAL;
-	if (s.p[2] != ':') {
-		good = cut_date(&rest);
+	if (like(str_sub(s, 4, 1), "-")) {
 		date = str_sub(s, 0, 10);
-		v->type = rest.n ? TOML_DATETIME_LOCAL : TOML_DATE_LOCAL;
-		if (good && rest.n)
-			good = strchr("Tt ", rest.p[0]) != NULL;
-		rest = str_sub(rest, 1, rest.n);
+		v->type = s.n > 10 ? TOML_DATETIME_LOCAL : TOML_DATE_LOCAL;
+		good = is_date(date) && (s.n <= 10 || strchr("Tt ", s.p[10]));
+		rest = str_sub(s, 11, s.n);
 	}
 	time = str_sub(rest, 0, 8);
-	if (good && v->type != TOML_DATE_LOCAL)
-		good = cut_time(&rest, fraction);
-	offset = rest;
-	if (good && v->type == TOML_DATETIME_LOCAL && rest.n) {
+	rest = str_sub(rest, 8, rest.n);
+	if (v->type != TOML_DATE_LOCAL)
+		good = good && is_time(time);
+	if (like(str_sub(rest, 0, 1), "."))
+		for (n = 1; like(str_sub(rest, n, 1), "0"); )
+			n++;
+	if (n < rest.n) {
+		good = good && v->type == TOML_DATETIME_LOCAL && is_offset(str_sub(rest, n, rest.n));
 		v->type = TOML_DATETIME;
-		good = cut_offset(&rest);
 	}
-	if (!good || rest.n)
+	if (!good || n == 1)
 		return fail(p, ERR_PARSE, v->off, "\"%.*s\" is not a date or time", SHOW(s));
-	v->s = arena_fmt(p->a, "%.*s%s%.*s%s%.*s", STR_ARG(date), date.n && time.n ? "T" : "",
-	    STR_ARG(time), fraction, STR_ARG(offset.n == 1 ? S("Z") : offset));
+	v->s = arena_fmt(p->a, "%.*s%s%.*s%.*s%s%.*s", STR_ARG(date), date.n && time.n ? "T" : "",
+	    STR_ARG(time), STR_ARG(str_sub(rest, 0, n < 10 ? n : 10)), n == 2 ? "00" :
+	    n == 3 ? "0" : "", STR_ARG(rest.n - n == 1 ? S("Z") : str_sub(rest, n, rest.n)));
 	return p->a->err == OK || fail_memory(p);
 }
 
@@ -575,12 +499,11 @@ plain_value(struct parser *p, struct toml *v)
 	    ((rest.p[n] | 0x20) >= 'a' && (rest.p[n] | 0x20) <= 'z'))) {
 		n++;
 		/* A date and its time may be parted by one blank. */
-		if (n == 10 && rest.p[4] == '-' && rest.n > 13 && rest.p[10] == ' ' &&
-		    is_digit(rest, 11) && is_digit(rest, 12) && rest.p[13] == ':')
+		if (n == 10 && rest.p[4] == '-' && like(str_sub(rest, 10, 4), " 00:"))
 			n++;
 	}
 	if (n == 0)
-		return fail(p, ERR_PARSE, p->at, "expected a value, found %s", found(p).text);
+		return fail(p, ERR_PARSE, p->at, "expected a value, found %s", found(p));
 	s = str_sub(rest, 0, n);
 	p->at += n;
 	if (str_eqz(s, "true") || str_eqz(s, "false")) {
@@ -588,27 +511,11 @@ plain_value(struct parser *p, struct toml *v)
 		v->boolean = s.n == 4;
 		return true;
 	}
-	if (is_digit(s, 0) && is_digit(s, 1) && ((n > 2 && s.p[2] == ':') ||
-	    (is_digit(s, 2) && is_digit(s, 3) && n > 4 && s.p[4] == '-')))
+	if (like(str_sub(s, 0, 3), "00:") || like(str_sub(s, 0, 5), "0000-"))
 		return datetime(p, s, v);
-	if (special_float(s, &v->f)) {
-		v->type = TOML_FLOAT;
-		return true;
-	}
-	if (is_digit(s, 0) || s.p[0] == '+' || s.p[0] == '-')
+	if (memchr("+-0123456789", s.p[0], 12) || str_eqz(s, "inf") || str_eqz(s, "nan"))
 		return number(p, s, v);
 	return fail(p, ERR_PARSE, v->off, "\"%.*s\" is not a value (text needs quotes)", SHOW(s));
-}
-
-static void
-append(struct toml *parent, struct toml *child)
-{
-	if (parent->last)
-		parent->last->next = child;
-	else
-		parent->first = child;
-	parent->last = child;
-	parent->count++;
 }
 
 /* A node at the end of parent, placed at k, or NULL with the error set. */
@@ -627,14 +534,13 @@ add(struct parser *p, struct toml *parent, const struct key *k, enum toml_type t
 	t->column = t->vcolumn = k->column;
 	t->key_off = t->off = k->off;
 	t->len = k->len;
-	append(parent, t);
+	if (parent->last)
+		parent->last->next = t;
+	else
+		parent->first = t;
+	parent->last = t;
+	parent->count++;
 	return t;
-}
-
-static struct key
-place(const struct parser *p)
-{
-	return (struct key){ STR_NONE, p->at, 0, p->line, (unsigned)(p->at - p->line_start) + 1 };
 }
 
 static bool
@@ -642,27 +548,21 @@ array(struct parser *p, struct toml *v)
 {
 	v->type = TOML_ARRAY;
 	p->at++;
-	for (;;) {
-		struct key here;
-		struct toml *item;
+	while (space(p) && peek(p) != ']') {
+		struct key here = place(p, p->at);
+		struct toml *item = add(p, v, &here, TOML_STRING);
 
-		if (!space(p))
-			return false;
-		if (peek(p) == ']')
-			break;
-		here = place(p);
-		item = add(p, v, &here, TOML_STRING);
 		if (!item || !value(p, item) || !space(p))
 			return false;
 		if (peek(p) == ']')
 			break;
 		if (peek(p) != ',')
 			return fail(p, ERR_PARSE, p->at, "expected ',' or ']' in the array, "
-			    "found %s", found(p).text);
+			    "found %s", found(p));
 		p->at++;
 	}
 	p->at++;
-	return true;
+	return p->err == OK;
 }
 
 /* ---- keys ------------------------------------------------------------------------------ */
@@ -678,7 +578,7 @@ bare(int c)
 static bool
 key_part(struct parser *p, struct key *k)
 {
-	*k = place(p);
+	*k = place(p, p->at);
 	if (peek(p) == '"' || peek(p) == '\'') {
 		if (!string(p, true, &k->name))
 			return false;
@@ -686,7 +586,7 @@ key_part(struct parser *p, struct key *k)
 		while (bare(peek(p)))
 			p->at++;
 		if (p->at == k->off)
-			return fail(p, ERR_PARSE, p->at, "expected a key, found %s", found(p).text);
+			return fail(p, ERR_PARSE, p->at, "expected a key, found %s", found(p));
 		k->name = arena_str(p->a, str_sub(p->t, k->off, p->at - k->off));
 		if (p->a->err != OK)
 			return fail_memory(p);
@@ -729,9 +629,24 @@ enter(struct parser *p, struct toml *t, const struct key *k, bool dotted)
 		fail_taken(p, k, child, "is a table with its own header");
 	if (p->err != OK)
 		return NULL;
-	if (dotted)
-		child->internal = DOTTED;
+	child->dotted |= dotted;
 	return child;
+}
+
+/* Reads a key with its dots: *k is its last part, *t becomes the table that holds that. */
+static bool
+key_path(struct parser *p, struct toml **t, struct key *k, bool dotted)
+{
+	while (deeper(p) && key_part(p, k)) {
+		if (peek(p) != '.')
+			return true;
+		p->at++;
+		blanks(p);
+		*t = enter(p, *t, k, dotted);
+		if (!*t)
+			return false;
+	}
+	return false;
 }
 
 static bool
@@ -741,14 +656,7 @@ key_value(struct parser *p, struct toml *t)
 	struct toml *v;
 	struct key k, here;
 
-	while (deeper(p) && key_part(p, &k) && peek(p) == '.') {
-		p->at++;
-		blanks(p);
-		t = enter(p, t, &k, true);
-		if (!t)
-			return false;
-	}
-	if (p->err != OK)
+	if (!key_path(p, &t, &k, true))
 		return false;
 	if (peek(p) != '=')
 		return fail(p, ERR_PARSE, p->at, "expected '=' after key \"%.*s\"", SHOW(k.name));
@@ -760,7 +668,7 @@ key_value(struct parser *p, struct toml *t)
 	v = add(p, t, &k, TOML_STRING);
 	if (!v)
 		return false;
-	here = place(p);
+	here = place(p, p->at);
 	v->vline = here.line;
 	v->vcolumn = here.column;
 	p->depth--;             /* value() counts its own level */
@@ -781,7 +689,7 @@ inline_table(struct parser *p, struct toml *v)
 		if (v->count) {
 			if (peek(p) != ',')
 				return fail(p, ERR_PARSE, p->at, "expected ',' or '}' in the "
-				    "inline table, found %s", found(p).text);
+				    "inline table, found %s", found(p));
 			p->at++;
 			blanks(p);
 		}
@@ -837,7 +745,7 @@ define(struct parser *p, struct toml *t, const struct key *k, bool array_item)
 	else if (!array_item && child->type != TOML_TABLE)
 		fail_taken(p, k, child, child->array_of_tables ? "is an array of tables" :
 		    "is not a table");
-	else if (!array_item && (child->header || child->inline_table || child->internal))
+	else if (!array_item && (child->header || child->inline_table || child->dotted))
 		fail_taken(p, k, child, "is already a table");
 	if (p->err != OK)
 		return NULL;
@@ -861,26 +769,17 @@ static bool
 header(struct parser *p, struct toml *root, struct toml **section)
 {
 	bool array_item = peek_at(p, 1) == '[';
-	struct key here = place(p), k;
+	struct key here = place(p, p->at), k;
 	struct toml *t = root;
 
 	p->at += array_item ? 2 : 1;
 	blanks(p);
 	p->depth = 0;
-	while (deeper(p) && key_part(p, &k) && peek(p) == '.') {
-		p->at++;
-		blanks(p);
-		t = enter(p, t, &k, false);
-		if (!t)
-			return false;
-	}
-	if (p->err != OK)
-		return false;
-	if (array_item && !deeper(p))   /* the array is a level of its own */
+	if (!key_path(p, &t, &k, false) || (array_item && !deeper(p)))  /* a level of its own */
 		return false;
 	if (peek(p) != ']' || (array_item && peek_at(p, 1) != ']'))
 		return fail(p, ERR_PARSE, p->at, "expected '%s' after \"%.*s\", found %s",
-		    array_item ? "]]" : "]", SHOW(k.name), found(p).text);
+		    array_item ? "]]" : "]", SHOW(k.name), found(p));
 	p->at += array_item ? 2 : 1;
 	t = define(p, t, &k, array_item);
 	if (!t)
@@ -917,24 +816,13 @@ document(struct parser *p, struct toml *root)
 	return true;
 }
 
-static bool
-check_utf8(struct parser *p)
-{
-	size_t i = 0, len;
-
-	if (utf8_valid(p->t))
-		return true;
-	while (i < p->t.n && utf8_decode(str_sub(p->t, i, p->t.n), &len) != UTF8_BAD)
-		i += len;
-	return fail(p, ERR_PARSE, i, "ill-formed UTF-8");
-}
-
 enum err
 toml_parse(struct arena *a, struct str text, struct toml **root, struct toml_error *e)
 {
 	struct toml_error unused;
-	struct parser p = { .a = a, .t = text, .line = 1, .e = e ? e : &unused };
+	struct parser p = { .a = a, .t = text, .e = e ? e : &unused };
 	struct toml *t = arena_alloc(a, sizeof(*t));
+	size_t good = utf8_run(text);
 
 	if (!t) {
 		fail_memory(&p);
@@ -943,8 +831,10 @@ toml_parse(struct arena *a, struct str text, struct toml **root, struct toml_err
 	t->type = TOML_TABLE;
 	t->line = t->column = t->vline = t->vcolumn = 1;
 	if (str_starts(text, S("\xEF\xBB\xBF")))
-		p.start = p.at = p.line_start = 3;
-	if (check_utf8(&p) && document(&p, t))
+		p.start = p.at = 3;
+	if (good < text.n)
+		fail(&p, ERR_PARSE, good, "ill-formed UTF-8");
+	else if (document(&p, t))
 		*root = t;
 	return p.err;
 }

@@ -41,7 +41,7 @@ struct toml {
 	bool header;                  /* table made by a [header], or item made by a [[header]] */
 	bool inline_table;            /* { … }: closed */
 	bool array_of_tables;         /* made by [[header]]: the array and each of its items */
-	unsigned char internal;       /* parser's own marks */
+	bool dotted;                  /* table named on the way by a dotted key: gets no header */
 };
 
 struct toml_error {

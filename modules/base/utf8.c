@@ -78,17 +78,14 @@ ascii_run(struct str s)
 	return i;
 }
 
-/* Length of the longest well-formed prefix. */
-static size_t
-valid_run(struct str s)
+size_t
+utf8_run(struct str s)
 {
 	size_t at = 0, len;
 
 	while (at < s.n) {
 		at += ascii_run(str_sub(s, at, s.n));
-		if (at == s.n)
-			break;
-		if (utf8_decode(str_sub(s, at, s.n), &len) == UTF8_BAD)
+		if (at == s.n || utf8_decode(str_sub(s, at, s.n), &len) == UTF8_BAD)
 			break;
 		at += len;
 	}
@@ -98,33 +95,24 @@ valid_run(struct str s)
 bool
 utf8_valid(struct str s)
 {
-	return valid_run(s) == s.n;
+	return utf8_run(s) == s.n;
 }
 
 size_t
 utf8_encode(uint32_t cp, char out[4])
 {
+	size_t n, i;
+
 	assert(cp <= 0x10FFFF && (cp < 0xD800 || cp > 0xDFFF));
 	if (cp < 0x80) {
 		out[0] = (char)cp;
 		return 1;
 	}
-	if (cp < 0x800) {
-		out[0] = (char)(0xC0 | cp >> 6);
-		out[1] = (char)(0x80 | (cp & 0x3F));
-		return 2;
-	}
-	if (cp < 0x10000) {
-		out[0] = (char)(0xE0 | cp >> 12);
-		out[1] = (char)(0x80 | (cp >> 6 & 0x3F));
-		out[2] = (char)(0x80 | (cp & 0x3F));
-		return 3;
-	}
-	out[0] = (char)(0xF0 | cp >> 18);
-	out[1] = (char)(0x80 | (cp >> 12 & 0x3F));
-	out[2] = (char)(0x80 | (cp >> 6 & 0x3F));
-	out[3] = (char)(0x80 | (cp & 0x3F));
-	return 4;
+	n = cp < 0x800 ? 2 : cp < 0x10000 ? 3 : 4;
+	for (i = n - 1; i > 0; i--, cp >>= 6)
+		out[i] = (char)(0x80 | (cp & 0x3F));
+	out[0] = (char)(0xF00 >> n | cp);       /* as many ones in front as bytes */
+	return n;
 }
 
 void
@@ -133,7 +121,7 @@ utf8_clean(struct buf *out, struct str s)
 	size_t run, len;
 
 	while (s.n) {
-		run = valid_run(s);
+		run = utf8_run(s);
 		buf_str(out, str_sub(s, 0, run));
 		s = str_sub(s, run, s.n);
 		if (s.n == 0)

@@ -64,12 +64,10 @@ list_take(struct work_list *l)
 {
 	struct work_job *j = l->head;
 
-	if (j) {
+	if (j)
 		l->head = j->next;
-		if (l->head == NULL)
-			l->end = &l->head;
-		j->next = NULL;
-	}
+	if (l->head == NULL)
+		l->end = &l->head;
 	return j;
 }
 
@@ -138,12 +136,11 @@ static enum err
 pipe_open(struct work *w)
 {
 	int fds[2];
-	enum err e;
+	enum err e = fd_pipe(fds);
 
-	if (pipe(fds) != 0)
-		return err_errno(errno);
-	if ((e = fd_cloexec(fds[0])) != OK || (e = fd_cloexec(fds[1])) != OK ||
-	    (e = fd_nonblock(fds[0])) != OK || (e = fd_nonblock(fds[1])) != OK ||
+	if (e != OK)
+		return e;
+	if ((e = fd_nonblock(fds[0])) != OK || (e = fd_nonblock(fds[1])) != OK ||
 	    (e = ev_fd_set(w->ev, fds[0], EV_READ, work_readable, w)) != OK) {
 		close(fds[0]);
 		close(fds[1]);

@@ -139,6 +139,7 @@ clear(struct agent *a)
 	effects_drop(&a->after);
 	effects_drop(&a->soon);
 	a->durable_owed = false;
+	a->cost_day = 0;
 	for (size_t i = 0; i < a->n_channels; i++)
 		a->channels[i].feature->channel->reset(a->channels[i].self);
 	if (a->sessions)
@@ -193,6 +194,17 @@ drained(struct agent *a)
 		ev_stop(a->ev);
 }
 
+/* Under a steady load the quiet moment never comes. */
+static void
+fold_wal(struct agent *a)
+{
+	int64_t wal, done;
+	enum err e = a->db->ops->checkpoint(a->db->engine, true, &wal, &done);
+
+	if (e != OK)                    /* the worker may be at it: the next look is soon */
+		log_debug("storage", "the log could not be folded in now: %s", err_str(e));
+}
+
 static enum err
 commit(struct agent *a)
 {
@@ -209,6 +221,8 @@ commit(struct agent *a)
 		if (e == OK) {
 			a->durable_owed = light;
 			ev_timer_in(a->ev, &a->checkpoint_timer, CHECKPOINT_IDLE_US);
+			if (a->db->commits % WAL_LOOK == 0 && a->db->ops->wal_bytes(a->db->engine) > WAL_BYTES_MAX)
+				fold_wal(a);
 		}
 	} else if (a->durable_owed && !light) {
 		e = db_sync(a->db);
@@ -276,13 +290,9 @@ on_checkpoint(void *arg)
 {
 	struct agent *a = arg;
 	struct checkpoint *c = a->checkpoint;
-	int64_t wal, done;
 
 	if (a->phase == AGENT_STORAGE_FAILED || c->running)
 		return;
-	if (a->db->ops->wal_bytes(a->db->engine) > WAL_BYTES_MAX)
-		if (a->db->ops->checkpoint(a->db->engine, true, &wal, &done) == OK)
-			return;
 	c->commits = a->db->commits;
 	if (work_put(a->work, &c->job) == OK)
 		c->running = true;

@@ -40,7 +40,7 @@ struct client {
 	int64_t item;                   /* sent, not yet acknowledged; 0 none */
 	int64_t paused_turn;
 	bool dead;
-	struct ev_defer reap;
+	struct ev_defer reap, flush;    /* flush: one send for what a loop turn has to say */
 	struct client *next, **prev;
 };
 struct control {
@@ -63,6 +63,7 @@ client_free(struct client *c)
 	close(c->fd);
 	effect_cancel(&c->release);
 	ev_defer_cancel(&c->reap);
+	ev_defer_cancel(&c->flush);
 	*c->prev = c->next;
 	if (c->next)
 		c->next->prev = c->prev;
@@ -128,6 +129,12 @@ client_flush(struct client *c)
 		c->paused_turn = 0;
 	}
 	client_watch(c);
+}
+
+static void
+on_flush(void *arg)
+{
+	client_flush(arg);
 }
 
 static void
@@ -455,6 +462,7 @@ control_attach(struct agent *a, int fd)
 	buf_init(&c->held, OUT_MAX);
 	c->release.run = on_release;
 	ev_defer_init(&c->reap, on_reap, c);
+	ev_defer_init(&c->flush, on_flush, c);
 	c->next = a->control->clients;
 	c->prev = &a->control->clients;
 	if (c->next)
@@ -505,7 +513,7 @@ shell_send(void *self, const struct outbox_item *item)
 	jw_end_obj(&w);
 	buf_putc(&c->out, '\n');
 	c->item = item->id;
-	client_flush(c);
+	ev_defer(a->ev, &c->flush);
 }
 
 static void
@@ -533,7 +541,7 @@ shell_partial(void *self, const struct partial *p)
 			c->paused_turn = p->turn;
 			turn_pause(a, p->turn, true);
 		}
-		client_flush(c);
+		ev_defer(a->ev, &c->flush);
 	}
 }
 

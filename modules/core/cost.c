@@ -62,12 +62,29 @@ cost_of(const struct model_info *m, const struct usage *u)
 	return m->band_above && prompt > m->band_above ? sum * m->band_factor : sum;
 }
 
+/* The day's sum is read once and then kept: a query over the day's rows before every call would
+ * make the hundredth call of a day dearer than the first. */
+static enum err
+spent_today(struct agent *a, int64_t now, int64_t *nano)
+{
+	int64_t day = clock_day_start(now);
+	enum err e = OK;
+
+	if (a->cost_day != day) {
+		e = store_cost_since(a->db, day, &a->cost_spent);
+		a->cost_day = e == OK ? day : 0;
+	}
+	if (e == OK)
+		*nano = a->cost_spent;
+	return e;
+}
+
 int64_t
 cost_today(struct agent *a)
 {
 	int64_t nano;
 
-	return store_cost_since(a->db, clock_day_start(clock_us()), &nano) == OK ? nano : 0;
+	return spent_today(a, clock_us(), &nano) == OK ? nano : 0;
 }
 
 void
@@ -81,7 +98,7 @@ FALLIBLE
 cost_check(struct agent *a, struct fail *f)
 {
 	int64_t cap = config_i64(a->config, "cost.daily_budget_usd"), now = clock_us(), spent;
-	enum err e = store_cost_since(a->db, clock_day_start(now), &spent);
+	enum err e = spent_today(a, now, &spent);
 	char s[32], c[32], left[32];
 
 	if (e != OK)
@@ -104,7 +121,12 @@ cost_book(struct agent *a, int64_t session, int64_t turn, const char *feature, c
 	struct model_info m;
 	struct fail f = FAIL_INIT;
 	/* a call was made, so its price was known; should it be gone since, tokens still count */
-	int64_t nano = cost_model(a, model, &m, &f) == OK ? cost_of(&m, u) : 0;
+	int64_t nano = cost_model(a, model, &m, &f) == OK ? cost_of(&m, u) : 0, spent;
+	enum err e = spent_today(a, clock_us(), &spent);
 
-	return store_cost_add(a->db, session, turn, feature, a->provider->name, model, u, nano, estimated);
+	if (e == OK)
+		e = store_cost_add(a->db, session, turn, feature, a->provider->name, model, u, nano, estimated);
+	if (e == OK)
+		a->cost_spent = spent + nano;
+	return e;
 }

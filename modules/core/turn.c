@@ -28,6 +28,7 @@ struct turns {
 	struct map *by_id;
 	struct turn *waiting, **waiting_tail;   /* for admission, oldest first */
 	size_t n_waiting, n_running;
+	struct turn *suspect;           /* runs alone: has seen two deaths */
 };
 
 const char *
@@ -173,19 +174,18 @@ static bool
 admit(struct turn *t)
 {
 	struct turns *ts = t->a->turns;
-	struct session *other;
-	size_t limit = (size_t)config_i64(t->a->config, "agent.max_sessions"), it = 0;
+	bool suspect = t->deaths >= TURN_DEATHS_MAX - 1;
+	size_t limit = (size_t)config_i64(t->a->config, "agent.max_sessions");
 
 	if (t->slot)
 		return true;
-	if (ts->n_running >= (t->deaths >= TURN_DEATHS_MAX - 1 ? 1 : limit))
+	if (ts->n_running >= (suspect ? 1 : limit) || ts->suspect)
 		return false;
-	while (sessions_next(t->a, &it, &other))
-		if (other->turn && other->turn->slot && other->turn->deaths >= TURN_DEATHS_MAX - 1)
-			return false;
 	unqueue(t);
 	t->slot = true;
 	ts->n_running++;
+	if (suspect)
+		ts->suspect = t;
 	ev_timer_in(t->a->ev, &t->deadline, TURN_DEADLINE_US);     /* waiting does not count */
 	return true;
 }
@@ -199,6 +199,8 @@ slot_release(struct turn *t)
 		return;
 	t->slot = false;
 	ts->n_running--;
+	if (ts->suspect == t)
+		ts->suspect = NULL;
 	if (ts->waiting)
 		ev_defer(t->a->ev, &ts->waiting->run);
 }
@@ -334,6 +336,10 @@ ask(struct effect *eff)
 	context_drop(t);
 	if (e != OK)
 		failed_to_ask(t, e);
+	if (!t->begun || t->restart_owed)       /* after the question: hints wait, answers should not */
+		partial(t, t->restart_owed ? PARTIAL_RESTART : PARTIAL_BEGIN, STR_NONE, STR_NONE);
+	t->begun = true;
+	t->restart_owed = false;
 	log_ids(0, 0);
 }
 
@@ -392,10 +398,6 @@ step_call(struct turn *t)
 	e = prepare_call(t, &f);
 	if (e != OK)
 		return conclude_fail(t, e == ERR_LIMIT ? OUTCOME_NO_BUDGET : OUTCOME_FAILED, &f);
-	if (!t->begun || t->restart_owed)
-		partial(t, t->restart_owed ? PARTIAL_RESTART : PARTIAL_BEGIN, STR_NONE, STR_NONE);
-	t->begun = true;
-	t->restart_owed = false;
 	t->round_from = t->answer.n;
 	t->result_set = false;
 	t->saved_at = ev_now(t->a->ev);

@@ -27,6 +27,8 @@
 
 #define SLOTS (2u * DB_STMTS_MAX)       /* open addressing at most half full */
 #define CACHE_KIB "1024"                /* page cache of a connection */
+#define PRAGMAS "PRAGMA temp_store = MEMORY; PRAGMA cell_size_check = ON; PRAGMA mmap_size = 0; " \
+	"PRAGMA cache_size = -" CACHE_KIB "; PRAGMA synchronous = "
 #define LOOKASIDE_SIZE 256              /* small-object pool: 16 KB instead of SQLite's 48 or 120 */
 #define LOOKASIDE_COUNT 64
 
@@ -35,7 +37,6 @@ struct stmt {
 	struct engine *engine;
 	sqlite3_stmt *s;
 	const char *sql;                // the caller's text: its address is the key
-	size_t n;                       // and its length
 	enum err err;                   // a column could not be read
 	bool busy, cached;
 };
@@ -60,44 +61,27 @@ struct engine {
 static enum err
 map_code(int rc, int errnum)
 {
+	static const struct { int rc; enum err e; } map[] = {
+		{ SQLITE_OK, OK }, { SQLITE_ROW, OK }, { SQLITE_DONE, OK },
+		{ SQLITE_FULL, ERR_FULL }, { SQLITE_CANTOPEN, ERR_IO }, { SQLITE_NOMEM, ERR_NOMEM },
+		{ SQLITE_CORRUPT, ERR_CORRUPT }, { SQLITE_NOTADB, ERR_CORRUPT },
+		{ SQLITE_BUSY, ERR_BUSY }, { SQLITE_LOCKED, ERR_BUSY }, { SQLITE_PROTOCOL, ERR_BUSY },
+		{ SQLITE_READONLY, ERR_DENIED }, { SQLITE_PERM, ERR_DENIED },
+		{ SQLITE_AUTH, ERR_DENIED }, { SQLITE_TOOBIG, ERR_LIMIT }, { SQLITE_NOLFS, ERR_LIMIT },
+		{ SQLITE_INTERRUPT, ERR_CANCELLED }, { SQLITE_ABORT, ERR_CANCELLED },
+		{ SQLITE_IOERR, ERR_IO },
+	};
+	enum err e = ERR_PROTO; /* SQL that is wrong, a constraint, misuse: ours to mend */
+
 	if (rc == SQLITE_CONSTRAINT_UNIQUE || rc == SQLITE_CONSTRAINT_PRIMARYKEY ||
 	    rc == SQLITE_CONSTRAINT_ROWID)
 		return ERR_EXISTS;
 	if (rc == SQLITE_IOERR_NOMEM)
 		return ERR_NOMEM;
-	switch (rc & 0xff) {
-	case SQLITE_OK:
-	case SQLITE_ROW:
-	case SQLITE_DONE:
-		return OK;
-	case SQLITE_FULL:
-		return ERR_FULL;
-	case SQLITE_IOERR:
-		return errnum == ENOSPC || errnum == EDQUOT ? ERR_FULL : ERR_IO;
-	case SQLITE_CANTOPEN:
-		return ERR_IO;
-	case SQLITE_CORRUPT:
-	case SQLITE_NOTADB:
-		return ERR_CORRUPT;
-	case SQLITE_BUSY:
-	case SQLITE_LOCKED:
-	case SQLITE_PROTOCOL:
-		return ERR_BUSY;
-	case SQLITE_READONLY:
-	case SQLITE_PERM:
-	case SQLITE_AUTH:
-		return ERR_DENIED;
-	case SQLITE_NOMEM:
-		return ERR_NOMEM;
-	case SQLITE_TOOBIG:
-	case SQLITE_NOLFS:
-		return ERR_LIMIT;
-	case SQLITE_INTERRUPT:
-	case SQLITE_ABORT:
-		return ERR_CANCELLED;
-	default:        /* SQL that is wrong, a constraint, misuse: ours to mend */
-		return ERR_PROTO;
-	}
+	for (size_t i = 0; i < ARRAY_LEN(map); i++)
+		if (map[i].rc == (rc & 0xff))
+			e = map[i].e;
+	return e == ERR_IO && (errnum == ENOSPC || errnum == EDQUOT) ? ERR_FULL : e;
 }
 
 /* Keeps SQLite's words while they are fresh. */
@@ -131,39 +115,6 @@ sqlite_why(void *engine)
 
 /* ---- prepared statements --------------------------------------------------------- */
 
-static FALLIBLE
-prepare(struct engine *en, const char *sql, bool keep, struct stmt **out)
-{
-	struct stmt *st = calloc(1, sizeof(*st));
-	const char *tail = "";
-	int rc;
-
-	if (st == NULL) {
-		snprintf(en->why, sizeof(en->why), "out of memory");
-		return ERR_NOMEM;
-	}
-	rc = sqlite3_prepare_v3(en->db, sql, -1, keep ? SQLITE_PREPARE_PERSISTENT : 0, &st->s, &tail);
-	if (rc != SQLITE_OK) {
-		enum err e = failed(en, rc);
-
-		free(st);
-		return e;
-	}
-	/* A second statement behind the first would silently never run. */
-	tail += strspn(tail, " \t\n;");
-	if (st->s == NULL || *tail != '\0') {
-		sqlite3_finalize(st->s);
-		free(st);
-		return refused(en, "not exactly one statement");
-	}
-	st->engine = en;
-	st->sql = sql;
-	st->n = strlen(sql);
-	st->cached = keep;
-	*out = st;
-	return OK;
-}
-
 static void
 discard(struct stmt *st)
 {
@@ -173,14 +124,29 @@ discard(struct stmt *st)
 	free(st);
 }
 
-/* The address is the key, but an address can be used again for another text:
- * then the statement is not this one. SQLite keeps its own copy of the text. */
-static bool
-same_text(const struct stmt *st, const char *sql)
+static FALLIBLE
+prepare(struct engine *en, const char *sql, bool keep, struct stmt **out)
 {
-	const char *kept = sqlite3_sql(st->s);
+	struct stmt *st = calloc(1, sizeof(*st));
+	const char *tail = "";
+	enum err e;
+	int rc;
 
-	return kept != NULL && strlen(sql) == st->n && strncmp(kept, sql, strlen(kept)) == 0;
+	if (st == NULL) {
+		snprintf(en->why, sizeof(en->why), "out of memory");
+		return ERR_NOMEM;
+	}
+	*st = (struct stmt){ .engine = en, .sql = sql, .cached = keep };
+	rc = sqlite3_prepare_v3(en->db, sql, -1, keep ? SQLITE_PREPARE_PERSISTENT : 0, &st->s, &tail);
+	e = rc == SQLITE_OK ? OK : failed(en, rc);
+	/* A second statement behind the first would silently never run. */
+	if (e == OK && (st->s == NULL || tail[strspn(tail, " \t\n;")] != '\0'))
+		e = refused(en, "not exactly one statement");
+	if (e != OK)
+		discard(st);
+	else
+		*out = st;
+	return e;
 }
 
 /* A statement for sql that nobody is stepping, marked busy. */
@@ -194,7 +160,9 @@ take(struct engine *en, const char *sql, struct stmt **out)
 
 	while (en->slots[i] != NULL && en->slots[i]->sql != sql)
 		i = (i + 1) % SLOTS;
-	if (en->slots[i] != NULL && !en->slots[i]->busy && same_text(en->slots[i], sql))
+	/* An address can be used again for another text; SQLite keeps a copy of the one it had. */
+	if (en->slots[i] != NULL && !en->slots[i]->busy &&
+	    strcmp(sqlite3_sql(en->slots[i]->s), sql) == 0)
 		st = en->slots[i];
 	if (st == NULL) {
 		keep = en->slots[i] == NULL && en->n_cached < DB_STMTS_MAX;
@@ -257,22 +225,31 @@ bind(struct stmt *st, const struct db_val *v, size_t n, sqlite3_destructor_type 
 }
 
 static FALLIBLE
+sqlite_step(void *stmt, bool *row)
+{
+	struct stmt *st = stmt;
+	int rc = sqlite3_step(st->s);
+
+	if (rc != SQLITE_ROW && rc != SQLITE_DONE)
+		return failed(st->engine, rc);
+	*row = rc == SQLITE_ROW;
+	return OK;
+}
+
+static FALLIBLE
 sqlite_exec(void *engine, const char *sql, const struct db_val *v, size_t n, int64_t *last_id,
     int64_t *changes)
 {
 	struct engine *en = engine;
 	struct stmt *st = NULL;
-	int rc = SQLITE_ROW;
+	bool row = true;
 	enum err e = take(en, sql, &st);
 
 	if (e != OK)
 		return e;
 	e = bind(st, v, n, SQLITE_STATIC);
-	while (e == OK && rc == SQLITE_ROW) {
-		rc = sqlite3_step(st->s);
-		if (rc != SQLITE_ROW && rc != SQLITE_DONE)
-			e = failed(en, rc);
-	}
+	while (e == OK && row)
+		e = sqlite_step(st, &row);
 	if (e == OK && last_id != NULL)
 		*last_id = sqlite3_last_insert_rowid(en->db);
 	if (e == OK && changes != NULL)
@@ -291,24 +268,11 @@ sqlite_query(void *engine, const char *sql, const struct db_val *v, size_t n, vo
 	if (e != OK)
 		return e;
 	e = bind(st, v, n, SQLITE_TRANSIENT);
-	if (e != OK) {
+	if (e == OK)
+		*stmt = st;
+	else
 		give_back(st);
-		return e;
-	}
-	*stmt = st;
-	return OK;
-}
-
-static FALLIBLE
-sqlite_step(void *stmt, bool *row)
-{
-	struct stmt *st = stmt;
-	int rc = sqlite3_step(st->s);
-
-	if (rc != SQLITE_ROW && rc != SQLITE_DONE)
-		return failed(st->engine, rc);
-	*row = rc == SQLITE_ROW;
-	return OK;
+	return e;
 }
 
 static int64_t
@@ -322,20 +286,19 @@ sqlite_col_str(void *stmt, int col)
 {
 	struct stmt *st = stmt;
 	int type = sqlite3_column_type(st->s, col);
+	bool bytes = type == SQLITE_TEXT || type == SQLITE_BLOB;
 	const void *p;
 	int n;
 
 	if (type == SQLITE_NULL)
 		return STR_NONE;
-	if (type == SQLITE_TEXT || type == SQLITE_BLOB)
-		p = sqlite3_column_blob(st->s, col);
-	else
-		p = sqlite3_column_text(st->s, col);    /* a number becomes its digits */
+	/* a number becomes its digits */
+	p = bytes ? sqlite3_column_blob(st->s, col) : sqlite3_column_text(st->s, col);
 	n = sqlite3_column_bytes(st->s, col);
 	if (p != NULL)
 		return str_make(p, (size_t)n);
 	/* NULL is an empty text or blob; otherwise there was no memory for the bytes */
-	if (n > 0 || (type != SQLITE_TEXT && type != SQLITE_BLOB))
+	if (n > 0 || !bytes)
 		st->err = failed(st->engine, SQLITE_NOMEM);
 	return S("");
 }
@@ -481,21 +444,27 @@ sqlite_commit(void *engine, bool light)
 
 /* ---- checkpoints and health ----------------------------------------------------------- */
 
+static int
+checkpoint(sqlite3 *db, int mode, int64_t *wal_pages, int64_t *done_pages)
+{
+	int wal = 0, done = 0;
+	int rc = sqlite3_wal_checkpoint_v2(db, "main", mode, &wal, &done);
+
+	if (rc == SQLITE_OK && wal_pages != NULL)
+		*wal_pages = wal > 0 ? wal : 0;
+	if (rc == SQLITE_OK && done_pages != NULL)
+		*done_pages = done > 0 ? done : 0;
+	return rc;
+}
+
 static FALLIBLE
 sqlite_checkpoint(void *engine, bool truncate, int64_t *wal_pages, int64_t *done_pages)
 {
 	struct engine *en = engine;
-	int wal = 0, done = 0;
-	int rc = sqlite3_wal_checkpoint_v2(en->db, "main",
-	    truncate ? SQLITE_CHECKPOINT_TRUNCATE : SQLITE_CHECKPOINT_PASSIVE, &wal, &done);
+	int rc = checkpoint(en->db, truncate ? SQLITE_CHECKPOINT_TRUNCATE :
+	    SQLITE_CHECKPOINT_PASSIVE, wal_pages, done_pages);
 
-	if (rc != SQLITE_OK)
-		return failed(en, rc);
-	if (wal_pages != NULL)
-		*wal_pages = wal > 0 ? wal : 0;
-	if (done_pages != NULL)
-		*done_pages = done > 0 ? done : 0;
-	return OK;
+	return rc == SQLITE_OK ? OK : failed(en, rc);
 }
 
 /* On the worker thread. This connection must neither fold in nor delete the
@@ -504,7 +473,6 @@ static FALLIBLE
 sqlite_checkpoint_path(const char *path, int64_t *wal_pages, int64_t *done_pages)
 {
 	sqlite3 *db = NULL;
-	int wal = 0, done = 0;
 	enum err e;
 	int rc = sqlite3_open_v2(path, &db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX, NULL);
 
@@ -514,14 +482,10 @@ sqlite_checkpoint_path(const char *path, int64_t *wal_pages, int64_t *done_pages
 	if (rc == SQLITE_OK)
 		rc = sqlite3_exec(db, "PRAGMA schema_version", NULL, NULL, NULL);
 	if (rc == SQLITE_OK)
-		rc = sqlite3_wal_checkpoint_v2(db, "main", SQLITE_CHECKPOINT_PASSIVE, &wal, &done);
+		rc = checkpoint(db, SQLITE_CHECKPOINT_PASSIVE, wal_pages, done_pages);
 	e = map_code(rc, sqlite3_system_errno(db));
 	sqlite3_close(db);
-	if (e != OK)
-		return e;
-	*wal_pages = wal > 0 ? wal : 0;
-	*done_pages = done > 0 ? done : 0;
-	return OK;
+	return e;
 }
 
 static int64_t
@@ -617,11 +581,8 @@ configure(struct engine *en, enum db_durability durability)
 	for (i = 0; i < ARRAY_LEN(switches) && rc == SQLITE_OK; i++)
 		rc = sqlite3_db_config(en->db, switches[i][0], switches[i][1], (int *)NULL);
 	if (rc == SQLITE_OK)
-		rc = sqlite3_exec(en->db, "PRAGMA temp_store = MEMORY; PRAGMA cell_size_check = ON; "
-		    "PRAGMA mmap_size = 0; PRAGMA cache_size = -" CACHE_KIB, NULL, NULL, NULL);
-	if (rc == SQLITE_OK)
-		rc = sqlite3_exec(en->db, durability == DB_POWER ? "PRAGMA synchronous = FULL" :
-		    "PRAGMA synchronous = NORMAL", NULL, NULL, NULL);
+		rc = sqlite3_exec(en->db, durability == DB_POWER ? PRAGMAS "FULL" : PRAGMAS "NORMAL",
+		    NULL, NULL, NULL);
 	/* The first look into the file: here it turns out not to be a database. */
 	if (rc == SQLITE_OK && !en->writable)
 		rc = sqlite3_exec(en->db, "PRAGMA schema_version", NULL, NULL, NULL);

@@ -79,7 +79,8 @@ def spread(values):
 
 
 def run(*command, **more):
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **more)
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                          **more)
     if done.returncode != 0:
         raise RuntimeError("%s: %s" % (" ".join(command[:3]), done.stderr.strip()[-500:]))
     return done.stdout
@@ -125,7 +126,8 @@ class Place:
         best, kind = "", "unknown"
         for line in read("/proc/mounts").splitlines():
             at, fs = line.split()[1:3]
-            if (os.path.realpath(path) + "/").startswith(at.rstrip("/") + "/") and len(at) >= len(best):
+            inside = (os.path.realpath(path) + "/").startswith(at.rstrip("/") + "/")
+            if inside and len(at) >= len(best):
                 best, kind = at, fs
         return kind
 
@@ -183,6 +185,16 @@ class Daemon:
     def status(self):
         return json.loads(run(*self.command("status", "--json"), cwd=self.dir))
 
+    def wait_no_terminals(self):
+        """A closed connection counts among the most that may be open until it is noticed."""
+        for _ in range(100):
+            time.sleep(0.1)
+            shell = [c for c in self.status()["channels"] if c["name"] == "shell"]
+            if shell[0]["terminals"] == 0:
+                time.sleep(0.1)
+                return
+        raise RuntimeError("terminals stay open")
+
     def rss_kb(self):
         return memory(self.pid)["Rss"]
 
@@ -195,8 +207,8 @@ def fake(place, messages, gap_ms=0):
 
 def memory(pid):
     """kB of one process."""
-    out = {k: int(v) for k, v in re.findall(r"^(\w+):\s+(\d+) kB", read("/proc/%d/smaps_rollup" % pid),
-                                            re.M)}
+    text = read("/proc/%d/smaps_rollup" % pid)
+    out = {k: int(v) for k, v in re.findall(r"^(\w+):\s+(\d+) kB", text, re.M)}
     # Private_Clean would count library pages that no other process happens to map just now;
     # Pss_Anon divides what fork shares, so that daemon and spawner can be added up.
     out["Private"] = out.get("Pss_Anon", out["Private_Dirty"])
@@ -333,7 +345,8 @@ def bench_start(place):
 
 
 def syncs(place, gap_ms):
-    return numbers(run(place.path("floor"), "sync", place.path("sync"), str(SYNCS), str(gap_ms)), 1e6)
+    return numbers(run(place.path("floor"), "sync", place.path("sync"), str(SYNCS), str(gap_ms)),
+                   1e6)
 
 
 def latencies(process):
@@ -352,7 +365,8 @@ def bench_latency(place):
     end(f)
     relay.wait(5)
     children.remove(relay)
-    row("floor: update to request by bare sockets, p50", percentile(floor, 50), "ms", note=spread(floor))
+    row("floor: update to request by bare sockets, p50", percentile(floor, 50), "ms",
+        note=spread(floor))
     busy, sync = syncs(place, 0), syncs(place, GAP_MS)
     for durability in ("process", "power"):
         f, telegram, provider = fake(place, MESSAGES, GAP_MS)
@@ -362,11 +376,13 @@ def bench_latency(place):
         end(f)
         what = "update to provider request, \"%s\"" % durability
         if durability == "process":
-            row(what + ", p50", percentile(ms, 50), "ms", percentile(floor, 50), 0.5, note=spread(ms))
+            row(what + ", p50", percentile(ms, 50), "ms", percentile(floor, 50), 0.5,
+                note=spread(ms))
             row(what + ", p99", percentile(ms, 99), "ms", percentile(floor, 99), 2)
             continue
         sync += syncs(place, GAP_MS)    # half before, half after what it is held against
-        row("floor: fdatasync, one after another, p50", percentile(busy, 50), "ms", note=spread(busy))
+        row("floor: fdatasync, one after another, p50", percentile(busy, 50), "ms",
+            note=spread(busy))
         row("floor: fdatasync, spaced like the messages, p50", percentile(sync, 50), "ms",
             note=spread(sync))
         row(what + ", p50", percentile(ms, 50), "ms", percentile(floor, 50) + percentile(sync, 50),
@@ -374,7 +390,8 @@ def bench_latency(place):
 
 
 def load(place, sock, tag, turns):
-    out = run(place.path("load"), sock, tag, str(CONNECTIONS), str(turns), str(PER_CHAT), str(LOAD_S))
+    out = run(place.path("load"), sock, tag, str(CONNECTIONS), str(turns), str(PER_CHAT),
+              str(LOAD_S))
     turns, seconds, p50, p90, p99, refused = out.split()
     if int(refused):
         raise RuntimeError("%s answers were not ok" % refused)
@@ -394,6 +411,7 @@ def bench_load(place):
     for durability, bar in (("process", 5000), ("power", 2000)):
         d = Daemon(place, "load-" + durability, durability)
         load(place, d.socket, "warm", WARM)
+        d.wait_no_terminals()
         warm = d.rss_kb()
         n, rate, note = load(place, d.socket, "run", TURNS)
         grown = d.rss_kb() - warm
@@ -401,7 +419,8 @@ def bench_load(place):
         row("durable turns a second, \"%s\"" % durability, rate, "/s", ceiling, bar, True, note)
         row("RSS growth over those turns", grown / 1024, "MB", None, 1,
             note="%d kB before, after %d turns" % (warm, n))
-        row("database log after them", log, "MB", None, 70, note="WAL_BYTES_MAX and what came since")
+        row("database log after them", log, "MB", None, 70,
+            note="WAL_BYTES_MAX and what came since")
         d.stop()
 
 
@@ -437,7 +456,7 @@ def bench_idle(place):
     end(f)
 
 
-# ---- the run ----------------------------------------------------------------------------------------
+# ---- the run -------------------------------------------------------------------------------------
 
 
 def machine(place):

@@ -111,8 +111,8 @@ def golden(name, result, place, code):
     assert rc == code, (name, rc, out, err)
     seen = plain(out + err, place) + "{EXIT %d}\n" % rc
     # something to type, and where it went wrong
-    assert re.search(r"`[^`\n]+`|usage: blufio|next: (blufio|ls|chmod|.*: blufio) ", seen), (
-        name, "no command", seen)
+    assert re.search(r"`[^`\n]+`|usage: blufio|next: (blufio|ls|chmod|.*: blufio) |\n  blufio ",
+                     seen), (name, "no command", seen)
     assert re.search(r"\{DIR\}|/proc|/[a-z]|[a-z]+\.[a-z_]+|BLUFIO__|\"[^\"]+\"|usage: blufio",
                      seen), (name, "no place", seen)
     assert "sk-ant-test" not in seen and "TEST-TOKEN" not in seen, (name, "a secret", seen)
@@ -263,8 +263,6 @@ def test_config_set_refuses():
         "set-not-utf8": ("agent.name", b"\xff"),
     }.items():
         golden(name, place.run("config", "set", *args), place, EXIT_CONFIG)
-    golden("set-stdin", place.run("config", "set", "anthropic.api_key", "-", input=b""), place,
-           EXIT_CONFIG)
     golden("get-unknown", place.run("config", "get", "agent.nmae"), place, EXIT_CONFIG)
     with open(path) as f:
         assert f.read() == before       # nothing of it reached the file
@@ -425,7 +423,7 @@ def fill(path):
 def test_disk_fills_up_and_empties():
     """Nothing is acknowledged that is not stored; it says why; it goes on by itself."""
     place = Place()
-    small = place.tmpfs("2m")
+    small = place.tmpfs("16m")
     with World({"storage": {"database_path": small + "/blufio.db"},
                 "telegram": {"poll_timeout": 2}}) as w:
         w.b.db_path = small + "/blufio.db"
@@ -455,16 +453,14 @@ def test_disk_fills_up_and_empties():
         assert len(w.ai.requests) <= 2 + 3 + 6      # a question may have been lost in the failure
 
 
-def test_file_system_turns_read_only():
+def test_stop_while_the_disk_is_full():
     place = Place()
-    small = place.tmpfs("4m")
+    small = place.tmpfs("16m")
     os.mkdir(small + "/a")
     with World({"storage": {"database_path": small + "/a/blufio.db"},
                 "telegram": {"poll_timeout": 2}}) as w:
         w.b.db_path = small + "/a/blufio.db"
         assert w.say("say before") == "before"
-        # remounting is refused while files are open for writing: the limit does the same
-        subprocess.run(["mount", "-o", "remount,size=4k", small], stderr=subprocess.DEVNULL)
         fill(small + "/filler")
         w.tg.send_text(OWNER, "say %s" % ("z" * 60000))
         w.b.wait_log("nothing of it left the process")
@@ -486,20 +482,20 @@ def test_shell_input():
     assert code == 0, (code, out, err)
     code, out, err = place.run("shell", input=b"x" * ((1 << 20) + 1) + b"\nsay small\n")
     assert code == 0 and "say small" in out, (code, out[-300:], err)
-    place.config("")
-    golden("message-too-long", (code + 0, "", err.split("\nFor a real model")[-1].split("\n", 1)[-1]
-                                if "OFFLINE" in err else err), place, 0)
+    assert "at most 1048576 bytes" in err and "next: split it" in err, err
     code, out, err = place.run("shell", input=b"no newline at the end", env={
         "BLUFIO__PROVIDERS__DEFAULT": "echo"})
     assert code == 0 and "no newline at the end" in out, (code, out, err)
 
 
-def test_message_of_exactly_a_megabyte():
+def test_message_of_a_megabyte_in_the_shell():
+    """Larger than any socket's buffer: neither end may wait for the other."""
     place = Place()
-    text = b"z" * (1 << 20)
-    code, out, err = place.run("shell", input=text + b"\n")
-    assert code == 0, (code, out[:200], err)
-    assert out.count("z") >= 1000, (out[:200], err)
+    code, out, err = place.run("shell", input=b"z" * (1 << 20) + b"\nshort\n", timeout=20)
+    assert code == 0 and "short" in out, (code, out[-200:], err)
+    c = sqlite3.connect(os.path.join(place.home, ".local/share/blufio/blufio.db"))
+    assert c.execute("SELECT length(text) FROM inbound ORDER BY id").fetchall() == [(1 << 20,), (5,)]
+    c.close()
 
 
 # ---- a clock that jumps ---------------------------------------------------------------------------------

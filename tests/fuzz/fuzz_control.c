@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /*
  * fuzz_control.c - whatever clients write on the control socket, in whatever
- * pieces: the daemon answers in lines of JSON, stays consistent, and one agent
- * serves all inputs.
+ * pieces: the daemon answers in lines of JSON and stays ready. One agent serves
+ * many inputs.
  *
  * The input is lines. '@' in front of a line is short for a request: "@3" is the
  * fourth of the list below, the rest of the line goes in as its text. A line "!"
@@ -14,6 +14,8 @@
 #include <sys/socket.h>
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+#define WAITING_MAX 200                 /* replies that nobody took: then a new agent begins */
 
 static const char *const requests[] = {
 	"{\"cmd\":\"status\"}", "{\"cmd\":\"dump\"}", "{\"cmd\":\"pair\"}", "{\"cmd\":\"pair\",\"code\":\"%.*s\"}",
@@ -39,8 +41,10 @@ must(bool holds, const char *what)
 static void
 end(void)
 {
-	if (a)
-		agent_free(a);
+	if (a == NULL)
+		return;
+	agent_free(a);
+	a = NULL;
 	scratch_dir_end(&sc);
 	log_close();
 }
@@ -49,11 +53,14 @@ static void
 begin(void)
 {
 	static const char *const env[] = { NULL };
+	static bool once;
 	struct fail f = FAIL_INIT;
 	struct config *config;
 
+	must(once || atexit(end) == 0, "no atexit");
+	once = true;
 	must(log_open(LOG_ERROR, LOG_TEXT, "/dev/null", &f) == OK &&
-	    scratch_dir(&sc, "[providers]\ndefault = \"echo\"\n") == OK && atexit(end) == 0 &&
+	    scratch_dir(&sc, "[providers]\ndefault = \"echo\"\n") == OK &&
 	    config_load(&config, sc.toml, env, &f) == OK && agent_new(&a, config, NULL, false, &f) == OK, f.text);
 }
 
@@ -176,14 +183,8 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	loop(6);
 	must(a->phase == AGENT_READY && a->failed_commits == 0, "it is not ready any more");
 	must(!outbox_in_flight(a), "something is being sent to nobody");
-	must(sessions_loaded(a) == outbox_waiting(a) || sessions_loaded(a) <= outbox_waiting(a), "a turn without a reply");
-	/* the next input meets none of this one */
-	if (outbox_waiting(a) > 200) {
-		agent_free(a);
-		a = NULL;
-		scratch_dir_end(&sc);
-		log_close();
-		memset(&sc, 0, sizeof(sc));
-	}
+	must(sessions_loaded(a) <= outbox_waiting(a), "a turn without a reply");
+	if (outbox_waiting(a) > WAITING_MAX)
+		end();
 	return 0;
 }

@@ -984,9 +984,9 @@ class Campaign:
         if quiet:
             return
         s = result["spec"]
-        print("%s %s %d (%s, %s, %s): %d kills, %.1f s" % (
+        print("%s %s %d (%s, %s, %s): %d kills, %.1f s; %d places to go" % (
             "not ok" if bad else "ok", s["kind"], s["seed"], s["partials"], s["durability"],
-            "rich" if s["rich"] else "html", len(result["kills"]), result["seconds"]))
+            "rich" if s["rich"] else "html", len(result["kills"]), result["seconds"], len(self.short())))
         for check, text in result["wrong"][:8]:
             print("    %s: %s" % (check, text[:1500]))
         if bad:

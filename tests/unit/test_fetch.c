@@ -632,6 +632,9 @@ TEST(timeouts)
 	rig_down(&r);
 }
 
+/* A label of 64 letters, one more than a name may have: no resolver asks for it. */
+#define LABEL "aaaaaaaabbbbbbbbccccccccddddddddeeeeeeeeffffffffgggggggghhhhhhhh"
+
 TEST(failures)
 {
 	struct rig r;
@@ -670,9 +673,9 @@ TEST(failures)
 	call(&c, url, &req);                  /* refused */
 	CHECK(c.res.err == ERR_CLOSED && !c.res.sent && c.heads == 0);
 	CHECK(strcmp(c.why, "cannot connect to 127.0.0.1") == 0 || FAULTED());
-	call(&c, "https://a..b/s3cret", &req);
+	call(&c, "https://" LABEL "/s3cret", &req);
 	CHECK(c.res.err == ERR_NOTFOUND && !c.res.sent);
-	CHECK(strcmp(c.why, "cannot resolve a..b") == 0 || FAULTED());
+	CHECK(strcmp(c.why, "cannot resolve " LABEL) == 0 || FAULTED());
 	buf_free(&c.body);
 	rig_down(&r);
 }
@@ -709,12 +712,12 @@ TEST(refused_at_once)
 	static const struct { const char *method, *url, *header; enum err want; } bad[] = {
 		{ "GET", "http://example.com/", NULL, ERR_DENIED },
 		{ "GET", "http://127.0.0.1.example.com/", NULL, ERR_DENIED },
-		{ "GET", "http://localhost@example.com/", NULL, ERR_DENIED },
-		{ "GET", "https://user:pw@example.com/", NULL, ERR_DENIED },
-		{ "GET", "http://example.com#@localhost/", NULL, ERR_DENIED },
-		{ "GET", "ftp://localhost/x", NULL, ERR_DENIED },
-		{ "GET", "file:///etc/passwd", NULL, ERR_DENIED },
-		{ "GET", "gopher://localhost/", NULL, ERR_DENIED },
+		{ "GET", "http://localhost@example.com/", NULL, ERR_PARSE },
+		{ "GET", "https://user:pw@example.com/", NULL, ERR_PARSE },
+		{ "GET", "http://example.com#@localhost/", NULL, ERR_PARSE },
+		{ "GET", "ftp://localhost/x", NULL, ERR_PARSE },
+		{ "GET", "file:///etc/passwd", NULL, ERR_PARSE },
+		{ "GET", "gopher://localhost/", NULL, ERR_PARSE },
 		{ "GET", "nonsense", NULL, ERR_PARSE },
 		{ "GET", "", NULL, ERR_PARSE },
 		{ "GET", "http://localhost:99999/", NULL, ERR_PARSE },

@@ -2,7 +2,7 @@
 /* test_json.c - JSON: parser, path reads, numbers, writer, and the conformance files. */
 #include "test.h"
 
-#include "base/json.h"
+#include "json_print.h"
 
 #include <dirent.h>
 #include <float.h>
@@ -281,7 +281,7 @@ print(struct buf *b, const struct json *v)
 
 	buf_reset(b);
 	jw_init(&w, b);
-	jw_value(&w, v);
+	json_print(&w, v);
 	CHECK_OK(jw_done(&w));
 }
 

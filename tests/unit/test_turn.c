@@ -82,7 +82,7 @@ enum plan {
 	MANY_TOOLS = PLANS_BY_CHANCE, WIDE_TOOL, NEVER, STOP_AT_END
 };
 static enum plan plans[8];              /* of the next calls; then TEXT, or by chance */
-static size_t n_plans, n_calls;
+static size_t n_plans, next_plan, n_calls;
 static bool by_chance;
 static const char *refused_rule;        /* the first rule that a request broke */
 static struct target stop_target;
@@ -209,9 +209,8 @@ script_call(void *self, const struct llm_request *r, struct llm_call *call, void
 		refused_rule = why;
 	op->a = self;
 	op->call = call;
-	op->plan = n_plans ? plans[0] : !by_chance || chance(3) == 0 ? TEXT : (enum plan)chance(PLANS_BY_CHANCE);
-	if (n_plans)
-		memmove(plans, plans + 1, --n_plans * sizeof(plans[0]));
+	op->plan = next_plan < n_plans ? plans[next_plan++] : !by_chance || chance(3) == 0 ? TEXT :
+	    (enum plan)chance(PLANS_BY_CHANCE);
 	n_calls++;
 	ev_timer_init(&op->timer, on_op, op);
 	ev_timer_in(op->a->ev, &op->timer, 0);
@@ -295,7 +294,7 @@ begin(const char *toml)
 	char text[512];
 
 	memset(&sc, 0, sizeof(sc));
-	n_plans = n_calls = 0;
+	n_plans = next_plan = n_calls = 0;
 	by_chance = bad_commits = false;
 	refused_rule = NULL;
 	snprintf(text, sizeof(text), "[providers]\ndefault = \"echo\"\n[cost]\ndaily_budget_usd = 1000\n%s", toml);
@@ -592,6 +591,7 @@ play(const enum plan *p, size_t n)
 {
 	memcpy(plans, p, n * sizeof(*p));
 	n_plans = n;
+	next_plan = 0;
 	clients_begin();
 	say(&clients[0], "hello");
 	return settle(2000);
@@ -668,6 +668,7 @@ TEST(waiters_are_woken)
 		clients_begin();
 		plans[0] = NEVER;
 		n_plans = 1;
+		next_plan = 0;
 		for (int i = 0; i < 3 && !FAULTED(); i++) {
 			say(&clients[i], "hello");
 			for (int k = 0; k < 10 && turn_loop(0); k++)
@@ -694,6 +695,7 @@ TEST(set_aside)
 	for (int i = 0; i < TURN_DEATHS_MAX && up && !FAULTED(); i++) {
 		plans[0] = NEVER;
 		n_plans = 1;
+		next_plan = 0;
 		if (i == 0)
 			say(&clients[0], "poison");
 		for (int k = 0; k < 10 && turn_loop(0); k++)
