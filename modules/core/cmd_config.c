@@ -13,10 +13,6 @@
  * with changes at `blufio reload`, when the person says so.
  */
 #include <errno.h>
-#include <inttypes.h>
-#include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/un.h>
 #include <termios.h>
 #include <unistd.h>
 
@@ -27,497 +23,335 @@
 
 extern char **environ;                  /* POSIX: the program declares it */
 
-static int
-complain(const struct fail *f)
+struct job {                            /* one command: what it has, what it prints or why not */
+	const struct command_env *env;
+	struct config *c;               /* loaded by those that need it */
+	struct buf out;
+	struct fail f;
+};
+
+static enum err
+load(struct job *j, const char *path)
 {
-	fprintf(stderr, "blufio: %s\n", f->text);
-	switch ((int)f->err) {
-	case ERR_CONFIG: case ERR_PARSE: case ERR_LIMIT: case ERR_NOTFOUND: return EXIT_CONFIG;
-	case ERR_IO: case ERR_FULL: case ERR_DENIED: return EXIT_IO;
-	default: return EXIT_INTERNAL;
-	}
+	return config_load(&j->c, path ? path : j->env->config_path, NULL, &j->f);
 }
 
-static int
-usage(void)
+/* The value of a key as loaded; NULL when it has none. */
+static const struct config_value *
+value_of(const struct job *j, const struct config_key *k, struct str segment)
 {
-	fprintf(stderr, "usage: blufio config get KEY\n"
-	    "       blufio config set KEY VALUE      VALUE - reads it from standard input\n"
-	    "       blufio config validate [FILE]\n"
-	    "       blufio config show [--origin]    what is in force, secrets masked\n"
-	    "       blufio config keys [--markdown]  every key there is\n");
-	return EXIT_USAGE;
+	const struct config_value *v = config_values(j->c);
+
+	while (v && !(v->key == k && str_eq(v->segment, segment)))
+		v = v->next;
+	return v && v->origin ? v : NULL;
 }
 
-/* Prints what was built, or says why not. */
-static int
-print(struct buf *b)
-{
-	struct fail f = FAIL_INIT;
-
-	if (b->err == OK && fwrite(buf_z(b), 1, b->n, stdout) == b->n && fflush(stdout) == 0)
-		return EXIT_OK;
-	IGNORE(fail_set(&f, b->err != OK ? b->err : ERR_IO, "standard output: %s",
-	    b->err != OK ? err_str(b->err) : strerror(errno)));
-	return complain(&f);
-}
-
-/* ---- get, validate, show ------------------------------------------------------- */
-
-static int
-get(const struct command_env *env, const char *name)
+static enum err
+get(struct job *j, const char *name)
 {
 	const struct config_key *k;
 	const struct config_value *v;
-	struct config *c = NULL;
-	struct fail f = FAIL_INIT;
-	struct buf out = BUF_INIT(OUTPUT_MAX), text = BUF_INIT(OUTPUT_MAX);
-	struct str segment, value;
-	size_t i;
-	int code;
+	struct str segment;
+	enum err e = config_key_find(str_z(name), &k, &segment, &j->f);
 
-	if (config_key_find(str_z(name), &k, &segment, &f) != OK ||
-	    config_load(&c, env->config_path, NULL, &f) != OK)
-		return complain(&f);
-	for (i = 0; (v = config_value_at(c, i)); i++)
-		if (v->key == k && str_eq(v->segment, segment))
-			break;
-	if (v && v->origin) {
-		config_value_put(v, false, &text);
-		value = buf_view(&text);
-		if (v->text.n)
-			value = v->text;
-		else if (value.n >= 2 && (value.p[0] == '"' || value.p[0] == '['))
-			value = str_sub(value, 1, value.n - 2);
-		buf_str(&out, value);
-		out.err = out.err != OK ? out.err : text.err;
-	} else {
+	if (e == OK)
+		e = load(j, NULL);
+	if (e != OK)
+		return e;
+	v = value_of(j, k, segment);
+	if (v)
+		config_value_plain(v, &j->out);
+	else
 		fprintf(stderr, "%s is not set; next: blufio config set %s VALUE\n", name, name);
-	}
-	buf_putc(&out, '\n');
-	code = print(&out);
-	buf_free(&out);
-	buf_free(&text);
-	config_free(c);
-	return code;
+	buf_putc(&j->out, '\n');
+	return OK;
 }
 
-static int
-validate(const struct command_env *env, const char *path)
+static enum err
+validate(struct job *j, const char *path)
 {
 	const struct config_value *v;
-	struct config *c = NULL;
-	struct fail f = FAIL_INIT;
-	struct buf out = BUF_INIT(OUTPUT_MAX);
-	size_t i, n = 0;
-	int code;
+	size_t n = 0;
+	enum err e = load(j, path);
 
-	if (config_load(&c, path ? path : env->config_path, NULL, &f) != OK)
-		return complain(&f);
-	path = config_path(c);
-	for (i = 0; path && (v = config_value_at(c, i)); i++)
-		n += v->given && strncmp(v->origin, path, strlen(path)) == 0;
+	if (e != OK)
+		return e;
+	path = config_path(j->c);
 	if (path) {
-		buf_fmt(&out, "OK: %s (%zu keys)\n", path, n);
+		for (v = config_values(j->c); v; v = v->next)
+			n += v->given && str_starts(str_z(v->origin), str_z(path));
+		buf_fmt(&j->out, "OK: %s (%zu keys)\n", path, n);
 	} else {
-		buf_puts(&out, "OK: no configuration file, defaults and environment are in force; "
-		    "looked for:\n");
-		config_searched(c, &out);
+		buf_puts(&j->out, "OK: no configuration file, defaults and environment are in "
+		    "force; looked for:\n");
+		config_searched(j->c, &j->out);
 	}
-	code = print(&out);
-	buf_free(&out);
-	config_free(c);
-	return code;
+	return OK;
 }
 
-/* The section as a header line names it: pricing."claude-x.1". */
-static void
-section_put(const struct config_key *k, struct str segment, struct buf *out)
-{
-	struct buf name = BUF_INIT(4096);
-	struct str leaf, all = str_z(k->name);
+/* ---- show, keys: what belongs to one section stands together in both lists ---------- */
 
-	(void)config_split(all, &leaf);
-	config_name(k, segment, &name);
-	out->err = out->err != OK ? out->err : name.err;
-	buf_str(out, str_sub(buf_view(&name), 0, name.n > leaf.n ? name.n - leaf.n - 1 : 0));
-	buf_free(&name);
-}
-
+/* Is the section of (k, segment) another one than *section, which then becomes it? */
 static bool
-same_section(const struct config_value *a, const struct config_value *b)
+enter(const struct config_key *k, struct str segment, struct buf *section)
 {
-	struct str leaf;
+	struct buf now = BUF_INIT(CONFIG_BYTES_MAX);
+	struct str segs[CONFIG_SEGMENTS_MAX];
+	bool other;
 
-	return str_eq(a->segment, b->segment) &&
-	    str_eq(config_split(str_z(a->key->name), &leaf), config_split(str_z(b->key->name), &leaf));
+	config_join(segs, config_segments(k, segment, segs) - 1, &now);
+	other = !str_eq(buf_view(&now), buf_view(section));
+	buf_free(section);
+	*section = now;
+	return other;
 }
 
-static bool
-first_of_section(const struct config *c, size_t i)
+static enum err
+show(struct job *j, bool origin)
 {
-	const struct config_value *v = config_value_at(c, i);
-	size_t k;
-
-	for (k = 0; k < i; k++)
-		if (same_section(config_value_at(c, k), v))
-			return false;
-	return true;
-}
-
-static void
-show_section(const struct config *c, size_t i, bool origin, struct buf *out)
-{
-	const struct config_value *head = config_value_at(c, i), *v;
+	struct buf section = BUF_INIT(0);
+	const struct config_value *v;
 	struct str leaf;
-	bool begun = false;
+	enum err e = load(j, NULL);
 
-	for (; (v = config_value_at(c, i)); i++) {
-		if (!v->origin || !same_section(v, head))
+	for (v = e == OK ? config_values(j->c) : NULL; v; v = v->next) {
+		if (!v->origin)
 			continue;
-		if (!begun) {
-			buf_puts(out, out->n ? "\n[" : "[");
-			section_put(v->key, v->segment, out);
-			buf_puts(out, "]\n");
-			begun = true;
-		}
+		if (enter(v->key, v->segment, &section))
+			buf_fmt(&j->out, "%s[%s]\n", j->out.n ? "\n" : "", buf_z(&section));
 		(void)config_split(str_z(v->key->name), &leaf);
-		buf_fmt(out, "%.*s = ", STR_ARG(leaf));
-		config_value_put(v, false, out);
-		buf_fmt(out, "%s%s\n", origin ? "  # " : "", origin ? v->origin : "");
+		buf_fmt(&j->out, "%.*s = ", STR_ARG(leaf));
+		config_value_put(v, false, &j->out);
+		buf_fmt(&j->out, "%s%s\n", origin ? "  # " : "", origin ? v->origin : "");
 	}
+	buf_free(&section);
+	return e;
 }
 
-static int
-show(const struct command_env *env, bool origin)
-{
-	struct config *c = NULL;
-	struct fail f = FAIL_INIT;
-	struct buf out = BUF_INIT(OUTPUT_MAX);
-	size_t i;
-	int code;
-
-	if (config_load(&c, env->config_path, NULL, &f) != OK)
-		return complain(&f);
-	for (i = 0; config_value_at(c, i); i++)
-		if (first_of_section(c, i))
-			show_section(c, i, origin, &out);
-	code = print(&out);
-	buf_free(&out);
-	config_free(c);
-	return code;
-}
-
-/* ---- keys -------------------------------------------------------------------------- */
-
-static const char *
-type_name(enum config_type t)
-{
-	switch (t) {
-	case CONFIG_STRING: return "string";
-	case CONFIG_SECRET: return "secret";
-	case CONFIG_PATH: return "path";
-	case CONFIG_INT: return "integer";
-	case CONFIG_BOOL: return "boolean";
-	case CONFIG_ENUM: return "choice";
-	case CONFIG_USD: return "dollars";
-	case CONFIG_SECONDS: return "seconds";
-	case CONFIG_IDS: return "list of ids";
-	case CONFIG_URL: return "URL";
-	}
-	UNREACHABLE();
-}
+static const char intro[] = "# Configuration\n\n"
+    "Made by `blufio config keys --markdown`; do not edit.\n\n"
+    "One TOML file. The first of these that exists is used, alone: the path given with\n"
+    "`--config`, the path in `BLUFIO_CONFIG`, `./blufio.toml`,\n"
+    "`$XDG_CONFIG_HOME/blufio/blufio.toml` (or `~/.config/blufio/blufio.toml`),\n"
+    "`/etc/blufio/blufio.toml`. None is needed: every key has a default or may stay unset.\n\n"
+    "A variable `BLUFIO__SECTION__KEY` (as `BLUFIO__COST__DAILY_BUDGET_USD`) wins over the\n"
+    "file; the file wins over a key's plain variable; an empty variable counts as unset.\n"
+    "A relative path in the file starts at the file's directory; `~/` is your home.\n\n"
+    "`blufio config set KEY VALUE` changes one value and keeps the rest of the file,\n"
+    "`blufio config show --origin` prints what is in force and where it comes from,\n"
+    "`blufio config validate` checks. An unknown key is an error.\n";
 
 static void
-row(const struct config_key *k, struct buf *out)
+markdown_row(const struct config_key *k, struct buf *section, struct buf *out)
 {
 	struct str leaf;
 
 	(void)config_split(str_z(k->name), &leaf);
-	buf_fmt(out, "| `%.*s` | %s | %s", STR_ARG(leaf), type_name(k->type), k->dflt ? "`" : "");
+	if (enter(k, S("model.id"), section))
+		buf_fmt(out, "\n## [%s]\n\n| key | type | default | value | meaning |\n"
+		    "|---|---|---|---|---|\n", buf_z(section));
+	buf_fmt(out, "| `%.*s` | %s | %s", STR_ARG(leaf), config_type_name(k), k->dflt ? "`" : "");
 	if (k->dflt)
 		config_default_put(k, out);
 	buf_puts(out, k->dflt ? "` | " : " | ");
 	config_want(k, out);
-	buf_fmt(out, " | %s%s%s%s |\n", k->help ? k->help : "",
-	    k->env ? " The variable `" : "", k->env ? k->env : "", k->env ? "` sets it, too." : "");
+	buf_fmt(out, " | %s", k->help);
+	if (k->env)
+		buf_fmt(out, " The variable `%s` sets it, too.", k->env);
+	buf_puts(out, " |\n");
 }
 
-static bool
-first_key_of_section(size_t i)
+static enum err
+keys(struct job *j, bool markdown)
 {
-	struct str leaf, section = config_split(str_z(config_key_at(i)->name), &leaf);
-	size_t k;
-
-	for (k = 0; k < i; k++)
-		if (str_eq(section, config_split(str_z(config_key_at(k)->name), &leaf)))
-			return false;
-	return true;
-}
-
-static void
-markdown(struct buf *out)
-{
-	const struct config_key *k;
-	struct str leaf, section;
-	size_t i, j;
-
-	buf_puts(out, "# Configuration\n\n"
-	    "Made by `blufio config keys --markdown`; do not edit.\n\n"
-	    "One TOML file. The first of these that exists is used, alone: the path given with\n"
-	    "`--config`, the path in `BLUFIO_CONFIG`, `./blufio.toml`,\n"
-	    "`$XDG_CONFIG_HOME/blufio/blufio.toml` (or `~/.config/blufio/blufio.toml`),\n"
-	    "`/etc/blufio/blufio.toml`. None is needed: every key has a default or may stay unset.\n\n"
-	    "A variable `BLUFIO__SECTION__KEY` (as `BLUFIO__COST__DAILY_BUDGET_USD`) wins over the\n"
-	    "file; the file wins over a key's plain variable; an empty variable counts as unset.\n"
-	    "A relative path in the file starts at the file's directory; `~/` is your home.\n\n"
-	    "`blufio config set KEY VALUE` changes one value and keeps the rest of the file,\n"
-	    "`blufio config show --origin` prints what is in force and where it comes from,\n"
-	    "`blufio config validate` checks. An unknown key is an error.\n");
-	for (i = 0; (k = config_key_at(i)); i++) {
-		if (!first_key_of_section(i))
-			continue;
-		section = config_split(str_z(k->name), &leaf);
-		buf_puts(out, "\n## [");
-		section_put(k, config_is_wild(k) ? S("model.id") : STR_NONE, out);
-		buf_puts(out, "]\n\n| key | type | default | value | meaning |\n|---|---|---|---|---|\n");
-		for (j = i; (k = config_key_at(j)); j++)
-			if (str_eq(section, config_split(str_z(k->name), &leaf)) && !k->retired)
-				row(k, out);
-	}
-	for (i = j = 0; (k = config_key_at(i)); i++)
-		if (k->retired)
-			buf_fmt(out, "%s- `%s`: %s\n", j++ ? "" : "\n## Keys of earlier releases\n\n",
-			    k->name, k->retired);
-}
-
-static int
-keys(bool as_markdown)
-{
-	struct buf out = BUF_INIT(OUTPUT_MAX);
+	struct buf section = BUF_INIT(0);
 	const struct config_key *k;
 	size_t i;
-	int code;
 
-	for (i = 0; !as_markdown && (k = config_key_at(i)); i++) {
+	buf_puts(&j->out, markdown ? intro : "");
+	for (i = 0; (k = config_key_at(i)); i++) {
 		if (k->retired)
 			continue;
-		buf_fmt(&out, "%-28s %-12s ", k->name, type_name(k->type));
+		if (markdown) {
+			markdown_row(k, &section, &j->out);
+			continue;
+		}
+		buf_fmt(&j->out, "%-28s %-12s ", k->name, config_type_name(k));
 		if (k->dflt)
-			config_default_put(k, &out);
-		buf_putc(&out, '\n');
+			config_default_put(k, &j->out);
+		buf_putc(&j->out, '\n');
 	}
-	if (as_markdown)
-		markdown(&out);
-	code = print(&out);
-	buf_free(&out);
-	return code;
+	buf_free(&section);
+	return OK;
 }
 
 /* ---- set ----------------------------------------------------------------------------- */
+
+struct change {
+	const struct config_key *key;
+	struct str segment, old;
+	struct arena ar;
+	struct config_files file;
+	struct buf name, value, toml, before, after;
+};
 
 /* Standard input to its end; on a terminal one line, unseen when it is a secret. */
 static enum err
 read_value(const struct config_key *k, struct buf *out, struct fail *f)
 {
 	struct termios seen, unseen;
-	bool tty = tcgetattr(STDIN_FILENO, &seen) == 0;
-	char *room;
-	ssize_t n;
+	bool tty = tcgetattr(STDIN_FILENO, &seen) == 0, hide = tty && k->type == CONFIG_SECRET;
+	int c;
 
-	if (tty) {
+	if (tty)
 		fprintf(stderr, "%s: ", k->name);
+	if (hide) {
 		unseen = seen;
 		unseen.c_lflag &= ~(tcflag_t)ECHO;
-		if (k->type == CONFIG_SECRET && tcsetattr(STDIN_FILENO, TCSAFLUSH, &unseen) != 0)
+		if (tcsetattr(STDIN_FILENO, TCSAFLUSH, &unseen) != 0)
 			return fail_set(f, ERR_IO, "terminal: %s", strerror(errno));
 	}
-	while ((room = buf_room(out, 4096))) {
-		n = read(STDIN_FILENO, room, 4096);
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n <= 0)
-			break;
-		out->n += (size_t)n;
-		if (tty && out->p[out->n - 1] == '\n')
-			break;
-	}
-	if (tty && k->type == CONFIG_SECRET) {
+	while ((c = getchar()) != EOF && !(tty && c == '\n'))
+		buf_putc(out, (char)c);
+	if (hide) {
 		(void)tcsetattr(STDIN_FILENO, TCSAFLUSH, &seen);
 		fputc('\n', stderr);
 	}
-	if (!room)
-		return fail_set(f, out->err, "standard input: %s", err_str(out->err));
-	if (n < 0)
+	if (ferror(stdin))
 		return fail_set(f, ERR_IO, "standard input: %s", strerror(errno));
-	if (out->n && out->p[out->n - 1] == '\n')
-		buf_cut(out, out->n - 1);
-	if (out->n && out->p[out->n - 1] == '\r')
+	while (out->n && (out->p[out->n - 1] == '\n' || out->p[out->n - 1] == '\r'))
 		buf_cut(out, out->n - 1);
 	return OK;
 }
 
-/* Writes the edited text where it was read from, or where a first file belongs. */
-static enum err
-write_file(const char *path, struct str text, bool fresh, struct fail *f)
-{
-	const char *slash = strrchr(path, '/');
-	struct buf dir = BUF_INIT(4096);
-	enum err e = OK;
-
-	if (fresh && slash && slash != path) {
-		buf_put(&dir, path, (size_t)(slash - path));
-		e = dir.err == OK ? file_mkdirs(buf_z(&dir), 0700, f) :
-		    fail_set(f, dir.err, "%s: %s", path, err_str(dir.err));
-	}
-	if (e == OK)
-		e = file_replace(path, text, 0600, f);
-	buf_free(&dir);
-	return e;
-}
-
-static bool
-daemon_runs(const struct command_env *env)
-{
-	struct sockaddr_un sa = { .sun_family = AF_UNIX };
-	struct config *c = NULL;
-	bool runs = false;
-	int fd;
-
-	if (config_load(&c, env->config_path, NULL, NULL) != OK)
-		return false;
-	fd = socket(AF_UNIX, SOCK_STREAM, 0);
-	if (fd >= 0 && control_socket_path(config_str(c, "storage.database_path").p, sa.sun_path,
-	    sizeof(sa.sun_path), NULL) == OK)
-		runs = connect(fd, (const struct sockaddr *)&sa, sizeof(sa)) == 0;
-	if (fd >= 0)
-		close(fd);
-	config_free(c);
-	return runs;
-}
-
-struct change {                         /* one `config set` */
-	const struct config_key *key;
-	struct str segment, old;
-	struct config_files files;
-	struct buf name, value, toml, before, after;
-	const char *path;
-};
-
 static enum err
 change_file(struct change *ch, const struct command_env *env, struct fail *f)
 {
-	struct stat st;
-	enum err e;
+	const char *path, *slash;
+	enum err e = config_value_text(ch->key, ch->segment, buf_view(&ch->value), &ch->toml, f);
 
-	config_name(ch->key, ch->segment, &ch->name);
-	e = config_value_text(ch->key, ch->segment, buf_view(&ch->value), &ch->toml, f);
-	if (e == OK && (e = config_locate(env->config_path, (const char *const *)environ,
-	    &ch->files)) != OK)
-		e = fail_set(f, e, "looking for blufio.toml: %s", err_str(e));
 	if (e != OK)
 		return e;
-	ch->path = buf_z(ch->files.path.n ? &ch->files.path : &ch->files.create);
-	if (!*ch->path)
-		return fail_set(f, ERR_CONFIG, "there is no configuration file and HOME is not set; "
-		    "next: blufio --config FILE config set %s VALUE", buf_z(&ch->name));
-	if (stat(ch->path, &st) == 0)
-		e = file_read(ch->path, CONFIG_BYTES_MAX, &ch->before, f);
+	config_name(ch->key, ch->segment, &ch->name);
+	e = config_locate(&ch->ar, env->config_path, (const char *const *)environ, &ch->file);
+	if (e != OK)
+		return fail_set(f, e, "looking for blufio.toml: %s", err_str(e));
+	path = ch->file.path;
+	slash = strrchr(path, '/');
+	if (!*path)
+		return fail_set(f, ERR_CONFIG, "there is no configuration file and HOME is not "
+		    "set; next: blufio --config FILE config set %s VALUE", buf_z(&ch->name));
+	if (access(path, F_OK) == 0)
+		e = config_read(path, &ch->before, f);
+	else if (slash && slash != path)
+		e = file_mkdirs(arena_z(&ch->ar, str_make(path, (size_t)(slash - path))), 0700, f);
 	if (e == OK)
-		e = config_edit(buf_view(&ch->before), ch->path, ch->key, ch->segment,
+		e = config_edit(buf_view(&ch->before), path, ch->key, ch->segment,
 		    buf_view(&ch->toml), &ch->after, &ch->old, f);
 	if (e == OK)
-		e = config_check(buf_view(&ch->after), ch->path, f);
-	if (e == OK)
-		e = write_file(ch->path, buf_view(&ch->after), ch->before.n == 0, f);
-	return e;
-}
-
-static int
-tell(struct change *ch, const struct command_env *env, bool typed)
-{
-	bool secret = ch->key->type == CONFIG_SECRET;
-	struct buf out = BUF_INIT(OUTPUT_MAX);
-	char var[128];
-	int code;
-
-	buf_fmt(&out, "%s = %s (was ", buf_z(&ch->name), secret ? "***" : buf_z(&ch->toml));
-	if (ch->old.n)
-		buf_str(&out, secret ? S("***") : ch->old);
-	else
-		buf_puts(&out, ch->key->dflt ? "the default " : "not set");
-	if (!ch->old.n && ch->key->dflt)
-		config_default_put(ch->key, &out);
-	buf_fmt(&out, ") in %s\n", ch->path);
-	if (daemon_runs(env))
-		buf_puts(&out, "next: `blufio reload` makes the running daemon use it\n");
-	code = print(&out);
-	config_env_name(ch->key, var);
-	if (config_env_get((const char *const *)environ, var))
-		fprintf(stderr, "note: the environment variable %s is set and wins over the file\n", var);
-	if (secret && typed)
-		fprintf(stderr, "note: the shell's history may keep what was typed; next time: "
-		    "blufio config set %s -\n", ch->key->name);
-	buf_free(&out);
-	return code;
+		e = config_check(buf_view(&ch->after), path, f);
+	return e == OK ? file_replace(path, buf_view(&ch->after), 0600, f) : e;
 }
 
 static void
-forget(struct buf *b)
+tell(struct change *ch, struct job *j, bool typed)
 {
-	if (b->p)
-		secret_wipe(b->p, b->cap);
-	buf_free(b);
+	bool secret = ch->key->type == CONFIG_SECRET;
+	const struct config_value *v;
+	int fd;
+
+	buf_fmt(&j->out, "%s = %s (was ", buf_z(&ch->name), secret ? "***" : buf_z(&ch->toml));
+	if (ch->old.n)
+		buf_str(&j->out, secret ? S("***") : ch->old);
+	else
+		buf_puts(&j->out, ch->key->dflt ? "the default " : "not set");
+	if (!ch->old.n && ch->key->dflt)
+		config_default_put(ch->key, &j->out);
+	buf_fmt(&j->out, ") in %s\n", ch->file.path);
+	if (secret && typed)
+		fprintf(stderr, "note: the shell's history may keep what was typed; next time: "
+		    "blufio config set %s -\n", ch->key->name);
+	if (config_load(&j->c, j->env->config_path, NULL, NULL) != OK)
+		return;                 /* some variable is wrong: its own command will say so */
+	v = value_of(j, ch->key, ch->segment);
+	if (v && str_starts(str_z(v->origin), S("BLUFIO__")))
+		fprintf(stderr, "note: the environment variable %s is set and wins over the file\n",
+		    v->origin);
+	if (client_connect(j->c, &fd, NULL) == OK) {
+		close(fd);
+		buf_puts(&j->out, "next: `blufio reload` makes the running daemon use it\n");
+	}
 }
 
-static int
-set(const struct command_env *env, const char *name, const char *value)
+static enum err
+set(struct job *j, const char *name, const char *value)
 {
-	struct change ch = { .files = { BUF_INIT(0), BUF_INIT(0), BUF_INIT(0), false },
-	    .name = BUF_INIT(4096), .value = BUF_INIT(CONFIG_BYTES_MAX),
-	    .toml = BUF_INIT(8 * CONFIG_BYTES_MAX), .before = BUF_INIT(CONFIG_BYTES_MAX),
-	    .after = BUF_INIT(8 * CONFIG_BYTES_MAX) };
+	struct change ch = { .ar = ARENA_INIT(65536), .name = BUF_INIT(4096),
+	    .value = BUF_INIT(CONFIG_BYTES_MAX), .toml = BUF_INIT(8 * CONFIG_BYTES_MAX),
+	    .before = BUF_INIT(CONFIG_BYTES_MAX), .after = BUF_INIT(8 * CONFIG_BYTES_MAX) };
+	struct buf *texts[] = { &ch.name, &ch.value, &ch.toml, &ch.before, &ch.after };
 	bool typed = strcmp(value, "-") != 0;
-	struct fail f = FAIL_INIT;
-	enum err e = config_key_find(str_z(name), &ch.key, &ch.segment, &f);
-	int code;
+	enum err e = config_key_find(str_z(name), &ch.key, &ch.segment, &j->f);
+	size_t i;
 
 	if (e == OK && typed)
 		buf_puts(&ch.value, value);
 	else if (e == OK)
-		e = read_value(ch.key, &ch.value, &f);
+		e = read_value(ch.key, &ch.value, &j->f);
 	if (e == OK && ch.value.err != OK)
-		e = fail_set(&f, ch.value.err, "%s: %s", name, err_str(ch.value.err));
+		e = fail_set(&j->f, ch.value.err, "%s: %s", name, err_str(ch.value.err));
 	if (e == OK)
-		e = change_file(&ch, env, &f);
-	code = e == OK ? tell(&ch, env, typed) : complain(&f);
-	config_files_free(&ch.files);
-	buf_free(&ch.name);
-	forget(&ch.value);
-	forget(&ch.toml);
-	forget(&ch.before);
-	forget(&ch.after);
-	return code;
+		e = change_file(&ch, j->env, &j->f);
+	if (e == OK)
+		tell(&ch, j, typed);
+	for (i = 0; i < ARRAY_LEN(texts); i++) {        /* they may hold a secret */
+		if (texts[i]->p)
+			secret_wipe(texts[i]->p, texts[i]->cap);
+		buf_free(texts[i]);
+	}
+	arena_free(&ch.ar);
+	return e;
 }
 
 int
 cmd_config(const struct command_env *env, int argc, char **argv)
 {
+	struct job j = { .env = env, .out = BUF_INIT(OUTPUT_MAX), .f = FAIL_INIT };
 	const char *what = argc > 1 ? argv[1] : "", *arg = argc > 2 ? argv[2] : NULL;
+	bool one = argc == 3;
+	int code = EXIT_OK;
+	enum err e;
 
 	if (env->json) {
-		fprintf(stderr, "blufio: config has no --json\n");
+		fprintf(stderr, "blufio: config has no --json; next: `blufio config show`\n");
 		return EXIT_USAGE;
 	}
-	if (strcmp(what, "get") == 0 && argc == 3)
-		return get(env, arg);
-	if (strcmp(what, "set") == 0 && argc == 4)
-		return set(env, arg, argv[3]);
-	if (strcmp(what, "validate") == 0 && argc <= 3)
-		return validate(env, arg);
-	if (strcmp(what, "show") == 0 && (argc == 2 || (argc == 3 && strcmp(arg, "--origin") == 0)))
-		return show(env, argc == 3);
-	if (strcmp(what, "keys") == 0 && (argc == 2 || (argc == 3 && strcmp(arg, "--markdown") == 0)))
-		return keys(argc == 3);
-	return usage();
+	if (strcmp(what, "get") == 0 && one)
+		e = get(&j, arg);
+	else if (strcmp(what, "set") == 0 && argc == 4)
+		e = set(&j, arg, argv[3]);
+	else if (strcmp(what, "validate") == 0 && argc <= 3)
+		e = validate(&j, arg);
+	else if (strcmp(what, "show") == 0 && (!arg || (one && strcmp(arg, "--origin") == 0)))
+		e = show(&j, arg != NULL);
+	else if (strcmp(what, "keys") == 0 && (!arg || (one && strcmp(arg, "--markdown") == 0)))
+		e = keys(&j, arg != NULL);
+	else
+		return command_usage("config get KEY\n"
+		    "       blufio config set KEY VALUE      VALUE - reads it from standard input\n"
+		    "       blufio config validate [FILE]\n"
+		    "       blufio config show [--origin]    what is in force, secrets masked\n"
+		    "       blufio config keys [--markdown]  every key there is");
+	if (e == OK && j.out.err != OK)
+		e = fail_set(&j.f, j.out.err, "standard output: %s", err_str(j.out.err));
+	if (e == OK && (fputs(buf_z(&j.out), stdout) == EOF || fflush(stdout) != 0))
+		e = fail_set(&j.f, ERR_IO, "standard output: %s", strerror(errno));
+	if (e != OK)
+		code = command_failed(&j.f);
+	if (e == ERR_NOTFOUND || e == ERR_LIMIT)
+		code = EXIT_CONFIG;     /* of the file; no daemon is missing, no bug was found */
+	buf_free(&j.out);
+	config_free(j.c);
+	return code;
 }

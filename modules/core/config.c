@@ -9,8 +9,10 @@
  * whatever is not in the table is an error with its place, because a
  * misspelt budget that is silently ignored costs money.
  *
- * Precedence: BLUFIO__SECTION__KEY, then the file, then a key's plain variable
- * (ANTHROPIC_API_KEY), then the default. An empty variable is no variable.
+ * A path given by name (--config, BLUFIO_CONFIG) has to be there, for the same
+ * reason. The places of the search list need not: the first file that exists
+ * wins, alone. Precedence: BLUFIO__SECTION__KEY, then the file, then a key's
+ * plain variable (ANTHROPIC_API_KEY), then the default.
  *
  * A configuration is read once and never changes: `blufio reload` loads a
  * second one and swaps. Secrets are never printed, not even when they are
@@ -18,7 +20,8 @@
  */
 #include <assert.h>
 #include <ctype.h>
-#include <inttypes.h>
+#include <errno.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "core/config.h"
@@ -26,167 +29,119 @@
 extern char **environ;                  /* POSIX: the program declares it */
 
 #define VALUES_MAX (16u << 20)          /* all texts kept */
-#define TREE_MAX (32u << 20)            /* the parsed tree of a file of 1 MB */
-#define DEPTH_MAX 3                     /* segments of a key name */
 
-/* ---- the file's tree ------------------------------------------------------- */
+/* ---- the file -------------------------------------------------------------- */
 
-enum match { MATCH_NONE, MATCH_SECTION, MATCH_KEY };
-
-/* Do the first n segments of a name in the file stand for key k, or for a part of it? */
-static enum match
-match(const struct config_key *k, const struct str *segs, size_t n)
+const char *
+config_env_get(const char *const *env, const char *name)
 {
-	struct str rest = str_z(k->name), head;
-	bool more = true;
+	size_t n = strlen(name);
+
+	for (; env && *env; env++)
+		if (strncmp(*env, name, n) == 0 && (*env)[n] == '=')
+			return (*env)[n + 1] ? *env + n + 1 : NULL;
+	return NULL;
+}
+
+enum err
+config_locate(struct arena *ar, const char *given, const char *const *env,
+    struct config_files *out)
+{
+	const char *home = config_env_get(env, "HOME");
+	const char *xdg = config_env_get(env, "XDG_CONFIG_HOME");
+	const char *places[] = { "blufio.toml", "", "/etc/blufio/blufio.toml" };
+	struct config_files cf = { "", false, STR_NONE };
+	struct stat st;
 	size_t i;
 
-	for (i = 0; i < n; i++) {
-		if (!more)
-			return MATCH_NONE;
-		more = str_cut(&rest, '.', &head);
-		if (!str_eq(head, segs[i]) && !(str_eqz(head, "*") && segs[i].n))
-			return MATCH_NONE;
+	if (!given)
+		given = config_env_get(env, "BLUFIO_CONFIG");
+	if (given) {
+		places[0] = places[2] = "";
+		places[1] = arena_z(ar, str_z(given));
+	} else if (xdg && xdg[0] == '/') {
+		places[1] = arena_z(ar, arena_fmt(ar, "%s/blufio/blufio.toml", xdg));
+	} else if (home) {
+		places[1] = arena_z(ar, arena_fmt(ar, "%s/.config/blufio/blufio.toml", home));
 	}
-	return more ? MATCH_SECTION : MATCH_KEY;
+	cf.path = places[1];
+	for (i = 0; i < ARRAY_LEN(places); i++) {
+		if (!*places[i])
+			continue;
+		cf.searched = arena_fmt(ar, "%.*s%s\n", STR_ARG(cf.searched), places[i]);
+		if (!cf.found && (given || stat(places[i], &st) == 0)) {
+			cf.found = true;
+			cf.path = places[i];
+		}
+	}
+	if (ar->err == OK)
+		*out = cf;
+	return ar->err;
 }
 
-/* The value's text when its TOML type suits the key. */
-static bool
-node_text(const struct config_key *k, const struct toml *n, struct str source, char num[32],
-    struct str *text)
+enum err
+config_read(const char *path, struct buf *text, struct fail *f)
 {
-	switch (k->type) {
-	case CONFIG_STRING: case CONFIG_SECRET: case CONFIG_PATH: case CONFIG_ENUM: case CONFIG_URL:
-		*text = n->s;
-		return n->type == TOML_STRING;
-	case CONFIG_INT: case CONFIG_SECONDS:
-		snprintf(num, 32, "%" PRId64, n->i);
-		*text = str_z(num);
-		return n->type == TOML_INTEGER;
-	case CONFIG_BOOL:
-		*text = n->boolean ? S("true") : S("false");
-		return n->type == TOML_BOOL;
-	case CONFIG_USD:
-		*text = n->type == TOML_STRING ? n->s : source;
-		return n->type == TOML_STRING || n->type == TOML_INTEGER || n->type == TOML_FLOAT;
-	case CONFIG_IDS:
-		return false;           /* is no single text */
-	}
-	UNREACHABLE();
-}
+	struct stat st;
 
-static enum err
-take_ids(struct config_loader *l, struct config_value *v, const struct toml *n, const char *origin)
-{
-	const struct toml *item;
-	char num[32];
-	enum err e;
-
-	if (n->type != TOML_ARRAY || n->array_of_tables)
-		return config_mismatch(l, v);
-	e = config_ids_begin(l, v);
-	for (item = n->first; e == OK && item; item = item->next) {
-		config_at(l, item->vline, item->vcolumn);
-		l->got = str_sub(l->text, item->off, item->len);
-		if (item->type != TOML_INTEGER && item->type != TOML_STRING)
-			return config_mismatch(l, v);
-		snprintf(num, sizeof(num), "%" PRId64, item->i);
-		e = config_id_add(l, v, item->type == TOML_STRING ? item->s : str_z(num));
-	}
-	if (e == OK)
-		v->origin = origin;
-	return e;
-}
-
-/* An unescaped copy of a secret lies in the parser's arena: not for long. */
-static void
-wipe_copy(const struct config_loader *l, struct str s)
-{
-	uintptr_t p = (uintptr_t)s.p, text = (uintptr_t)l->text.p;
-
-	if (s.n && (p < text || p >= text + l->text.n))
-		secret_wipe((void *)p, s.n);
-}
-
-static enum err
-take_node(struct config_loader *l, const struct config_key *k, struct config_value *v,
-    const struct toml *n)
-{
-	struct str source = str_sub(l->text, n->off, n->len), text = STR_NONE;
-	struct str origin = arena_fmt(&l->c->arena, "%s:%u", l->name, n->line);
-	const char *z = arena_z(&l->c->arena, origin);
-	char num[32];
-	enum err e;
-
-	if (k->retired) {
-		log_warn("config", "%s: %s is no longer used: %s", l->where, k->name, k->retired);
-		return OK;
-	}
-	config_at(l, n->vline, n->vcolumn);
-	l->got = n->type == TOML_TABLE ? S("a section") : source;
-	if (k->type == CONFIG_IDS)
-		e = take_ids(l, v, n, z);
-	else if (node_text(k, n, source, num, &text))
-		e = config_value_set(l, v, text, z);
-	else
-		e = config_mismatch(l, v);
-	if (k->type == CONFIG_SECRET && n->type == TOML_STRING) {
-		l->secret = true;
-		wipe_copy(l, text);
-	}
-	v->given = e == OK && v->origin;
-	return e;
+	if (stat(path, &st) != 0)
+		return fail_set(f, ERR_CONFIG, "configuration file %s: %s; next: check the path, "
+		    "or make the file: blufio --config %s config set agent.name blufio", path,
+		    strerror(errno), path);
+	if (S_ISDIR(st.st_mode))
+		return fail_set(f, ERR_CONFIG, "configuration file %s: it is a directory; next: "
+		    "name the file in it: blufio --config %s/blufio.toml config validate", path,
+		    path);
+	if (access(path, R_OK) != 0)
+		return fail_set(f, ERR_CONFIG, "configuration file %s: %s; next: ls -l %s", path,
+		    strerror(errno), path);
+	if (st.st_size > (off_t)CONFIG_BYTES_MAX)
+		return fail_set(f, ERR_CONFIG, "configuration file %s: larger than %u bytes; next: "
+		    "ls -l %s", path, CONFIG_BYTES_MAX, path);
+	return file_read(path, CONFIG_BYTES_MAX, text, f);
 }
 
 /* The value a key and segment stand in; a new one for a wildcard. NULL: out of memory. */
 static struct config_value *
-slot(struct config *c, size_t i, struct str segment)
+slot(struct config *c, const struct config_key *k, struct str segment)
 {
-	const struct config_key *k = config_key_at(i);
-	struct config_value *v;
+	struct config_value *v = c->values;
 
-	if (!config_is_wild(k))
-		return &c->values[i];
-	v = arena_alloc(&c->arena, sizeof(*v));
-	if (v) {
-		v->key = k;
-		v->segment = arena_str(&c->arena, segment);
-		*c->wild_tail = v;
-		c->wild_tail = &v->next;
-	}
+	while (v && (v->key != k || segment.n))
+		v = v->next;
+	if (v || !(v = arena_alloc(&c->arena, sizeof(*v))))
+		return v;
+	v->key = k;
+	v->segment = arena_str(&c->arena, segment);
+	*c->tail = v;
+	c->tail = &v->next;
 	return v;
 }
 
 static enum err
-walk(struct config_loader *l, const struct toml *table, struct str segs[DEPTH_MAX], size_t depth)
+walk(struct config_loader *l, const struct toml *table, struct str *segs, size_t depth)
 {
 	const struct config_key *k;
 	const struct toml *n;
 	struct config_value *v;
-	enum match m;
 	enum err e = OK;
-	size_t i;
+	bool section;
 
 	for (n = table->first; e == OK && n; n = n->next) {
 		segs[depth] = n->key;
 		config_at(l, n->line, n->column);
-		for (i = 0, m = MATCH_NONE; (k = config_key_at(i)); i++)
-			if ((m = match(k, segs, depth + 1)) != MATCH_NONE)
-				break;
-		if (m == MATCH_KEY) {
-			v = slot(l->c, i, depth > 1 ? segs[1] : STR_NONE);
-			e = v ? take_node(l, k, v, n) :
+		k = config_find(segs, depth + 1, &section);
+		if (k) {
+			v = slot(l->c, k, config_is_wild(k) ? segs[1] : STR_NONE);
+			e = v ? config_value_node(l, v, n) :
 			    fail_set(l->f, ERR_NOMEM, "%s: out of memory", l->name);
-		} else if (m == MATCH_SECTION && n->type == TOML_TABLE) {
+		} else if (section && n->type == TOML_TABLE) {
 			e = walk(l, n, segs, depth + 1);
-		} else if (m == MATCH_SECTION) {
+		} else if (section) {
 			e = config_refuse(l, "%.*s is a section and has no value of its own; "
-			    "example: [%.*s]", STR_ARG(n->key), STR_ARG(n->key));
-		} else if (depth == 0 && n->type == TOML_TABLE) {
-			e = config_unknown_section(l, n->key);
+			    "example: [%.*s];" CONFIG_LIST, STR_ARG(n->key), STR_ARG(n->key));
 		} else {
-			e = config_unknown_key(l, segs, depth, n->type == TOML_TABLE);
+			e = config_unknown(l, segs, depth, n->type == TOML_TABLE);
 		}
 	}
 	return e;
@@ -213,8 +168,8 @@ secret_line(struct str text, unsigned line)
 static enum err
 load_text(struct config_loader *l, struct str text)
 {
-	struct arena ar = ARENA_INIT(TREE_MAX);
-	struct str segs[DEPTH_MAX];
+	struct arena ar = ARENA_INIT(CONFIG_TREE_MAX);
+	struct str segs[CONFIG_SEGMENTS_MAX];
 	struct toml_error te;
 	struct toml *root;
 	enum err e;
@@ -224,178 +179,151 @@ load_text(struct config_loader *l, struct str text)
 	if (e == ERR_PARSE) {
 		config_at(l, te.line, te.column);
 		e = config_refuse(l, "%s; next: correct that line, then `blufio config validate`",
-		    secret_line(text, te.line) ?
-		    "this is not TOML (not shown, the line holds a secret); values stand in quotes" :
-		    te.what);
+		    !secret_line(text, te.line) ? te.what : "this is not TOML (not shown, the line "
+		    "holds a secret); values stand in quotes");
 	} else if (e != OK) {
 		e = fail_set(l->f, e, "%s: %s", l->name, err_str(e));
 	} else {
 		e = walk(l, root, segs, 0);
 	}
 	arena_free(&ar);
-	l->text = STR_NONE;
+	return e;
+}
+
+static enum err
+load_file(struct config_loader *l)
+{
+	struct buf text = BUF_INIT(CONFIG_BYTES_MAX);
+	const char *path = l->c->path, *slash = strrchr(path, '/');
+	struct stat st;
+	enum err e = config_read(path, &text, l->f);
+
+	l->name = path;
+	l->dir = str_make(path, slash ? (size_t)(slash - path) + 1 : 0);
+	if (e == OK)
+		e = load_text(l, buf_view(&text));
+	l->dir = STR_NONE;
+	if (l->secret && stat(path, &st) == 0 && (st.st_mode & (S_IRGRP | S_IROTH)))
+		log_warn("config", "%s holds a secret and other users may read it; next: "
+		    "chmod 600 %s", path, path);
+	if (text.p)
+		secret_wipe(text.p, text.cap);
+	buf_free(&text);
 	return e;
 }
 
 /* ---- environment, defaults, checks across keys ----------------------------- */
 
-static enum err
-set_from_env(struct config_loader *l, size_t i, const char *var, struct str value)
+/* The value of a key without wildcard. */
+static struct config_value *
+find(const struct config *c, struct str name)
 {
-	struct config_value *v = &l->c->values[i];
-	const char *origin = arena_z(&l->c->arena, str_z(var));
-	enum err e;
+	struct config_value *v = c->values;
 
-	snprintf(l->where, sizeof(l->where), "%s", var);
-	if (v->key->retired) {
-		log_warn("config", "%s: %s is no longer used: %s", var, v->key->name,
-		    v->key->retired);
+	while (v && !str_eqz(name, v->key->name))
+		v = v->next;
+	return v;
+}
+
+/* A value that does not stand in the file. */
+static enum err
+take_text(struct config_loader *l, struct config_value *v, struct str origin, struct str text)
+{
+	const char *z = arena_z(&l->c->arena, origin);
+
+	snprintf(l->where, sizeof(l->where), "%s", z);
+	l->got = text;
+	v->n_ids = 0;                   /* the file's list is replaced, not continued */
+	return config_value_set(l, v, text, z);
+}
+
+/* BLUFIO__AGENT__NAME=text; any other variable is none of ours. */
+static enum err
+take_variable(struct config_loader *l, struct str text)
+{
+	struct buf name = BUF_INIT(256), hint = BUF_INIT(256);
+	struct str var, section, leaf;
+	struct config_value *v;
+	char shown[64];
+	enum err e = OK;
+	size_t i;
+
+	if (!str_starts(text, S("BLUFIO__")) || !str_cut(&text, '=', &var) || text.n == 0)
 		return OK;
+	for (i = sizeof("BLUFIO__") - 1; i < var.n; i++) {
+		if (str_starts(str_sub(var, i, 2), S("__")) && ++i)
+			buf_putc(&name, '.');
+		else
+			buf_putc(&name, (char)tolower((unsigned char)var.p[i]));
 	}
-	l->got = value;
-	e = config_value_set(l, v, value, origin);
-	if (e == OK && v->origin == origin)
-		v->given = true;
+	v = find(l->c, buf_view(&name));
+	if (v && !config_is_wild(v->key)) {
+		e = take_text(l, v, var, text);
+		v->given = e == OK && v->origin;
+	} else {
+		section = config_split(buf_view(&name), &leaf);
+		config_hint(section, leaf, true, &hint);
+		log_warn("config", "the environment variable %s sets no known key%s" CONFIG_LIST,
+		    config_shown(var, shown), buf_z(&hint));
+	}
+	buf_free(&name);
+	buf_free(&hint);
 	return e;
 }
 
-static void
-warn_unknown(struct str var)
-{
-	struct buf dotted = BUF_INIT(256), hint = BUF_INIT(256);
-	struct str section, leaf;
-	char text[64];
-	size_t i;
-
-	for (i = sizeof("BLUFIO__") - 1; i < var.n; i++) {
-		if (var.p[i] == '_' && i + 1 < var.n && var.p[i + 1] == '_' && ++i)
-			buf_putc(&dotted, '.');
-		else
-			buf_putc(&dotted, (char)tolower((unsigned char)var.p[i]));
-	}
-	section = config_split(buf_view(&dotted), &leaf);
-	config_hint(section, leaf, true, &hint);
-	log_warn("config", "the environment variable %s sets no known key%s next: "
-	    "`blufio config keys` lists all", config_shown(var, text), hint.n ? buf_z(&hint) : ";");
-	buf_free(&dotted);
-	buf_free(&hint);
-}
-
 static enum err
-apply_env(struct config_loader *l)
+apply_env_and_defaults(struct config_loader *l)
 {
 	const char *const *p;
-	const char *value;
-	struct str rest, var;
-	char name[128];
-	enum err e = OK;
-	size_t i;
-
-	l->dir = STR_NONE;
-	for (p = l->env; e == OK && p && *p; p++) {
-		rest = str_z(*p);
-		if (!str_starts(rest, S("BLUFIO__")) || !str_cut(&rest, '=', &var) || rest.n == 0)
-			continue;
-		for (i = 0; i < l->c->n; i++) {
-			config_env_name(l->c->values[i].key, name);
-			if (!config_is_wild(l->c->values[i].key) && str_eqz(var, name))
-				break;
-		}
-		if (i < l->c->n)
-			e = set_from_env(l, i, name, rest);
-		else
-			warn_unknown(var);
-	}
-	for (i = 0; e == OK && i < l->c->n; i++) {
-		const struct config_value *v = &l->c->values[i];
-
-		if (!v->given && v->key->env && (value = config_env_get(l->env, v->key->env)))
-			e = set_from_env(l, i, v->key->env, str_z(value));
-	}
-	return e;
-}
-
-/* The built-in default, or what this build has when that one was left out. */
-static struct str
-provider_default(struct str dflt)
-{
-	const struct feature *first = NULL;
-	size_t i;
-
-	for (i = 0; features[i]; i++) {
-		if (!features[i]->provider)
-			continue;
-		if (str_eqz(dflt, features[i]->name))
-			return dflt;
-		if (!first || (first->provider->offline && !features[i]->provider->offline))
-			first = features[i];
-	}
-	return first ? str_z(first->name) : dflt;
-}
-
-static enum err
-apply_defaults(struct config_loader *l)
-{
+	const char *plain;
 	struct config_value *v;
-	struct str text;
 	enum err e = OK;
-	size_t i;
 
-	for (i = 0; e == OK && i < l->c->n; i++) {
-		v = &l->c->values[i];
-		if (v->origin || !v->key->dflt || v->key->retired || config_is_wild(v->key))
-			continue;
-		text = str_z(v->key->dflt);
-		if (v->key->type != CONFIG_IDS && text.n >= 2 && text.p[0] == '"')
-			text = str_sub(text, 1, text.n - 2);
-		if (strcmp(v->key->name, "providers.default") == 0)
-			text = provider_default(text);
-		snprintf(l->where, sizeof(l->where), "default of %s", v->key->name);
-		l->got = text;
-		e = config_value_set(l, v, text, "default");
+	for (p = l->env; e == OK && *p; p++)
+		e = take_variable(l, str_z(*p));
+	for (v = l->c->values; e == OK && v; v = v->next) {
+		plain = v->key->env && !v->given ? config_env_get(l->env, v->key->env) : NULL;
+		if (plain)
+			e = take_text(l, v, str_z(v->key->env), str_z(plain));
+		v->given |= e == OK && plain && v->origin;
+		if (e == OK && !v->origin && v->key->dflt && !v->key->retired)
+			e = take_text(l, v, S("default"), config_default(v->key));
 	}
 	return e;
 }
 
-static struct config_value *
-lookup(const struct config *c, const char *key)
-{
-	size_t i;
-
-	for (i = 0; i < c->n; i++)
-		if (strcmp(c->values[i].key->name, key) == 0)
-			return &c->values[i];
-	assert(false && "configuration key that is in no table");
-	UNREACHABLE();
-}
-
-/* What no single value shows. */
+/* What no single value shows. A provider that was left out of the build is an error when it was
+ * asked for; as the default another takes its place, best one that asks a model. */
 static enum err
 cross_check(struct config_loader *l)
 {
-	const struct config_value *v = lookup(l->c, "providers.default");
-	const struct config_value *file = lookup(l->c, "agent.system_prompt_file");
+	struct config_value *v = find(l->c, S("providers.default"));
+	const struct config_value *file = find(l->c, S("agent.system_prompt_file"));
+	const struct config_value *prompt = find(l->c, S("agent.system_prompt"));
+	const struct feature *const *p, *best = NULL;
 	struct buf list = BUF_INIT(512);
 	enum err e = OK;
 	char got[64];
-	size_t i;
 	bool known = false;
 
-	if (file->given && lookup(l->c, "agent.system_prompt")->given)
-		log_warn("config", "both agent.system_prompt (%s) and agent.system_prompt_file (%s) "
-		    "are set: the file wins; next: remove one",
-		    config_origin(l->c, "agent.system_prompt"), file->origin);
-	for (i = 0; features[i]; i++) {
-		if (!features[i]->provider)
+	if (file->given && prompt->given)
+		log_warn("config", "both agent.system_prompt (%s) and agent.system_prompt_file "
+		    "(%s) are set: the file wins; next: remove one", prompt->origin, file->origin);
+	for (p = features; *p; p++) {
+		if (!(*p)->provider)
 			continue;
-		known |= str_eqz(v->text, features[i]->name);
-		buf_fmt(&list, "%s%s", list.n ? ", " : "", features[i]->name);
+		known |= str_eqz(v->text, (*p)->name);
+		if (!best || (best->provider->offline && !(*p)->provider->offline))
+			best = *p;
+		buf_fmt(&list, "%s%s", list.n ? ", " : "", (*p)->name);
 	}
-	if (v->given && !known) {
+	if (!known && v->given) {
 		snprintf(l->where, sizeof(l->where), "%s", v->origin);
 		e = config_refuse(l, "providers.default names \"%s\", which is no provider of this "
 		    "build; it has: %s; next: blufio config set providers.default NAME",
 		    config_shown(v->text, got), buf_z(&list));
+	} else if (!known && best) {
+		v->text = str_z(best->name);
 	}
 	buf_free(&list);
 	return e;
@@ -404,100 +332,52 @@ cross_check(struct config_loader *l)
 /* ---- the configuration ----------------------------------------------------- */
 
 static enum err
-load_file(struct config_loader *l)
-{
-	struct config *c = l->c;
-	struct buf text = BUF_INIT(CONFIG_BYTES_MAX);
-	const char *slash = strrchr(c->path, '/');
-	bool readable = false;
-	enum err e;
-
-	l->name = c->path;
-	l->dir = str_make(c->path, slash ? (size_t)(slash - c->path) + 1 : 0);
-	e = config_file_read(l, &text, &readable);
-	if (e == OK)
-		e = load_text(l, buf_view(&text));
-	if (e == OK && l->secret && readable)
-		log_warn("config", "%s holds a secret and other users may read it; next: "
-		    "chmod 600 %s", c->path, c->path);
-	if (text.p)
-		secret_wipe(text.p, text.cap);
-	buf_free(&text);
-	return e;
-}
-
-static struct config *
-config_new(void)
+config_new(struct config_loader *l)
 {
 	struct config *c = calloc(1, sizeof(*c));
+	bool ok = c != NULL;
 	size_t i;
 
-	if (!c)
-		return NULL;
-	arena_init(&c->arena, VALUES_MAX);
-	buf_init(&c->searched, 16384);
-	c->wild_tail = &c->wild;
-	while (config_key_at(c->n))
-		c->n++;
-	c->values = arena_array(&c->arena, c->n, sizeof(*c->values));
-	if (!c->values) {
-		config_free(c);
-		return NULL;
+	if (c) {
+		arena_init(&c->arena, VALUES_MAX);
+		c->tail = &c->values;
 	}
-	for (i = 0; i < c->n; i++)
-		c->values[i].key = config_key_at(i);
-	return c;
+	for (i = 0; ok && config_key_at(i); i++)
+		ok = slot(c, config_key_at(i), STR_NONE) != NULL;
+	l->c = c;
+	return ok ? OK : fail_set(l->f, ERR_NOMEM, "configuration: out of memory");
 }
 
 void
 config_free(struct config *c)
 {
 	struct config_value *v;
-	size_t i;
 
 	if (!c)
 		return;
-	for (i = 0; c->values && i < c->n; i++)
-		secret_free(&c->values[i].secret);
-	for (v = c->wild; v; v = v->next)
+	for (v = c->values; v; v = v->next)
 		secret_free(&v->secret);
-	buf_free(&c->searched);
 	arena_free(&c->arena);
 	free(c);
-}
-
-static enum err
-find_file(struct config_loader *l, const char *path)
-{
-	struct config_files cf;
-	struct config *c = l->c;
-	enum err e = config_locate(path, l->env, &cf);
-
-	if (e == OK && cf.path.n)
-		c->path = arena_z(&c->arena, buf_view(&cf.path));
-	buf_str(&c->searched, buf_view(&cf.searched));
-	if (e == OK)
-		e = c->arena.err != OK ? c->arena.err : c->searched.err;
-	config_files_free(&cf);
-	return e == OK ? OK : fail_set(l->f, e, "looking for blufio.toml: %s", err_str(e));
 }
 
 enum err
 config_load(struct config **out, const char *path, const char *const *env, struct fail *f)
 {
 	struct config_loader l = { .f = f, .env = env ? env : (const char *const *)environ };
-	enum err e;
+	struct config_files files = { NULL, false, STR_NONE };
+	enum err e = config_new(&l);
 
-	l.c = config_new();
-	if (!l.c)
-		return fail_set(f, ERR_NOMEM, "configuration: out of memory");
-	e = find_file(&l, path);
+	if (e == OK && (e = config_locate(&l.c->arena, path, l.env, &files)) != OK)
+		e = fail_set(f, e, "looking for blufio.toml: %s", err_str(e));
+	if (e == OK) {
+		l.c->path = files.found ? files.path : NULL;
+		l.c->searched = files.searched;
+	}
 	if (e == OK && l.c->path)
 		e = load_file(&l);
 	if (e == OK)
-		e = apply_env(&l);
-	if (e == OK)
-		e = apply_defaults(&l);
+		e = apply_env_and_defaults(&l);
 	if (e == OK)
 		e = cross_check(&l);
 	if (e != OK)
@@ -511,20 +391,19 @@ enum err
 config_check(struct str toml, const char *name, struct fail *f)
 {
 	struct config_loader l = { .f = f, .name = name, .raw = true };
-	enum err e;
+	enum err e = config_new(&l);
 
-	l.c = config_new();
-	if (!l.c)
-		return fail_set(f, ERR_NOMEM, "%s: out of memory", name);
-	if (toml.n > CONFIG_BYTES_MAX)
+	if (e == OK && toml.n > CONFIG_BYTES_MAX)
 		e = fail_set(f, ERR_CONFIG, "%s: larger than %u bytes", name, CONFIG_BYTES_MAX);
-	else
+	if (e == OK)
 		e = load_text(&l, toml);
 	if (e == OK)
 		e = cross_check(&l);
 	config_free(l.c);
 	return e;
 }
+
+/* ---- asking it ------------------------------------------------------------- */
 
 const char *
 config_path(const struct config *c)
@@ -535,7 +414,22 @@ config_path(const struct config *c)
 void
 config_searched(const struct config *c, struct buf *out)
 {
-	buf_str(out, buf_view(&c->searched));
+	buf_str(out, c->searched);
+}
+
+const struct config_value *
+config_values(const struct config *c)
+{
+	return c->values;
+}
+
+static const struct config_value *
+lookup(const struct config *c, const char *key)
+{
+	const struct config_value *v = find(c, str_z(key));
+
+	assert(v && "configuration key that is in no table");
+	return v;
 }
 
 bool
@@ -544,14 +438,18 @@ config_has(const struct config *c, const char *key)
 	return lookup(c, key)->given;
 }
 
+const char *
+config_origin(const struct config *c, const char *key)
+{
+	const char *origin = lookup(c, key)->origin;
+
+	return origin ? origin : "not set";
+}
+
 struct str
 config_str(const struct config *c, const char *key)
 {
-	const struct config_value *v = lookup(c, key);
-
-	assert(v->key->type == CONFIG_STRING || v->key->type == CONFIG_PATH ||
-	    v->key->type == CONFIG_ENUM || v->key->type == CONFIG_URL);
-	return v->text;
+	return lookup(c, key)->text;
 }
 
 const struct secret *
@@ -559,18 +457,13 @@ config_secret(const struct config *c, const char *key)
 {
 	const struct config_value *v = lookup(c, key);
 
-	assert(v->key->type == CONFIG_SECRET);
 	return v->secret.p ? &v->secret : NULL;
 }
 
 int64_t
 config_i64(const struct config *c, const char *key)
 {
-	const struct config_value *v = lookup(c, key);
-
-	assert(v->key->type == CONFIG_INT || v->key->type == CONFIG_SECONDS ||
-	    v->key->type == CONFIG_USD || v->key->type == CONFIG_BOOL);
-	return v->i;
+	return lookup(c, key)->i;
 }
 
 bool
@@ -584,21 +477,19 @@ config_ids(const struct config *c, const char *key, const int64_t **ids)
 {
 	const struct config_value *v = lookup(c, key);
 
-	assert(v->key->type == CONFIG_IDS);
 	*ids = v->ids;
 	return v->n_ids;
 }
 
+/* The segment's own value, or the key's, which has none. */
 static const struct config_value *
 wild(const struct config *c, const char *key, struct str segment)
 {
-	const struct config_value *v;
+	const struct config_value *first = lookup(c, key), *v = first;
 
-	assert(config_is_wild(lookup(c, key)->key));
-	for (v = c->wild; v; v = v->next)
-		if (v->given && strcmp(v->key->name, key) == 0 && str_eq(v->segment, segment))
-			return v;
-	return NULL;
+	while (v && !(v->key == first->key && str_eq(v->segment, segment)))
+		v = v->next;
+	return v ? v : first;
 }
 
 bool
@@ -606,35 +497,13 @@ config_wild(const struct config *c, const char *key, struct str segment, int64_t
 {
 	const struct config_value *w = wild(c, key, segment);
 
-	if (w)
+	if (w->given)
 		*v = w->i;
-	return w != NULL;
+	return w->given;
 }
 
 struct str
 config_wild_str(const struct config *c, const char *key, struct str segment)
 {
-	const struct config_value *w = wild(c, key, segment);
-
-	return w ? w->text : STR_NONE;
-}
-
-const char *
-config_origin(const struct config *c, const char *key)
-{
-	const char *origin = lookup(c, key)->origin;
-
-	return origin ? origin : "not set";
-}
-
-const struct config_value *
-config_value_at(const struct config *c, size_t i)
-{
-	const struct config_value *v;
-
-	if (i < c->n)
-		return &c->values[i];
-	for (i -= c->n, v = c->wild; v && i > 0; i--)
-		v = v->next;
-	return v;
+	return wild(c, key, segment)->text;
 }

@@ -3,15 +3,15 @@
  * config_key.c - the table of configuration keys, and how they are named in words.
  *
  * A key is a row of a table: the core's below, the features' in their own
- * files. Everything that speaks about keys is made from these rows: checks,
- * error texts, the nearest key for a misspelling, `blufio config keys` and
- * docs/CONFIG.md. A row is therefore all there is to do for a new key.
+ * files; those of one section stand together. Everything that speaks about keys
+ * is made from these rows: checks, error texts, the nearest key for a misspelling,
+ * `blufio config keys` and docs/CONFIG.md. A row is therefore all there is to do
+ * for a new key.
  *
  * Amounts of money are nano-dollars in 64 bits: 9 decimals exactly, never
  * floating point. Bounds stand in the value's own unit.
  */
 #include <ctype.h>
-#include <inttypes.h>
 
 #include "core/config.h"
 
@@ -41,8 +41,9 @@ static const struct config_key core_keys[] = {
 	{ .name = "storage.durability", .type = CONFIG_ENUM, .dflt = "\"power\"",
 	  .choices = "power|process", .help = "What a stored message survives: a power failure, "
 	  "or only the death of the process (faster)." },
-	{ .name = "cost.daily_budget_usd", .type = CONFIG_USD, .dflt = "1.00",
-	  .max = USD_MAX, .help = "The most that may be spent in one day (UTC)." },
+	{ .name = "cost.daily_budget_usd", .type = CONFIG_USD, .dflt = "\"1.00\"",
+	  .max = USD_MAX, .example = "1.00",
+	  .help = "The most that may be spent in one day (UTC)." },
 	{ .name = "log.level", .type = CONFIG_ENUM, .dflt = "\"info\"",
 	  .choices = "error|warn|info|debug|trace", .help = "The least important lines to log." },
 	{ .name = "log.format", .type = CONFIG_ENUM, .dflt = "\"auto\"",
@@ -66,7 +67,7 @@ static const char *const adapters[] = {
 	"anthropic", "gateway", "openai", "prometheus", "telegram"
 };
 
-/* ---- keys ------------------------------------------------------------------ */
+/* ---- finding keys ---------------------------------------------------------- */
 
 const struct config_key *
 config_key_at(size_t i)
@@ -90,7 +91,6 @@ config_is_wild(const struct config_key *k)
 	return strchr(k->name, '*') != NULL;
 }
 
-/* "pricing.*.input" -> "pricing.*" and "input". */
 struct str
 config_split(struct str name, struct str *leaf)
 {
@@ -102,21 +102,73 @@ config_split(struct str name, struct str *leaf)
 	return str_sub(name, 0, i ? i - 1 : 0);
 }
 
-void
-config_env_name(const struct config_key *k, char out[128])
+size_t
+config_segments(const struct config_key *k, struct str segment,
+    struct str segs[CONFIG_SEGMENTS_MAX])
 {
-	size_t n = (size_t)snprintf(out, 128, "BLUFIO__");
-	const char *p;
+	struct str rest = str_z(k->name);
+	size_t n = 0;
 
-	for (p = k->name; *p && n < 125; p++) {
-		if (*p == '.')
-			out[n++] = '_';
-		out[n++] = *p == '.' ? '_' : (char)toupper((unsigned char)*p);
+	while (rest.n && n < CONFIG_SEGMENTS_MAX) {
+		(void)str_cut(&rest, '.', &segs[n]);
+		if (str_eqz(segs[n], "*"))
+			segs[n] = segment;
+		n++;
 	}
-	out[n] = '\0';
+	return n;
 }
 
-/* A printable start of s, for messages. */
+const struct config_key *
+config_find(const struct str *segs, size_t n, bool *section)
+{
+	struct str own[CONFIG_SEGMENTS_MAX];
+	const struct config_key *k;
+	size_t i, j, total;
+
+	*section = false;
+	for (i = 0; (k = config_key_at(i)); i++) {
+		total = config_segments(k, n > 1 ? segs[1] : STR_NONE, own);
+		for (j = 0; j < n && j < total && own[j].n && str_eq(own[j], segs[j]); j++)
+			;
+		if (j == n && n == total)
+			return k;
+		*section |= j == n;
+	}
+	return NULL;
+}
+
+/* A wildcard's part is what stands between the first and the last dot, in quotes or not, so a
+ * model's id may be typed with its dots. */
+enum err
+config_key_find(struct str name, const struct config_key **key, struct str *segment, struct fail *f)
+{
+	struct str segs[CONFIG_SEGMENTS_MAX], leaf, section = config_split(name, &leaf);
+	struct str middle = section;
+	bool three = str_cut(&middle, '.', &segs[0]), partly;
+	const struct config_key *k;
+	struct buf hint = BUF_INIT(256);
+	char text[64];
+	enum err e;
+
+	if (middle.n > 2 && middle.p[middle.n - 1] == middle.p[0] && strchr("\"'", middle.p[0]))
+		middle = str_sub(middle, 1, middle.n - 2);
+	segs[1] = three ? middle : leaf;
+	segs[2] = leaf;
+	k = utf8_valid(name) ? config_find(segs, three ? 3 : 2, &partly) : NULL;
+	if (k && !k->retired) {
+		*key = k;
+		*segment = three ? middle : STR_NONE;
+		return OK;
+	}
+	config_hint(section, leaf, true, &hint);
+	e = fail_set(f, ERR_CONFIG, "unknown key \"%s\"%s" CONFIG_LIST, config_shown(name, text),
+	    buf_z(&hint));
+	buf_free(&hint);
+	return e;
+}
+
+/* ---- names in words -------------------------------------------------------- */
+
 const char *
 config_shown(struct str s, char out[64])
 {
@@ -134,144 +186,30 @@ config_shown(struct str s, char out[64])
 }
 
 void
-config_quote_put(struct str s, struct buf *out)
+config_join(const struct str *segs, size_t n, struct buf *out)
 {
-	size_t i;
-	unsigned char c;
+	size_t i, j;
+	bool bare;
 
-	buf_putc(out, '"');
-	for (i = 0; i < s.n; i++) {
-		c = (unsigned char)s.p[i];
-		if (c == '"' || c == '\\')
-			buf_fmt(out, "\\%c", c);
-		else if (c == '\n')
-			buf_puts(out, "\\n");
-		else if (c == '\t')
-			buf_puts(out, "\\t");
-		else if (c < 0x20 || c == 0x7f)
-			buf_fmt(out, "\\u%04X", c);
+	for (i = 0; i < n; i++) {
+		bare = segs[i].n > 0;
+		for (j = 0; j < segs[i].n; j++)
+			bare &= isalnum((unsigned char)segs[i].p[j]) || segs[i].p[j] == '-' ||
+			    segs[i].p[j] == '_';
+		buf_puts(out, i ? "." : "");
+		if (bare)
+			buf_str(out, segs[i]);
 		else
-			buf_putc(out, (char)c);
+			json_quote(out, segs[i]);
 	}
-	buf_putc(out, '"');
-}
-
-void
-config_segment_put(struct str s, struct buf *out)
-{
-	size_t i;
-
-	for (i = 0; i < s.n; i++)
-		if (!isalnum((unsigned char)s.p[i]) && s.p[i] != '-' && s.p[i] != '_')
-			break;
-	if (s.n && i == s.n)
-		buf_str(out, s);
-	else
-		config_quote_put(s, out);
 }
 
 void
 config_name(const struct config_key *k, struct str segment, struct buf *out)
 {
-	const char *p;
+	struct str segs[CONFIG_SEGMENTS_MAX];
 
-	for (p = k->name; *p; p++) {
-		if (*p == '*' && segment.n)
-			config_segment_put(segment, out);
-		else
-			buf_putc(out, *p);
-	}
-}
-
-void
-config_usd_put(int64_t nano, struct buf *out)
-{
-	buf_fmt(out, "%" PRId64 ".%09" PRId64, nano / 1000000000, nano % 1000000000);
-	while (out->err == OK && out->p[out->n - 1] == '0' && out->p[out->n - 3] != '.')
-		buf_cut(out, out->n - 1);
-}
-
-static void
-range_put(const struct config_key *k, const char *what, struct buf *out)
-{
-	buf_puts(out, what);
-	if (k->min || k->max)
-		buf_fmt(out, " from %" PRId64 " to %" PRId64, k->min, k->max);
-}
-
-void
-config_want(const struct config_key *k, struct buf *out)
-{
-	const char *p;
-
-	switch (k->type) {
-	case CONFIG_STRING:
-		buf_puts(out, "a string");
-		if (k->max)
-			buf_fmt(out, " of %" PRId64 " to %" PRId64 " bytes", k->min, k->max);
-		return;
-	case CONFIG_SECRET: buf_puts(out, "a string without blanks"); return;
-	case CONFIG_PATH: buf_puts(out, "a path in quotes"); return;
-	case CONFIG_INT: range_put(k, "a whole number", out); return;
-	case CONFIG_SECONDS: range_put(k, "a whole number of seconds", out); return;
-	case CONFIG_BOOL: buf_puts(out, "true or false"); return;
-	case CONFIG_ENUM:
-		buf_puts(out, "one of \"");
-		for (p = k->choices; *p; p++)
-			buf_puts(out, *p == '|' ? "\", \"" : (char[]){ *p, '\0' });
-		buf_putc(out, '"');
-		return;
-	case CONFIG_USD:
-		buf_fmt(out, "US dollars with at most %d decimals", config_is_wild(k) ? 3 : 9);
-		if (k->max) {
-			buf_puts(out, " from ");
-			config_usd_put(k->min, out);
-			buf_puts(out, " to ");
-			config_usd_put(k->max, out);
-		}
-		return;
-	case CONFIG_IDS: buf_puts(out, "a list of numeric ids"); return;
-	case CONFIG_URL:
-		buf_puts(out, "an https:// address (http:// only for this machine)");
-		return;
-	}
-	UNREACHABLE();
-}
-
-/* Is the default's row written without the quotes that the file wants? */
-static bool
-bare(const struct config_key *k)
-{
-	return k->type != CONFIG_INT && k->type != CONFIG_SECONDS && k->type != CONFIG_BOOL &&
-	    k->type != CONFIG_IDS && k->dflt[0] != '"';
-}
-
-void
-config_default_put(const struct config_key *k, struct buf *out)
-{
-	const char *quote = bare(k) ? "\"" : "";
-
-	buf_fmt(out, "%s%s%s", quote, k->dflt, quote);
-}
-
-const char *
-config_example(const struct config_key *k)
-{
-	if (k->example)
-		return k->example;
-	if (k->dflt && !bare(k))
-		return k->dflt;
-	switch (k->type) {
-	case CONFIG_STRING: case CONFIG_ENUM: return "\"text\"";
-	case CONFIG_SECRET: return "\"the secret\"";
-	case CONFIG_PATH: return "\"/path/to/file\"";
-	case CONFIG_INT: case CONFIG_SECONDS: return "10";
-	case CONFIG_BOOL: return "true";
-	case CONFIG_USD: return "1.00";
-	case CONFIG_IDS: return "[123456789]";
-	case CONFIG_URL: return "\"https://example.com\"";
-	}
-	UNREACHABLE();
+	config_join(segs, config_segments(k, segment, segs), out);
 }
 
 /* The key most like section.leaf, or NULL. The right leaf in a wrong section is near, too. */
@@ -304,123 +242,81 @@ void
 config_hint(struct str section, struct str leaf, bool full, struct buf *out)
 {
 	const struct config_key *k = nearest(section, leaf);
-	struct str s, l;
+	struct str s, name = STR_NONE;
 
-	if (!k)
-		return;
-	s = config_split(str_z(k->name), &l);
-	if (full || !str_eq(s, section))
-		l = str_z(k->name);
-	buf_fmt(out, "; did you mean \"%.*s\"?", STR_ARG(l));
-}
-
-
-/* A wildcard's part is what stands between the name's fixed ends, in quotes or not, so a model's
- * id may be typed with its dots. */
-static bool
-name_matches(const struct config_key *k, struct str name, struct str *segment)
-{
-	struct str after = str_z(k->name), before;
-
-	if (!config_is_wild(k)) {
-		*segment = STR_NONE;
-		return str_eq(name, after);
+	if (k) {
+		s = config_split(str_z(k->name), &name);
+		if (full || !str_eq(s, section))
+			name = str_z(k->name);
+		buf_fmt(out, "; did you mean \"%.*s\"?", STR_ARG(name));
+	} else {
+		buf_putc(out, ';');
 	}
-	(void)str_cut(&after, '*', &before);
-	if (name.n <= before.n + after.n || !str_starts(name, before) || !str_ends(name, after))
-		return false;
-	name = str_sub(name, before.n, name.n - before.n - after.n);
-	if (name.n > 2 && name.p[name.n - 1] == name.p[0] && (name.p[0] == '"' || name.p[0] == '\''))
-		name = str_sub(name, 1, name.n - 2);
-	*segment = name;
-	return utf8_valid(name);
 }
 
-enum err
-config_key_find(struct str name, const struct config_key **key, struct str *segment,
-    struct fail *f)
-{
-	const struct config_key *k;
-	struct buf hint = BUF_INIT(256);
-	struct str section, leaf;
-	char text[64];
-	enum err e;
-	size_t i;
-
-	for (i = 0; (k = config_key_at(i)); i++) {
-		if (!k->retired && name_matches(k, name, segment)) {
-			*key = k;
-			return OK;
-		}
-	}
-	section = config_split(name, &leaf);
-	config_hint(section, leaf, true, &hint);
-	e = fail_set(f, ERR_CONFIG, "unknown key \"%s\"%s next: `blufio config keys` lists all",
-	    config_shown(name, text), hint.n ? buf_z(&hint) : ";");
-	buf_free(&hint);
-	return e;
-}
-
-/* A section that no key has: a feature that is not in this build, or a misspelling. */
-enum err
-config_unknown_section(struct config_loader *l, struct str name)
+/* The section most like name; empty when none is. */
+static struct str
+nearest_section(struct str name)
 {
 	struct str head, rest, best = STR_NONE;
 	const struct config_key *k;
-	struct buf set = BUF_INIT(512);
-	char text[64];
-	enum err e;
 	size_t i;
-	bool adapter = false, built = false;
 
-	for (i = 0; i < ARRAY_LEN(adapters); i++)
-		adapter |= str_eqz(name, adapters[i]);
-	for (i = 0; features[i]; i++) {
-		built |= str_eqz(name, features[i]->name);
-		buf_fmt(&set, "%s ", features[i]->name);
-	}
 	for (i = 0; (k = config_key_at(i)); i++) {
 		rest = str_z(k->name);
 		(void)str_cut(&rest, '.', &head);
 		if (str_distance(head, name) < 3 && head.n > 2)
 			best = head;
 	}
-	if (adapter && !built)
+	return best;
+}
+
+static enum err
+unknown_section(struct config_loader *l, struct str name)
+{
+	struct str near = nearest_section(name);
+	struct buf set = BUF_INIT(512);
+	char text[64];
+	enum err e;
+	size_t i;
+
+	for (i = 0; i < ARRAY_LEN(adapters) && !str_eqz(name, adapters[i]); i++)
+		;
+	config_shown(name, text);
+	if (i < ARRAY_LEN(adapters)) {
+		for (i = 0; features[i]; i++)
+			buf_fmt(&set, "%s ", features[i]->name);
 		e = config_refuse(l, "[%s]: the feature \"%s\" is not in this build; next: "
-		    "make FEATURES=\"%s%s\"", config_shown(name, text), text, buf_z(&set), text);
-	else if (best.n)
-		e = config_refuse(l, "unknown section [%s]; did you mean [%.*s]? next: "
-		    "`blufio config keys` lists all", config_shown(name, text), STR_ARG(best));
-	else
-		e = config_refuse(l, "unknown section [%s]; next: `blufio config keys` lists all",
-		    config_shown(name, text));
+		    "make FEATURES=\"%s%s\"", text, text, buf_z(&set), text);
+	} else {
+		e = config_refuse(l, "unknown section [%s];%s%.*s%s" CONFIG_LIST, text,
+		    near.n ? " did you mean [" : "", STR_ARG(near), near.n ? "]?" : "");
+	}
 	buf_free(&set);
 	return e;
 }
 
 enum err
-config_unknown_key(struct config_loader *l, const struct str *segs, size_t depth,
-    bool table)
+config_unknown(struct config_loader *l, const struct str *segs, size_t depth, bool table)
 {
-	struct buf name = BUF_INIT(4096), hint = BUF_INIT(256);
-	size_t i, cut = 0;
-	char text[64], section[64];
+	struct buf name = BUF_INIT(4096), section = BUF_INIT(4096), hint = BUF_INIT(256);
+	char shown[64], in[64];
 	enum err e;
 
-	for (i = 0; i <= depth; i++) {
-		cut = i == depth && i ? name.n : cut;
-		buf_puts(&name, i ? "." : "");
-		config_segment_put(segs[i], &name);
-	}
-	config_hint(depth > 1 ? S("pricing.*") : str_sub(buf_view(&name), 0, cut), segs[depth],
-	    false, &hint);
-	if (depth > 1 && table)
+	if (depth == 0 && table)
+		return unknown_section(l, segs[0]);
+	config_join(segs, depth + 1, &name);
+	config_join(segs, depth, &section);
+	if (depth > 1 && table)         /* [pricing.claude-x.1] */
 		buf_puts(&hint, "; a name with dots stands in quotes: [pricing.\"claude-x.1\"]");
-	e = config_refuse(l, "unknown key \"%s\"%s%s%s%s next: `blufio config keys` lists all",
-	    config_shown(buf_view(&name), text), depth ? " in [" : "", depth ?
-	    config_shown(str_sub(buf_view(&name), 0, cut), section) : " outside of any section",
-	    depth ? "]" : "", hint.n ? buf_z(&hint) : ";");
+	else
+		config_hint(depth > 1 ? S("pricing.*") : buf_view(&section), segs[depth], false,
+		    &hint);
+	e = config_refuse(l, "unknown key \"%s\"%s%s%s%s" CONFIG_LIST,
+	    config_shown(buf_view(&name), shown), depth ? " in [" : " outside of any section",
+	    config_shown(buf_view(&section), in), depth ? "]" : "", buf_z(&hint));
 	buf_free(&name);
+	buf_free(&section);
 	buf_free(&hint);
 	return e;
 }

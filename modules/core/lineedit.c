@@ -2,19 +2,13 @@
 /*
  * lineedit.c - a line editor for the terminal, driven by bytes.
  *
- * Three buffers: what was typed but not understood yet (an escape sequence or a
- * UTF-8 character may arrive in pieces), the line, and the drawing. Every byte
- * run ends in one redraw of one screen row: a line wider than the window
- * scrolls sideways, because rows that wrap cannot be taken away reliably when
- * the window changes its size or other text is printed above.
+ * Every byte run ends in one redraw of one screen row: a line wider than the
+ * window scrolls sideways, because rows that wrap cannot be taken away reliably
+ * when the window changes its size or other text is printed above.
  *
  * The line is valid UTF-8 always and the cursor stands on a character's first
- * byte: only whole characters go in, and moves step over whole ones. Control
- * bytes never enter it, except line breaks and tabs of a paste, which are drawn
- * as one cell each.
- *
- * The terminal is raw only while a line is edited. Output processing stays on,
- * so that text printed by others needs no carriage returns.
+ * byte. Control bytes never enter it, except line breaks and tabs of a paste,
+ * which are drawn as one cell each.
  */
 #include <errno.h>
 #include <sys/ioctl.h>
@@ -28,8 +22,8 @@
 #define DRAW_MAX 65536                  /* bytes of one screen row */
 #define COLUMNS_DEFAULT 80
 #define HISTORY_ENTRY_MAX 16384         /* a longer line (a pasted document) is not remembered */
-#define HISTORY_BYTES_MAX (LINEEDIT_HISTORY_MAX * (HISTORY_ENTRY_MAX + 1))
-#define BREAK_BYTE 0x1e                 /* a line break inside an entry of the file */
+#define HISTORY_BYTES_MAX ((LINEEDIT_HISTORY_MAX + 1) * (HISTORY_ENTRY_MAX + 1))
+#define BREAK_BYTE 0x1e                 /* a line break inside an entry of the history */
 #define BREAK_SIGN "\xe2\x86\xb5"       /* a pasted line break as it is drawn */
 
 struct lineedit {
@@ -38,10 +32,11 @@ struct lineedit {
 	bool cr;                        /* the newest pasted control byte was CR */
 	struct termios cooked;          /* as it was before */
 	struct buf pending, line, draw;
-	size_t cursor, left;            /* bytes into line: cursor, first one drawn */
+	size_t cursor;                  /* bytes into line */
 	char prompt[PROMPT_MAX];
-	char *history[LINEEDIT_HISTORY_MAX];
-	size_t n_history, at;           /* at: which one is shown; n_history = none, the line itself */
+	struct buf history;             /* as in its file: one line an entry */
+	size_t n_history;               /* entries */
+	size_t at;                      /* where the one shown begins; at the end: line itself */
 	struct buf kept;                /* that line itself, while the history is looked at */
 };
 
@@ -128,34 +123,27 @@ emit(struct lineedit *le, struct str s)
 	IGNORE(fd_write_all(le->out_fd, s.p, s.n));
 }
 
-static size_t
-columns(const struct lineedit *le)
-{
-	struct winsize ws;
-
-	return ioctl(le->out_fd, TIOCGWINSZ, &ws) == 0 && ws.ws_col ? ws.ws_col : COLUMNS_DEFAULT;
-}
-
 /* Draws the row: prompt, and the part of the line around the cursor that fits. */
 static void
 redraw(struct lineedit *le)
 {
 	struct str line = buf_view(&le->line);
-	size_t cols = columns(le), used = width(str_z(le->prompt)), room, i, w, first;
+	size_t cols = COLUMNS_DEFAULT, used = width(str_z(le->prompt)), room, i, w, first;
+	struct winsize ws;
 
 	if (!le->active || le->hidden)
 		return;
+	if (ioctl(le->out_fd, TIOCGWINSZ, &ws) == 0 && ws.ws_col)
+		cols = ws.ws_col;
 	room = cols > used + 2 ? cols - used - 1 : 1;
 	for (first = le->cursor, w = 0; first > 0; first = i) {
 		i = prev_at(line, first);
 		if ((w += cells(line, i)) > room - 1)
 			break;
 	}
-	if (le->left < first || le->left > le->cursor)
-		le->left = first;
 	buf_reset(&le->draw);
 	buf_fmt(&le->draw, "\r%s", le->prompt);
-	for (i = le->left, w = 0; i < line.n && w + cells(line, i) <= room; i = next_at(line, i)) {
+	for (i = first, w = 0; i < line.n && w + cells(line, i) <= room; i = next_at(line, i)) {
 		w += cells(line, i);
 		if (line.p[i] == '\n')
 			buf_puts(&le->draw, BREAK_SIGN);
@@ -164,7 +152,7 @@ redraw(struct lineedit *le)
 		else
 			buf_str(&le->draw, str_sub(line, i, next_at(line, i) - i));
 	}
-	w = used + width(str_sub(line, le->left, le->cursor - le->left));
+	w = used + width(str_sub(line, first, le->cursor - first));
 	buf_puts(&le->draw, "\x1b[K\r");
 	if (w)
 		buf_fmt(&le->draw, "\x1b[%zuC", w);
@@ -215,42 +203,68 @@ splice(struct lineedit *le, size_t from, size_t to, struct str with)
 	return true;
 }
 
-static void
-show_history(struct lineedit *le, size_t at)
+/* Where the entry before byte at of the history begins, and the one behind it. */
+static size_t
+older(const struct lineedit *le, size_t at)
 {
-	if (at > le->n_history || at == le->at)
-		return;
-	if (le->at == le->n_history) {
-		buf_reset(&le->kept);
-		buf_str(&le->kept, buf_view(&le->line));
-		if (le->kept.err != OK) {       /* better no history than a lost line */
-			emit(le, S("\a"));
-			return;
-		}
-	}
-	if (splice(le, 0, le->line.n, at < le->n_history ? str_z(le->history[at]) : buf_view(&le->kept)))
-		le->at = at;
+	at = at ? at - 1 : 0;
+	while (at > 0 && le->history.p[at - 1] != '\n')
+		at--;
+	return at;
+}
+
+static size_t
+newer(const struct lineedit *le, size_t at)
+{
+	size_t n = str_chr(str_sub(buf_view(&le->history), at, le->history.n), '\n');
+
+	return n == SIZE_MAX ? at : at + n + 1;
 }
 
 static void
+show_history(struct lineedit *le, size_t at)
+{
+	struct str rest = str_sub(buf_view(&le->history), at, le->history.n), entry;
+	size_t i;
+
+	if (at == le->at)
+		return;
+	(void)str_cut(&rest, '\n', &entry);
+	if (le->at == le->history.n) {
+		buf_reset(&le->kept);
+		buf_str(&le->kept, buf_view(&le->line));
+	}
+	if (le->kept.err != OK ||       /* better no history than a lost line */
+	    !splice(le, 0, le->line.n, at < le->history.n ? entry : buf_view(&le->kept)))
+		return;
+	for (i = 0; i < le->line.n; i++)
+		if (le->line.p[i] == BREAK_BYTE)
+			le->line.p[i] = '\n';
+	le->at = at;
+}
+
+/* What cannot be remembered is left out: a history with a gap is no failure. */
+static void
 remember(struct lineedit *le, struct str line)
 {
-	char *copy;
+	struct buf *h = &le->history;
+	size_t i, begin = h->n, last = older(le, begin);
+	struct str former, entry;
 
-	if (line.n == 0 || line.n > HISTORY_ENTRY_MAX ||
-	    (le->n_history && str_eqz(line, le->history[le->n_history - 1])))
+	if (line.n == 0 || line.n > HISTORY_ENTRY_MAX)
 		return;
-	copy = malloc(line.n + 1);
-	if (!copy)
-		return;                 /* a history with a gap is no failure */
-	memcpy(copy, line.p, line.n);
-	copy[line.n] = '\0';
-	if (le->n_history == LINEEDIT_HISTORY_MAX) {
-		free(le->history[0]);
-		memmove(le->history, le->history + 1, (LINEEDIT_HISTORY_MAX - 1) * sizeof(char *));
+	for (i = 0; i < line.n; i++)
+		buf_putc(h, line.p[i] == '\n' ? BREAK_BYTE : line.p[i]);
+	buf_putc(h, '\n');
+	former = str_sub(buf_view(h), last, begin - last);
+	entry = str_sub(buf_view(h), begin, h->n);
+	if (h->err != OK || str_eq(former, entry)) {
+		buf_cut(h, begin);
+		h->err = OK;
+	} else if (++le->n_history > LINEEDIT_HISTORY_MAX) {
+		buf_drop(h, newer(le, 0));
 		le->n_history--;
 	}
-	le->history[le->n_history++] = copy;
 }
 
 /* Ends the line: the terminal is given back before the owner hears of it. */
@@ -272,68 +286,74 @@ finish(struct lineedit *le, enum lineedit_event event, lineedit_fn *fn, void *ar
 	buf_free(&line);
 }
 
+/* ---- keys -------------------------------------------------------------------------- */
+
+enum act {
+	NOTHING, ENTER, INTERRUPT, OLDER, NEWER, CLEAR, PASTE, PASTE_END,
+	START, END, LEFT, RIGHT, WORD_LEFT, WORD_RIGHT,         /* where the cursor goes */
+	CUT_START, CUT_END, CUT_LEFT, CUT_RIGHT, CUT_WORD       /* from the cursor up to there */
+};
+
+/* What terminals send, blanks between; cursor keys may come with 'O' instead of '['. */
+static const struct {
+	const char *bytes;
+	enum act act;
+} keys[] = {
+	{ "\x01 \x1b[H \x1b[1~ \x1b[7~", START },
+	{ "\x05 \x1b[F \x1b[4~ \x1b[8~", END },
+	{ "\x02 \x1b[D", LEFT },
+	{ "\x06 \x1b[C", RIGHT },
+	{ "\x1b" "b \x1b[1;5D \x1b[1;3D", WORD_LEFT },
+	{ "\x1b" "f \x1b[1;5C \x1b[1;3C", WORD_RIGHT },
+	{ "\r \n", ENTER },
+	{ "\x03", INTERRUPT },
+	{ "\x10 \x1b[A", OLDER },
+	{ "\x0e \x1b[B", NEWER },
+	{ "\x0c", CLEAR },
+	{ "\x1b[200~", PASTE },
+	{ "\x1b[201~", PASTE_END },
+	{ "\x15", CUT_START },
+	{ "\x0b", CUT_END },
+	{ "\x08 \x7f", CUT_LEFT },
+	{ "\x04 \x1b[3~", CUT_RIGHT },
+	{ "\x17", CUT_WORD },
+};
+
 static void
-cut(struct lineedit *le, size_t from, size_t to)
+do_key(struct lineedit *le, struct str key, lineedit_fn *fn, void *arg)
 {
-	(void)splice(le, from, to, STR_NONE);   /* shortening cannot fail */
-}
+	struct str line = buf_view(&le->line), rest, bytes = STR_NONE;
+	size_t at = le->cursor, to = at, i;
+	enum act act = NOTHING;
 
-/* One control byte. */
-static void
-do_control(struct lineedit *le, char c, lineedit_fn *fn, void *arg)
-{
-	struct str line = buf_view(&le->line);
-	size_t at = le->cursor;
-
-	switch (c) {
-	case '\r': case '\n': finish(le, LINEEDIT_LINE, fn, arg); break;
-	case 0x01: le->cursor = 0; break;                               /* Ctrl-A */
-	case 0x02: le->cursor = prev_at(line, at); break;               /* B */
-	case 0x03: finish(le, LINEEDIT_INTERRUPT, fn, arg); break;      /* C */
-	case 0x04:                                                      /* D */
-		if (line.n == 0)
-			finish(le, LINEEDIT_EOF, fn, arg);
-		else
-			cut(le, at, next_at(line, at));
-		break;
-	case 0x05: le->cursor = line.n; break;                          /* E */
-	case 0x06: le->cursor = next_at(line, at); break;               /* F */
-	case 0x08: case 0x7f: cut(le, prev_at(line, at), at); break;    /* H, Backspace */
-	case 0x0b: cut(le, at, line.n); break;                          /* K */
-	case 0x0c: emit(le, S("\x1b[H\x1b[2J")); break;                 /* L */
-	case 0x0e: show_history(le, le->at + 1); break;                 /* N */
-	case 0x10: show_history(le, le->at ? le->at - 1 : 0); break;    /* P */
-	case 0x15: cut(le, 0, at); break;                               /* U */
-	case 0x17: cut(le, word_left(line, at), at); break;             /* W */
-	default: break;
-	}
-}
-
-/* What "ESC [ params final" or "ESC O final" asks for. */
-static void
-do_sequence(struct lineedit *le, struct str params, char final)
-{
-	static const char tilde[] = "H?.F??HF"; /* 1~ Home, 3~ Delete, 4~ End, 7~ Home, 8~ End */
-	struct str line = buf_view(&le->line);
-	bool word = str_ends(params, S(";5")) || str_ends(params, S(";3"));     /* Ctrl, Alt */
-	size_t at = le->cursor;
-
-	if (final == '~' && params.n == 3)
-		le->paste = str_eqz(params, "200");
-	if (le->paste)
+	for (i = 0; act == NOTHING && i < ARRAY_LEN(keys); i++)
+		for (rest = str_z(keys[i].bytes); act == NOTHING && rest.n; ) {
+			(void)str_cut(&rest, ' ', &bytes);
+			act = str_eq(bytes, key) ? keys[i].act : NOTHING;
+		}
+	if (le->paste && act != PASTE_END)
 		return;
-	if (final == '~' && params.n == 1 && params.p[0] >= '1' && params.p[0] <= '8')
-		final = tilde[params.p[0] - '1'];
-	switch (final) {
-	case 'A': show_history(le, le->at ? le->at - 1 : 0); break;
-	case 'B': show_history(le, le->at + 1); break;
-	case 'C': le->cursor = word ? word_right(line, at) : next_at(line, at); break;
-	case 'D': le->cursor = word ? word_left(line, at) : prev_at(line, at); break;
-	case 'H': le->cursor = 0; break;
-	case 'F': le->cursor = line.n; break;
-	case '.': cut(le, at, next_at(line, at)); break;
-	default: break;
+	switch (act) {
+	case START: case CUT_START: to = 0; break;
+	case END: case CUT_END: to = line.n; break;
+	case LEFT: case CUT_LEFT: to = prev_at(line, at); break;
+	case RIGHT: case CUT_RIGHT: to = next_at(line, at); break;
+	case WORD_LEFT: case CUT_WORD: to = word_left(line, at); break;
+	case WORD_RIGHT: to = word_right(line, at); break;
+	case ENTER: finish(le, LINEEDIT_LINE, fn, arg); return;
+	case INTERRUPT: finish(le, LINEEDIT_INTERRUPT, fn, arg); return;
+	case OLDER: show_history(le, older(le, le->at)); return;
+	case NEWER: show_history(le, newer(le, le->at)); return;
+	case CLEAR: emit(le, S("\x1b[H\x1b[2J")); return;
+	case PASTE: case PASTE_END: le->paste = act == PASTE; return;
+	case NOTHING: return;
 	}
+	if (str_eqz(key, "\x04") && line.n == 0)        /* Ctrl-D has two meanings */
+		finish(le, LINEEDIT_EOF, fn, arg);
+	else if (act >= CUT_START)
+		(void)splice(le, at < to ? at : to, at < to ? to : at, STR_NONE);
+	else
+		le->cursor = to;
 }
 
 /* ---- bytes ------------------------------------------------------------------------- */
@@ -341,55 +361,44 @@ do_sequence(struct lineedit *le, struct str params, char final)
 /* Each take_ function uses up the start of s and says how much; 0 when more bytes are needed. */
 
 static size_t
-take_escape(struct lineedit *le, struct str s)
+take_key(struct lineedit *le, struct str s, lineedit_fn *fn, void *arg)
 {
-	struct str line = buf_view(&le->line);
-	size_t i = 2, at = le->cursor;
+	char key[SEQUENCE_MAX + 1];
+	size_t n = 1;
 
-	if (s.n < 2)
-		return 0;
-	if (s.p[1] == '[' || s.p[1] == 'O') {
-		while (i < s.n && i < SEQUENCE_MAX && s.p[i] >= 0x20 && s.p[i] < 0x40)
-			i++;
-		if (i == s.n)
+	if (s.p[0] == 0x1b) {
+		if (s.n < 2)
 			return 0;
-		do_sequence(le, str_sub(s, 2, i - 2), s.p[i]);
-		return i + 1;
+		n = s.p[1] == 0x1b ? 1 : 2;
+		if (s.p[1] == '[' || s.p[1] == 'O') {
+			while (n < s.n && n < SEQUENCE_MAX && s.p[n] >= 0x20 && s.p[n] < 0x40)
+				n++;
+			if (n++ == s.n)
+				return 0;
+		}
 	}
-	if (s.p[1] == 'b' && !le->paste)
-		le->cursor = word_left(line, at);
-	else if (s.p[1] == 'f' && !le->paste)
-		le->cursor = word_right(line, at);
-	return s.p[1] == 0x1b ? 1 : 2;
+	memcpy(key, s.p, n);
+	if (n == 3 && key[1] == 'O')
+		key[1] = '[';
+	do_key(le, str_make(key, n), fn, arg);
+	return n;
 }
 
-/* Pasted line breaks and tabs belong to the line; other control bytes do not. */
-static size_t
-take_pasted_control(struct lineedit *le, struct str s)
-{
-	struct str before = str_sub(buf_view(&le->line), 0, le->cursor);
-
-	if (s.p[0] == '\t')
-		(void)splice(le, le->cursor, le->cursor, S("\t"));
-	else if (s.p[0] == '\n' && le->cr && str_ends(before, S("\n")))
-		;                       /* the second half of CR LF */
-	else if (s.p[0] == '\r' || s.p[0] == '\n')
-		(void)splice(le, le->cursor, le->cursor, S("\n"));
-	le->cr = s.p[0] == '\r';
-	return 1;
-}
-
+/* A character, or a line break or tab of a paste: other control bytes do not belong to the line. */
 static size_t
 take_character(struct lineedit *le, struct str s)
 {
 	unsigned char c = (unsigned char)s.p[0];
 	size_t len, need = c >= 0xf0 ? 4 : c >= 0xe0 ? 3 : 2;
+	bool lf_of_crlf = c == '\n' && le->cr;
 
-	if (utf8_decode(s, &len) != UTF8_BAD)
-		(void)splice(le, le->cursor, le->cursor, str_sub(s, 0, len));
-	else if (len == s.n && len < need && c >= 0xc2 && c <= 0xf4)
-		return 0;
-	return len;             /* what can never become valid is dropped */
+	le->cr = c == '\r';
+	if (utf8_decode(s, &len) == UTF8_BAD)
+		return len == s.n && len < need && c >= 0xc2 && c <= 0xf4 ? 0 : len;
+	s = c == '\r' ? S("\n") : str_sub(s, 0, len);
+	if ((c >= 0x20 && c != 0x7f) || c == '\t' || (c <= '\r' && s.p[0] == '\n' && !lf_of_crlf))
+		(void)splice(le, le->cursor, le->cursor, s);
+	return len;             /* the rest is dropped, and what can never become valid */
 }
 
 enum err
@@ -397,6 +406,7 @@ lineedit_feed(struct lineedit *le, struct str bytes, lineedit_fn *fn, void *arg)
 {
 	size_t used = 1, at = 0;
 	struct str s;
+	bool control;
 	enum err e;
 
 	buf_str(&le->pending, bytes);
@@ -404,16 +414,11 @@ lineedit_feed(struct lineedit *le, struct str bytes, lineedit_fn *fn, void *arg)
 	le->pending.err = OK;
 	while (le->active && at < le->pending.n && used > 0) {
 		s = str_sub(buf_view(&le->pending), at, le->pending.n);
-		if (s.p[0] == 0x1b) {
-			used = take_escape(le, s);
-		} else if ((unsigned char)s.p[0] >= 0x20 && s.p[0] != 0x7f) {
+		control = (unsigned char)s.p[0] < 0x20 || s.p[0] == 0x7f;
+		if (s.p[0] == 0x1b || (control && !le->paste))
+			used = take_key(le, s, fn, arg);
+		else
 			used = take_character(le, s);
-		} else if (le->paste) {
-			used = take_pasted_control(le, s);
-		} else {
-			used = 1;
-			do_control(le, s.p[0], fn, arg);
-		}
 		at += used;
 	}
 	buf_drop(&le->pending, at);
@@ -437,6 +442,7 @@ lineedit_new(int in_fd, int out_fd, struct lineedit **out)
 	buf_init(&le->line, LINEEDIT_LINE_MAX);
 	buf_init(&le->kept, LINEEDIT_LINE_MAX);
 	buf_init(&le->draw, DRAW_MAX);
+	buf_init(&le->history, HISTORY_BYTES_MAX);
 	*out = le;
 	return OK;
 }
@@ -444,17 +450,14 @@ lineedit_new(int in_fd, int out_fd, struct lineedit **out)
 void
 lineedit_free(struct lineedit *le)
 {
-	size_t i;
-
 	if (!le)
 		return;
 	lineedit_hide(le);
 	IGNORE(set_raw(le, false));     /* the terminal is gone, then */
-	for (i = 0; i < le->n_history; i++)
-		free(le->history[i]);
 	buf_free(&le->pending);
 	buf_free(&le->line);
 	buf_free(&le->kept);
+	buf_free(&le->history);
 	buf_free(&le->draw);
 	free(le);
 }
@@ -469,8 +472,8 @@ lineedit_prompt(struct lineedit *le, const char *prompt)
 	snprintf(le->prompt, sizeof(le->prompt), "%s", prompt);
 	buf_reset(&le->line);
 	buf_reset(&le->kept);
-	le->cursor = le->left = 0;
-	le->at = le->n_history;
+	le->cursor = 0;
+	le->at = le->history.n;
 	le->active = true;
 	le->hidden = le->paste = false;
 	redraw(le);
@@ -492,7 +495,6 @@ lineedit_show(struct lineedit *le)
 	redraw(le);
 }
 
-/* One line of the file is one entry; a line break inside it is BREAK_BYTE there. */
 enum err
 lineedit_history_load(struct lineedit *le, const char *path, struct fail *f)
 {
@@ -505,37 +507,18 @@ lineedit_history_load(struct lineedit *le, const char *path, struct fail *f)
 	for (i = 0; i < text.n; i++)    /* whatever else wrote that file: no control byte gets in */
 		if ((unsigned char)text.p[i] < 0x20 && text.p[i] != '\n' && text.p[i] != BREAK_BYTE)
 			text.p[i] = ' ';
-	rest = buf_view(&text);
-	while (e == OK && rest.n) {
+	for (rest = buf_view(&text); rest.n; ) {
 		(void)str_cut(&rest, '\n', &line);
-		for (i = 0; i < line.n; i++)
-			if (line.p[i] == BREAK_BYTE)
-				text.p[line.p - text.p + (ptrdiff_t)i] = '\n';
 		if (utf8_valid(line))
 			remember(le, line);
 	}
-	le->at = le->n_history;
+	le->at = le->history.n;
 	buf_free(&text);
-	if (e == ERR_NOTFOUND)
-		return OK;
-	return e == OK ? OK : fail_set(f, e, "%s", why.text);
+	return e == OK || e == ERR_NOTFOUND ? OK : fail_set(f, e, "%s", why.text);
 }
 
 enum err
 lineedit_history_save(const struct lineedit *le, const char *path, struct fail *f)
 {
-	struct buf text = BUF_INIT(HISTORY_BYTES_MAX);
-	const char *p;
-	size_t i;
-	enum err e;
-
-	for (i = 0; i < le->n_history; i++) {
-		for (p = le->history[i]; *p; p++)
-			buf_putc(&text, *p == '\n' ? BREAK_BYTE : *p);
-		buf_putc(&text, '\n');
-	}
-	e = text.err == OK ? file_replace(path, buf_view(&text), 0600, f) :
-	    fail_set(f, text.err, "%s: %s", path, err_str(text.err));
-	buf_free(&text);
-	return e;
+	return file_replace(path, buf_view(&le->history), 0600, f);
 }

@@ -993,7 +993,8 @@ TORTURE = [
     "\u05e9\u05dc\u05d5\u05dd **\u05e2\u05d5\u05dc\u05dd** \u202eRTL\u202c \u0645\u0631\u062d\u0628\u0627",
     "\U0001f468\u200d\U0001f469\u200d\U0001f467\u200d\U0001f466 **\U0001f1fa\U0001f1f3** "
     "e\u0301\u0323\u0323 \ufe0f", "zero\u200bwidth\u200djoin\ufeff **\u200b** \u2060x",
-    "nul \x00 inside **b\x00ld** `\x00`", "control \x01\x02\x07\x08\x0b\x0c\x1b[31m\x7f\x85 end", "tab\tand\r\ncarriage\rreturn",
+    "nul \x00 inside **b\x00ld** `\x00`",
+    "control \x01\x02\x07\x08\x0b\x0c\x1b[31m\x7f\x85 end", "tab\tand\r\ncarriage\rreturn",
     "*" * 300 + "x" + "*" * 300, "_" * 50 + " " + "~" * 50 + "`" * 33, "[" * 200 + "]" * 200,
     "(" * 100 + "[a](" * 50, "> " * 60 + "deep", "\\*escaped\\* \\`no code\\` \\\\ \\_",
     "a\n\n\n\n\n\nb\n \n\t\nc", "---\n***\n___", "$x^2$ $$\\int_0^1$$ ||spoiler|| ==mark== H~2~O",

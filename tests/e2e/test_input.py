@@ -113,7 +113,7 @@ def golden(name, result, place, code):
     # something to type, and where it went wrong
     assert re.search(r"`[^`\n]+`|usage: blufio|next: (blufio|ls|chmod|.*: blufio) |\n  blufio ",
                      seen), (name, "no command", seen)
-    assert re.search(r"\{DIR\}|/proc|/[a-z]|[a-z]+\.[a-z_]+|BLUFIO__|\"[^\"]+\"|usage: blufio",
+    assert re.search(r"\{DIR\}|/proc|/[a-z]|[a-z]+\.[a-z_]+|BLUFIO__|\"[^\"]+\"|usage: blufio|blufio: config ",
                      seen), (name, "no place", seen)
     assert "sk-ant-test" not in seen and "TEST-TOKEN" not in seen, (name, "a secret", seen)
     for bad in ("(null)", "Success", "Segmentation", "ERROR: "):
@@ -430,7 +430,7 @@ def test_disk_fills_up_and_empties():
         assert w.say("say before") == "before"
         fill(small + "/filler")
         for i in range(3):
-            w.tg.send_text(OWNER, "say %s" % ("y" * 50000))
+            w.tg.send_text(OWNER, "say %s" % ("y" * 30000))
         w.b.wait_log("nothing of it left the process")
         status = json.loads(w.b.cli("status", "--json")[1])
         assert status["state"] == "storage failed" and status["storage"]["problem"], status
@@ -444,7 +444,7 @@ def test_disk_fills_up_and_empties():
         s.expect("`blufio status`")
         os.unlink(small + "/filler")
         w.b.wait_log("works again")
-        w.wait(lambda: w.tg.texts(OWNER)[1:] == ["y" * 50000] * 3 and w.settled(),
+        w.wait(lambda: w.tg.texts(OWNER)[1:] == ["y" * 30000] * 3 and w.settled(),
                "all answers once", 40)
         assert w.say("say after") == "after"
         assert json.loads(w.b.cli("status", "--json")[1])["storage"]["problem"] == ""
@@ -462,13 +462,13 @@ def test_stop_while_the_disk_is_full():
         w.b.db_path = small + "/a/blufio.db"
         assert w.say("say before") == "before"
         fill(small + "/filler")
-        w.tg.send_text(OWNER, "say %s" % ("z" * 60000))
+        w.tg.send_text(OWNER, "say %s" % ("z" * 30000))
         w.b.wait_log("nothing of it left the process")
         code = w.b.stop()               # a stop while the storage fails does not hang
         assert code in (0, EXIT_IO)
         os.unlink(small + "/filler")
         w.b.start()
-        w.wait(lambda: w.tg.texts(OWNER)[-1] == "z" * 60000, "the answer", 30)
+        w.wait(lambda: w.tg.texts(OWNER)[-1] == "z" * 30000, "the answer", 30)
 
 
 # ---- what is typed ------------------------------------------------------------------------------------

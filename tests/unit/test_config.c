@@ -263,6 +263,7 @@ TEST(files)
 	char missing[128], env_config[160], env_xdg[128], env_home[128];
 	const char *const env[] = { env_config, NULL }, *const env2[] = { env_xdg, env_home, NULL };
 	struct config_files cf;
+	struct arena ar = ARENA_INIT(65536);
 	struct config *c = NULL;
 	struct fail f = FAIL_INIT;
 	struct buf text = BUF_INIT(4096);
@@ -292,9 +293,9 @@ TEST(files)
 	config_free(c);
 	remove(in_dir("blufio/blufio.toml"));
 	remove(in_dir("blufio"));
-	CHECK_OK(config_locate(NULL, env2 + 1, &cf));
-	CHECK(!cf.named && str_ends(buf_view(&cf.create), S("/.config/blufio/blufio.toml")));
-	config_files_free(&cf);
+	if (config_locate(&ar, NULL, env2 + 1, &cf) == OK)
+		CHECK(!cf.found && str_ends(str_z(cf.path), S("/.config/blufio/blufio.toml")));
+	arena_free(&ar);
 	buf_free(&text);
 }
 
@@ -341,7 +342,7 @@ TEST(edits)
 	    "agent = { name = \"x\", max_sessions = 7 }\n");
 	EDIT("agent = {}\n", "agent.max_sessions", "7", "agent = { max_sessions = 7 }\n");
 	EDIT("agent.name = \"x\" # c\nlog.level = \"info\"\n", "agent.max_sessions", "7",
-	    "agent.name = \"x\" # c\nagent.max_sessions = 7\nlog.level = \"info\"\n");
+	    "agent.name = \"x\" # c\nlog.level = \"info\"\nagent.max_sessions = 7\n");
 	EDIT("[pricing.a]\ninput = 1\n", "pricing.claude-4.5.input", "3",
 	    "[pricing.a]\ninput = 1\n\n[pricing.\"claude-4.5\"]\ninput = 3.00\n");
 	EDIT("[pricing]\n\"b.1\".input = 1\n", "pricing.b.1.output", "2.5",
@@ -369,10 +370,9 @@ TEST(show_round_trip)
 	struct fail f = FAIL_INIT;
 	const struct config_value *v;
 	struct buf out = BUF_INIT(4096);
-	size_t i;
 
 	CHECK_OK(load(&c, text, no_env, &f));
-	for (i = 0; c && (v = config_value_at(c, i)); i++) {
+	for (v = c ? config_values(c) : NULL; v; v = v->next) {
 		if (!v->given)
 			continue;
 		config_name(v->key, v->segment, &out);
