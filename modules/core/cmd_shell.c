@@ -192,7 +192,8 @@ on_reply(struct shell *sh, const struct json *m)
 	buf_reset(&sh->shown);
 	sh->turn = 0;
 	request(sh, "ack", STR_NONE, STR_NONE, json_i64(m, "item", 0));
-	if (sh->open)
+	/* a notice about a turn ("busy") is not yet what the message waits for */
+	if (sh->open && (str_eqz(json_str(m, "type", STR_NONE), "reply") || json_i64(m, "turn", 0) == 0))
 		sh->open--;
 }
 

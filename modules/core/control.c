@@ -85,6 +85,9 @@ on_reap(void *arg)
 	client_free(c);
 	if (turn)
 		turn_pause(a, turn, false);
+	for (const struct client *other = a->control->clients; other; other = other->next)
+		if (other->item == item)
+			item = 0;       /* somebody else has it before him */
 	if (item)                       /* it may have been read: told as a repeat to the next terminal */
 		outbox_retry(a, item, 0, true, STR_NONE, S("the terminal went away"));
 }
@@ -483,37 +486,32 @@ shell_start(struct agent *a, void **self, struct fail *f)
 	return OK;
 }
 
-static struct client *
-terminal(struct agent *a, struct str chat)
-{
-	for (struct client *c = a->control->clients; c; c = c->next)
-		if (c->chat && !c->dead && str_eqz(chat, c->chat))
-			return c;
-	return NULL;
-}
-
+/* To every terminal of the chat; the first acknowledgement is the delivery. */
 static void
 shell_send(void *self, const struct outbox_item *item)
 {
 	struct agent *a = self;
-	struct client *c = terminal(a, item->to.chat);
+	bool anybody = false;
 	struct jw w;
 
-	if (c == NULL) {
-		outbox_park(a, item->id);
-		return;
+	for (struct client *c = a->control->clients; c; c = c->next) {
+		if (c->chat == NULL || c->dead || !str_eqz(item->to.chat, c->chat))
+			continue;
+		jw_init(&w, &c->out);
+		jw_obj(&w);
+		jw_kz(&w, "type", item->kind == OUTBOX_REPLY ? "reply" : "notice");
+		jw_ki64(&w, "item", item->id);
+		jw_ki64(&w, "turn", item->turn);
+		jw_kbool(&w, "repeated", item->repeated);
+		jw_kstr(&w, "text", item->text);
+		jw_end_obj(&w);
+		buf_putc(&c->out, '\n');
+		c->item = item->id;
+		ev_defer(a->ev, &c->flush);
+		anybody = true;
 	}
-	jw_init(&w, &c->out);
-	jw_obj(&w);
-	jw_kz(&w, "type", item->kind == OUTBOX_REPLY ? "reply" : "notice");
-	jw_ki64(&w, "item", item->id);
-	jw_ki64(&w, "turn", item->turn);
-	jw_kbool(&w, "repeated", item->repeated);
-	jw_kstr(&w, "text", item->text);
-	jw_end_obj(&w);
-	buf_putc(&c->out, '\n');
-	c->item = item->id;
-	ev_defer(a->ev, &c->flush);
+	if (!anybody)
+		outbox_park(a, item->id);
 }
 
 static void
