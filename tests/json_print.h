@@ -10,7 +10,9 @@ json_print(struct jw *w, const struct json *v)
 {
 	bool array = json_is(v, JSON_ARRAY);
 
-	if (json_is(v, JSON_STRING)) {
+	if (!v) {
+		jw_null(w);
+	} else if (json_is(v, JSON_STRING)) {
 		jw_str(w, v->s);
 	} else if (!array && !json_is(v, JSON_OBJECT)) {
 		jw_raw(w, v->raw);

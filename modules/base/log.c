@@ -49,16 +49,18 @@ static struct {
 	char path[PATH_MAX];            /* "" = standard error */
 } state = { .fd = STDERR_FILENO, .level = LOG_INFO };
 
-/* A line being built; what would go beyond max is refused whole and sets cut. */
+/* A line being built. The limits of its parts add up to less than its size. */
 struct line {
 	char p[LOG_LINE_MAX];
-	size_t n, max;
-	bool cut;
+	size_t n;
 };
 
-static const char *const level_names[] = {
-	[LOG_ERROR] = "error", [LOG_WARN] = "warn", [LOG_INFO] = "info",
-	[LOG_DEBUG] = "debug", [LOG_TRACE] = "trace"
+static const struct {
+	const char *name, *text, *colour;
+} levels[] = {
+	[LOG_ERROR] = { "error", "ERROR ", "\033[31m" }, [LOG_WARN] = { "warn", "WARN  ", "\033[33m" },
+	[LOG_INFO] = { "info", "INFO  ", "\033[32m" }, [LOG_DEBUG] = { "debug", "DEBUG ", "\033[36m" },
+	[LOG_TRACE] = { "trace", "TRACE ", "\033[2m" }
 };
 
 /* ---- levels and ids ------------------------------------------------------------- */
@@ -78,8 +80,8 @@ log_get_level(void)
 enum err
 log_level_parse(struct str s, enum log_level *out)
 {
-	for (size_t i = 0; i < ARRAY_LEN(level_names); i++) {
-		if (str_ieq(s, str_z(level_names[i]))) {
+	for (size_t i = 0; i < ARRAY_LEN(levels); i++) {
+		if (str_ieq(s, str_z(levels[i].name))) {
 			*out = (enum log_level)i;
 			return OK;
 		}
@@ -90,7 +92,7 @@ log_level_parse(struct str s, enum log_level *out)
 const char *
 log_level_name(enum log_level l)
 {
-	return (size_t)l < ARRAY_LEN(level_names) ? level_names[l] : "unknown";
+	return (size_t)l < ARRAY_LEN(levels) ? levels[l].name : "unknown";
 }
 
 void
@@ -105,8 +107,7 @@ log_ids(int64_t session, int64_t turn)
 static void
 put(struct line *l, struct str s)
 {
-	l->cut = l->cut || s.n > l->max - l->n;
-	if (l->cut || s.n == 0)
+	if (s.n == 0 || s.n > sizeof(l->p) - l->n)
 		return;
 	memcpy(l->p + l->n, s.p, s.n);
 	l->n += s.n;
@@ -122,45 +123,39 @@ acts(uint32_t cp)
 	    (cp >= 0x2066 && cp <= 0x2069);                     /* isolates */
 }
 
-static void
-put_code(struct line *l, uint32_t cp, bool json)
+/* How cp is written; returns the length. */
+static size_t
+escape(char text[16], uint32_t cp, bool json)
 {
-	char text[16];
 	size_t n = 0;
 
 	if (cp == UTF8_BAD)
 		cp = 0xFFFD;
-	if (cp == '\n' || cp == '\t') {
-		n = (size_t)snprintf(text, sizeof(text), "\\%c", cp == '\n' ? 'n' : 't');
-	} else if (acts(cp)) {
-		n = (size_t)snprintf(text, sizeof(text), "\\u%04x", (unsigned)cp);
-	} else {
-		if (json && (cp == '"' || cp == '\\'))
-			text[n++] = '\\';
-		n += utf8_encode(cp, text + n);
-	}
-	put(l, str_make(text, n));
+	if (cp == '\n' || cp == '\t')
+		return (size_t)snprintf(text, 16, "\\%c", cp == '\n' ? 'n' : 't');
+	if (acts(cp))
+		return (size_t)snprintf(text, 16, "\\u%04x", (unsigned)cp);
+	if (json && (cp == '"' || cp == '\\'))
+		text[n++] = '\\';
+	return n + utf8_encode(cp, text + n);
 }
 
 /* Appends s made safe; what would make the line longer than max becomes an ellipsis. */
 static void
 put_safe(struct line *l, struct str s, size_t max, bool json)
 {
-	size_t len, fits = l->n;        /* the last end from which an ellipsis still fits */
+	char text[16];
+	size_t n, len;
 
-	l->max = max;
-	while (s.n && !l->cut) {
-		put_code(l, utf8_decode(s, &len), json);
+	while (s.n) {
+		n = escape(text, utf8_decode(s, &len), json);
+		if (l->n + n + sizeof(ELLIPSIS) - 1 > max) {
+			put(l, S(ELLIPSIS));
+			return;
+		}
+		put(l, str_make(text, n));
 		s = str_sub(s, len, s.n);
-		if (l->n + sizeof(ELLIPSIS) - 1 <= max)
-			fits = l->n;
 	}
-	if (l->cut) {
-		l->cut = false;
-		l->n = fits;
-		put(l, S(ELLIPSIS));
-	}
-	l->max = LOG_LINE_MAX;
 }
 
 /* Formats what holds no text of strangers. */
@@ -189,28 +184,19 @@ static void
 render(struct line *l, enum form form, enum log_level level, const char *component,
     struct str text, const char stamp[32])
 {
-	static const char *const colours[] = {
-		[LOG_ERROR] = "\033[31mERROR \033[0m", [LOG_WARN] = "\033[33mWARN  \033[0m",
-		[LOG_INFO] = "\033[32mINFO  \033[0m", [LOG_DEBUG] = "\033[36mDEBUG \033[0m",
-		[LOG_TRACE] = "\033[2mTRACE \033[0m"
-	};
-	static const char *const plain[] = {
-		[LOG_ERROR] = "ERROR ", [LOG_WARN] = "WARN  ", [LOG_INFO] = "INFO  ",
-		[LOG_DEBUG] = "DEBUG ", [LOG_TRACE] = "TRACE "
-	};
 	bool json = form == FORM_JSON;
 	size_t max = form == FORM_PROBLEM ? LOG_PROBLEM_MAX : LOG_LINE_MAX;
 
 	l->n = 0;
-	l->max = LOG_LINE_MAX;
 	if (json)
 		put_fmt(l, "{\"ts\":\"%s\",\"level\":\"%s\",\"component\":\"", stamp,
-		    log_level_name(level));
+		    levels[level].name);
 	else if (form == FORM_TERMINAL)   /* there the day is known */
-		put_fmt(l, "%.12s %s", stamp + 11, colours[level]);
+		put_fmt(l, "%.12s %s%s\033[0m", stamp + 11, levels[level].colour, levels[level].text);
+	else if (form == FORM_FILE)
+		put_fmt(l, "%s %s", stamp, levels[level].text);
 	else
-		put_fmt(l, "%s%s%s", form == FORM_FILE ? stamp : "", form == FORM_FILE ? " " : "",
-		    plain[level]);
+		put_fmt(l, "%s", levels[level].text);
 	put_safe(l, str_z(component), LOG_COMPONENT_MAX, json);
 	if (json) {
 		put(l, S("\""));
@@ -299,7 +285,7 @@ void
 log_emit(enum log_level level, const char *component, const char *fmt, ...)
 {
 	char bytes[LOG_LINE_MAX], stamp[32];
-	struct line l = { .cut = false };
+	struct line l = { .n = 0 };
 	int saved = errno;
 	int64_t now;
 	struct str text;
@@ -340,7 +326,7 @@ void
 fatal(int exit_code, const char *fmt, ...)
 {
 	char bytes[LOG_LINE_MAX];
-	struct line l = { .max = LOG_LINE_MAX };
+	struct line l = { .n = 0 };
 	struct str text, part;
 	va_list ap;
 	bool more;

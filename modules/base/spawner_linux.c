@@ -52,6 +52,7 @@ parent_of(const char *pid)
 {
 	char path[64], line[512];
 	const char *p;
+	size_t at = 0;
 	ssize_t n;
 	int fd;
 
@@ -59,9 +60,10 @@ parent_of(const char *pid)
 	fd = open(path, O_RDONLY | O_CLOEXEC);
 	if (fd < 0)
 		return 0;
-	n = read(fd, line, sizeof(line) - 1);
+	while (at < sizeof(line) - 1 && (n = read(fd, line + at, sizeof(line) - 1 - at)) > 0)
+		at += (size_t)n;
 	close(fd);
-	line[n > 0 ? n : 0] = '\0';
+	line[at] = '\0';
 	p = strrchr(line, ')');
 	return p != NULL && strlen(p) > 4 ? (int)strtol(p + 4, NULL, 10) : 0;
 }

@@ -3,18 +3,15 @@
  * work.c - one thread for the few jobs that block.
  *
  * The loop owns everything; the thread is lent one job at a time and touches
- * nothing but that job's memory and the two lists here, under the mutex.
+ * nothing but that job's memory. Jobs travel as pointers, one a datagram, over
+ * a pair of sockets, which is queue, lock and wake-up in one:
  *
- *   work_put -> todo -> (thread) run() -> ended -> byte in the pipe -> (loop) done()
+ *   work_put -> ours ==> theirs -> (thread) run() -> theirs ==> ours -> (loop) done()
  *
  * The thread starts with the first job, because most runs of the program never
  * need it. It has every signal blocked, so that handlers run on the loop's
  * thread only and a system call of a job is not interrupted, and a small
  * stack, because what runs here is a few library calls deep.
- *
- * A byte is written only when the list of ended jobs was empty, so the pipe
- * cannot fill up. The loop takes the whole list at once and clears queued
- * before done(), so that done() may put the job again or free it.
  */
 #include "base/work.h"
 
@@ -23,158 +20,93 @@
 #include <limits.h>
 #include <pthread.h>
 #include <signal.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #define WORK_STACK ((size_t)256 << 10)
-#define WORK_WAKE_TRIES 8                     /* a lost byte would be a job never reported */
-
-struct work_list {
-	struct work_job *head, **end;
-};
+#define WORK_TRIES 8                          /* a job that is lost is never reported */
 
 struct work {
 	struct ev *ev;
-	int rd, wr;                           /* the pipe; bytes mean "look at ended" */
-	size_t count;                         /* jobs put and not yet reported; loop only */
-	bool started;                         /* loop only */
+	int ours, theirs;                     /* ends of the pair: the loop's, the thread's */
+	size_t count;                         /* jobs put and not yet reported */
+	bool started;
 	pthread_t thread;
-	pthread_mutex_t lock;                 /* for all below */
-	pthread_cond_t more;
-	struct work_list todo, ended;
-	bool stop;
 };
 
-static void
-list_init(struct work_list *l)
+static bool
+send_job(int fd, struct work_job *j)
 {
-	l->head = NULL;
-	l->end = &l->head;
+	for (int i = 0; i < WORK_TRIES; i++)
+		if (send(fd, &j, sizeof(j), MSG_NOSIGNAL) == (ssize_t)sizeof(j))
+			return true;
+	return false;
 }
 
-static void
-list_add(struct work_list *l, struct work_job *j)
-{
-	j->next = NULL;
-	*l->end = j;
-	l->end = &j->next;
-}
-
+/* The next job that has arrived at fd, or NULL. */
 static struct work_job *
-list_take(struct work_list *l)
+next_job(int fd)
 {
-	struct work_job *j = l->head;
+	struct work_job *j = NULL;
 
-	if (j)
-		l->head = j->next;
-	if (l->head == NULL)
-		l->end = &l->head;
-	return j;
-}
-
-static void
-wake_loop(struct work *w)
-{
-	int tries;
-
-	for (tries = 0; tries < WORK_WAKE_TRIES; tries++)
-		if (write(w->wr, "", 1) == 1 || errno == EAGAIN)
-			return;
+	return recv(fd, &j, sizeof(j), MSG_DONTWAIT) == (ssize_t)sizeof(j) ? j : NULL;
 }
 
 static void *
 work_main(void *arg)
 {
-	struct work *w = arg;
+	const struct work *w = arg;
 	struct work_job *j;
-	bool first;
+	ssize_t n;
 
-	pthread_mutex_lock(&w->lock);
-	for (;;) {
-		while (!w->stop && w->todo.head == NULL)
-			pthread_cond_wait(&w->more, &w->lock);
-		if (w->stop)
+	for (int bad = 0; bad < WORK_TRIES; ) {
+		n = recv(w->theirs, &j, sizeof(j), 0);
+		if (n == 0)
 			break;
-		j = list_take(&w->todo);
-		pthread_mutex_unlock(&w->lock);
+		bad = n < 0 ? bad + 1 : 0;
+		if (n != (ssize_t)sizeof(j))
+			continue;
 		j->run(j);
-		pthread_mutex_lock(&w->lock);
-		first = w->ended.head == NULL;
-		list_add(&w->ended, j);
-		if (first)
-			wake_loop(w);
+		if (!send_job(w->theirs, j))
+			break;
 	}
-	pthread_mutex_unlock(&w->lock);
 	return NULL;
 }
 
-/* Reports the jobs that have ended. One that done() puts again ends in a later turn. */
+/* Reports jobs that have ended; queued is clear before done(), so that it may put the job again
+ * or free it. At most those there are now: one that is put again ends in a later turn. */
 static void
 work_readable(void *arg, int fd, unsigned events)
 {
 	struct work *w = arg;
-	struct work_job *j, *next;
-	char bytes[16];
-	ssize_t n;
+	struct work_job *j;
 
 	(void)events;
-	n = read(fd, bytes, sizeof(bytes));   /* on failure the byte stays and wakes us again */
-	(void)n;
-	pthread_mutex_lock(&w->lock);
-	j = w->ended.head;
-	list_init(&w->ended);
-	pthread_mutex_unlock(&w->lock);
-	for (; j; j = next) {
-		next = j->next;
-		j->next = NULL;
+	for (size_t left = w->count; left > 0 && (j = next_job(fd)) != NULL; left--) {
 		j->queued = false;
 		w->count--;
 		j->done(j);
 	}
 }
 
-static enum err
-pipe_open(struct work *w)
-{
-	int fds[2];
-	enum err e = fd_pipe(fds);
-
-	if (e != OK)
-		return e;
-	if ((e = fd_nonblock(fds[0])) != OK || (e = fd_nonblock(fds[1])) != OK ||
-	    (e = ev_fd_set(w->ev, fds[0], EV_READ, work_readable, w)) != OK) {
-		close(fds[0]);
-		close(fds[1]);
-		return e;
-	}
-	w->rd = fds[0];
-	w->wr = fds[1];
-	return OK;
-}
-
 enum err
 work_new(struct ev *ev, struct work **out)
 {
 	struct work *w = calloc(1, sizeof(*w));
+	int fds[2] = { -1, -1 };
 	enum err e;
-	int rc;
 
 	if (w == NULL)
 		return ERR_NOMEM;
-	w->ev = ev;
-	list_init(&w->todo);
-	list_init(&w->ended);
-	rc = pthread_mutex_init(&w->lock, NULL);
-	if (rc != 0) {
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET, 0, fds) != 0) {
+		e = err_errno(errno);
 		free(w);
-		return err_errno(rc);
+		return e;
 	}
-	rc = pthread_cond_init(&w->more, NULL);
-	e = rc != 0 ? err_errno(rc) : pipe_open(w);
-	if (e != OK) {
-		if (rc == 0)
-			pthread_cond_destroy(&w->more);
-		pthread_mutex_destroy(&w->lock);
-		free(w);
+	*w = (struct work){ .ev = ev, .ours = fds[0], .theirs = fds[1] };
+	if ((e = fd_cloexec(fds[0])) != OK || (e = fd_cloexec(fds[1])) != OK ||
+	    (e = ev_fd_set(ev, fds[0], EV_READ, work_readable, w)) != OK) {
+		work_free(w);
 		return e;
 	}
 	*out = w;
@@ -202,10 +134,8 @@ thread_start(struct work *w)
 		pthread_sigmask(SIG_SETMASK, &old, NULL);
 	}
 	pthread_attr_destroy(&attr);
-	if (rc != 0)
-		return err_errno(rc);
-	w->started = true;
-	return OK;
+	w->started = rc == 0;
+	return rc == 0 ? OK : err_errno(rc);
 }
 
 enum err
@@ -220,12 +150,10 @@ work_put(struct work *w, struct work_job *j)
 		return ERR_LIMIT;
 	if (!w->started && (e = thread_start(w)) != OK)
 		return e;
+	if (!send_job(w->ours, j))
+		return err_errno(errno);
 	j->queued = true;
 	w->count++;
-	pthread_mutex_lock(&w->lock);
-	list_add(&w->todo, j);
-	pthread_cond_signal(&w->more);
-	pthread_mutex_unlock(&w->lock);
 	return OK;
 }
 
@@ -236,19 +164,16 @@ work_free(struct work *w)
 
 	if (w == NULL)
 		return;
-	if (w->started) {
-		pthread_mutex_lock(&w->lock);
-		w->stop = true;
-		pthread_cond_signal(&w->more);
-		pthread_mutex_unlock(&w->lock);
-		pthread_join(w->thread, NULL);
-	}
-	while ((j = list_take(&w->todo)) != NULL || (j = list_take(&w->ended)) != NULL)
+	/* What the thread has not taken is taken back; then it finds the end. */
+	while ((j = next_job(w->theirs)) != NULL)
 		j->queued = false;
-	ev_fd_del(w->ev, w->rd);
-	close(w->rd);
-	close(w->wr);
-	pthread_cond_destroy(&w->more);
-	pthread_mutex_destroy(&w->lock);
+	shutdown(w->ours, SHUT_WR);
+	if (w->started)
+		pthread_join(w->thread, NULL);
+	while ((j = next_job(w->ours)) != NULL)
+		j->queued = false;
+	ev_fd_del(w->ev, w->ours);
+	close(w->ours);
+	close(w->theirs);
 	free(w);
 }

@@ -15,7 +15,6 @@ struct work;
 struct work_job {                     /* embed; the caller keeps it until done() */
 	void (*run)(struct work_job *j);      /* on the thread */
 	void (*done)(struct work_job *j);     /* on the loop */
-	struct work_job *next;
 	bool queued;
 };
 FALLIBLE work_new(struct ev *ev, struct work **out);

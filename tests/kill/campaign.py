@@ -46,7 +46,12 @@ DAYS_MAX = int(os.environ.get("DAYS_MAX") or max(80, KILLS // 5))
 JOBS = int(os.environ.get("JOBS") or 2)
 DAY_KILLS = 60              # of one day; then it ends in peace
 ITEM_KILLS = 6
-SLOW_ITEMS = ("retry", "flood", "lost", "slow")
+TOOL_DONE = "step:UPDATE steps SET state = ?2, failed = ?3, output = ?4, ended"
+# States that only these items bring about: there the database is watched for them.
+WATCH = {"retry": "turn CALL", "flood": "outbox ready", "blocked": "outbox failed"}
+# Most of the time goes into waiting for these; they are left out unless they serve a rare place.
+SLOW_ITEMS = {"retry": "turn CALL", "flood": "outbox ready", "slow": "step:UPDATE turns SET partial = ",
+              "lost": "step:UPDATE outbox SET state = ?2, next_at = ?3, attempts"}
 WAIT_S = 30.0
 LOOK_S = 0.015              # the grain of looking at the database while it changes
 STOP_KILLS = 12             # deaths of the days "birth", "poison" and "hours" at one statement
@@ -55,7 +60,6 @@ REPEAT = "(This may be a repeat: I was interrupted while sending it.)"
 TURN_STATES = ["PREPARE", "CALL", "STREAM", "TOOLS", "REPLY", "DONE"]
 OUTBOX_STATES = ["ready", "sending", "sent", "failed"]
 STATES = (["turn " + s for s in TURN_STATES] + ["outbox " + s for s in OUTBOX_STATES])
-TOOL_DONE = "step:UPDATE steps SET state = ?2, failed = ?3, output = ?4, ended"
 CALLS = ["send:socket", "recv:socket", "epoll", "pwrite:db-wal", "fdatasync:db-wal", "pwrite:db"]
 DONE = 5
 ANSWERED, STOPPED, FAILED, REFUSED, NO_BUDGET, SET_ASIDE = range(1, 7)
@@ -148,9 +152,9 @@ class Day:
     def __init__(self, spec):
         self.spec = spec
         self.rng = random.Random(spec["seed"])
-        self.items = self.make_items()
         self.short = Counter(spec["short"])     # cell -> deaths still wanted
         self.profile = spec["profile"]          # item -> label -> how often
+        self.items = self.make_items()
         self.plan = list(spec["plan"]) if spec.get("plan") is not None else None
         self.times = {}
         self.kills = []
@@ -196,15 +200,13 @@ class Day:
     def weight(self, cell):
         return max(0, self.short[cell] - self.cells[cell])
 
-    def choose(self, labels, watch):
+    def choose(self, item, labels):
         """A target (cell, k, when) among labels (label -> how often), the rarest first."""
-        states = [s for s in watch if self.weight(s)]
-        if states and self.rng.random() < 0.5:
-            state = self.rng.choice(states)
-            # the loop turn in which tools run is too short to be seen from outside
-            if state == "turn TOOLS" and TOOL_DONE in labels:
-                return [TOOL_DONE, self.rng.choice((4, 5)), "before"]
-            return [state, 0, "watch"]
+        if item in WATCH and self.weight(WATCH[item]):
+            return [WATCH[item], 0, "watch"]
+        # the loop turn in which tools run is too short to be seen from outside
+        if item in ("tools", "thinking") and self.weight("turn TOOLS") and self.rng.random() < 0.5:
+            return [TOOL_DONE, self.rng.choice((4, 5)), "before"]
         names = [x for x in labels if not is_birth(x)]
         if not names:
             return ["epoll", self.rng.randint(1, 12), "before"]
@@ -232,8 +234,8 @@ class Day:
             labels = dict(self.profile.get(self.item, {}))
             for k, v in self.profile.get("start", {}).items():
                 labels[k] = max(v, labels.get(k, 0))
-            return self.choose(labels, ()), True
-        return self.choose(self.profile.get(self.coming(), {}), STATES), False
+            return self.choose(self.item, labels), True
+        return self.choose(self.coming(), self.profile.get(self.coming(), {})), False
 
     def coming(self):
         """The item behind the one that runs."""
@@ -535,8 +537,10 @@ class Day:
             ("help", lambda: self.say((BEN, "/help"), (BEN, "say"))),
             ("last", lambda: self.say((BEN, "tools"), (SAM, "say"), (ANN, "say"))),
         ]
-        # most of the time goes into waiting for these
-        return [x for x in items if x[0] not in SLOW_ITEMS or self.rng.random() < 0.5]
+        def wanted(name):
+            place = SLOW_ITEMS.get(name)
+            return place is None or self.rng.random() < 0.25 or any(x.startswith(place) for x in self.short)
+        return [x for x in items if wanted(x[0])]
 
     def play(self):
         """The whole day. Each item meets a daemon that is to die in it."""
