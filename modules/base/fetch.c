@@ -54,7 +54,7 @@ struct fetch_op {
 	struct buf head;              /* "Name: value\n" lines of the response */
 	size_t head_count;
 	bool head_done;               /* on_head was called; what follows are trailers */
-	bool sent, paused, resume;
+	bool sent, once, paused, resume;
 	unsigned status;
 	size_t got, body_max;         /* bytes of the response's body */
 	curl_off_t moved;             /* body bytes both ways, as last told */
@@ -238,7 +238,8 @@ on_ready(void *arg, char *ip, char *local_ip, int port, int local_port)
 	struct fetch_op *op = arg;
 
 	(void)ip, (void)local_ip, (void)port, (void)local_port;
-	if (op->state == OP_DEAD)
+	/* twice: a kept connection died without an answer, and the peer may have acted on it */
+	if (op->state == OP_DEAD || (op->once && op->sent))
 		return CURL_PREREQFUNC_ABORT;
 	op->sent = true;
 	op_touch(op);
@@ -604,6 +605,7 @@ fetch_start(struct fetch *f, const struct fetch_req *req, const struct fetch_cb 
 	op->f = f;
 	op->cb = *cb;
 	op->arg = arg;
+	op->once = req->once;
 	op->body_max = req->body_max ? req->body_max : FETCH_BODY_MAX;
 	op->idle_us = req->idle_us ? req->idle_us : FETCH_IDLE_US;
 	op->total_us = req->total_us ? req->total_us : FETCH_TOTAL_US;

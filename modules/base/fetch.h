@@ -52,6 +52,8 @@ struct fetch_req {
 	 * libcurl repeat the request by itself on a new one, though the peer may have acted
 	 * on the first. On a connection that was opened for the request it never does. */
 	bool no_reuse;
+	/* Never let libcurl repeat this request by itself: it fails with sent = true instead. */
+	bool once;
 };
 #define FETCH_CONNECT_US (10 * US_PER_S)
 #define FETCH_IDLE_US (60 * US_PER_S)

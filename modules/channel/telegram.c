@@ -86,6 +86,7 @@ struct call {
 	struct fetch_op *op;    /* NULL: none in flight */
 	struct buf body;
 	bool fresh;             /* wants a new connection */
+	bool once;              /* must not happen twice without our knowing */
 	void (*done)(struct call *c, const struct answer *r);
 };
 struct tg {
@@ -302,7 +303,8 @@ api(struct call *c, const char *method, struct post *p, int64_t total_us,
 	if (e == OK) {
 		struct fetch_req req = { .method = "POST", .url = url.p, .headers = headers,
 		    .body_take = &p->b, .idle_us = total_us, .total_us = total_us,
-		    .body_max = c->body.max, .no_reuse = c->fresh };
+		    .body_max = c->body.max, .no_reuse = c->fresh,
+		    .once = c->once };
 
 		buf_reset(&c->body);
 		c->done = done;
@@ -314,10 +316,12 @@ api(struct call *c, const char *method, struct post *p, int64_t total_us,
 	return e;
 }
 
-/* A send that must not happen twice: curl may resend a request on a connection that died idle. */
+/* A send that must not happen twice unmarked: curl may not repeat it by itself, and a connection
+ * that may have died idle is not used, for then there would be doubt without need. */
 static void
 want_fresh(struct call *c)
 {
+	c->once = true;
 	c->fresh = ev_now(c->tg->a->ev) - c->tg->last_call > FRESH_US;
 }
 
@@ -426,6 +430,15 @@ delivery_answered(struct call *c, const struct answer *r)
 	delivery_free(d);
 }
 
+/* Telegram refuses a text with a NUL in it. */
+static void
+no_nul(struct buf *b)
+{
+	for (size_t i = 0; i < b->n; i++)
+		if (b->p[i] == '\0')
+			b->p[i] = ' ';
+}
+
 /* The piece's members of the request, by format. */
 static void
 put_piece(struct post *p, const struct delivery *d, struct buf *piece)
@@ -465,6 +478,7 @@ take_piece(struct delivery *d, struct buf *piece)
 	if (doubt && !d->editing)
 		buf_puts(piece, REPEAT);
 	buf_str(piece, buf_view(&next));
+	no_nul(piece);
 	if (next.err != OK)
 		piece->err = next.err;
 	d->last = !markup_next(&split, &next);
@@ -644,6 +658,7 @@ live_shown(struct call *c, const struct answer *r)
 {
 	struct live *l = CONTAINER(c, struct live, call);
 
+	l->dirty = l->dirty || !r->ok;  /* not shown: due again after the pause */
 	if (r->code == 429) {
 		live_quiet(l, r->retry_us);
 	} else if (l->show == SHOW_DRAFT && r->code == 400 && has(r->why, "can_stop")) {
@@ -810,6 +825,7 @@ tail_text(struct buf *out, struct str text)
 	if (i)
 		buf_puts(out, "\u2026");
 	buf_str(out, str_sub(text, i, text.n));
+	no_nul(out);
 }
 
 static void

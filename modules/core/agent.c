@@ -396,6 +396,18 @@ agent_prompt(struct agent *a, struct buf *out)
 	return out->err;
 }
 
+/* The words of file.c, with what to do about it. */
+static enum err
+no_place(struct fail *f, enum err e)
+{
+	char why[sizeof(f->text)];
+
+	snprintf(why, sizeof(why), "%s", f->text);
+	fail_clear(f);
+	return fail_set(f, e == ERR_NOTFOUND ? ERR_IO : e, "%s; next: mend that, or name another place with"
+	    " `blufio config set storage.database_path /another/blufio.db`", why);
+}
+
 static enum err
 open_storage(struct agent *a, struct fail *f)
 {
@@ -421,7 +433,7 @@ open_storage(struct agent *a, struct fail *f)
 		e = file_mkdirs(a->database_path, 0700, f);
 		*slash = '/';
 		if (e != OK)
-			return e;
+			return no_place(f, e);
 	}
 	if ((size_t)snprintf(lock, sizeof(lock), "%s.lock", a->database_path) >= sizeof(lock))
 		return fail_set(f, ERR_CONFIG, "storage.database_path is longer than %zu bytes; next: `blufio config"
@@ -433,7 +445,7 @@ open_storage(struct agent *a, struct fail *f)
 		    " `blufio stop` ends it", a->database_path, holder);
 	}
 	if (e != OK)
-		return e;
+		return no_place(f, e);
 	e = db_open(&a->db, storage->storage, a->database_path, false, power ? DB_POWER : DB_PROCESS, f);
 	return e != OK ? e : store_migrate(a->db, a->database_path, f);
 }

@@ -32,6 +32,7 @@ struct shell {
 	struct lineedit *le;            /* NULL when not on a terminal */
 	struct buf lines;               /* input not yet sent (pipe) */
 	struct buf answers;             /* bytes from the agent */
+	struct buf requests;            /* bytes to the agent that its socket had no room for */
 	struct buf shown;               /* text of the running turn on the screen */
 	int64_t turn;
 	unsigned open;                  /* messages sent whose reply has not come */
@@ -89,6 +90,28 @@ watch_input(struct shell *sh, bool on)
 
 /* ---- to the agent ----------------------------------------------------------------------------- */
 
+static void on_agent(void *arg, int fd, unsigned events);
+
+/* Never waits: inside one process it is this very thread that reads the other end. */
+static void
+flush(struct shell *sh)
+{
+	ssize_t n = 1;
+
+	while (n > 0 && sh->requests.n) {
+		n = write(sh->fd, sh->requests.p, sh->requests.n);
+		if (n > 0)
+			buf_drop(&sh->requests, (size_t)n);
+		else if (n < 0 && errno == EINTR)
+			n = 1;
+	}
+	if ((n < 0 && errno != EAGAIN && errno != EWOULDBLOCK) || ev_fd_set(sh->ev, sh->fd,
+	    EV_READ | (sh->requests.n ? EV_WRITE : 0u), on_agent, sh) != OK) {
+		sh->failed = true;
+		ev_stop(sh->ev);
+	}
+}
+
 static void
 request(struct shell *sh, const char *cmd, struct str id, struct str text, int64_t item)
 {
@@ -106,9 +129,12 @@ request(struct shell *sh, const char *cmd, struct str id, struct str text, int64
 		jw_ki64(&w, "item", item);
 	jw_end_obj(&w);
 	buf_putc(&b, '\n');
-	if (b.err != OK || fd_write_all(sh->fd, b.p, b.n) != OK) {
+	buf_str(&sh->requests, buf_view(&b));
+	if (b.err != OK || sh->requests.err != OK) {
 		sh->failed = true;
 		ev_stop(sh->ev);
+	} else {
+		flush(sh);
 	}
 	buf_free(&b);
 }
@@ -192,8 +218,7 @@ on_reply(struct shell *sh, const struct json *m)
 	buf_reset(&sh->shown);
 	sh->turn = 0;
 	request(sh, "ack", STR_NONE, STR_NONE, json_i64(m, "item", 0));
-	/* a notice about a turn ("busy") is not yet what the message waits for */
-	if (sh->open && (str_eqz(json_str(m, "type", STR_NONE), "reply") || json_i64(m, "turn", 0) == 0))
+	if (sh->open)
 		sh->open--;
 }
 
@@ -244,11 +269,16 @@ static void
 on_agent(void *arg, int fd, unsigned events)
 {
 	struct shell *sh = arg;
-	char *room = buf_room(&sh->answers, 65536);
-	ssize_t n = room ? read(fd, room, 65536) : -1;
+	char *room;
+	ssize_t n;
 	size_t eol;
 
-	(void)events;
+	if (events & EV_WRITE)
+		flush(sh);
+	if (!(events & EV_READ))
+		return;
+	room = buf_room(&sh->answers, 65536);
+	n = room ? read(fd, room, 65536) : -1;
 	if (n <= 0) {
 		if (n < 0 && (errno == EINTR || errno == EAGAIN))
 			return;
@@ -362,6 +392,7 @@ talk(struct shell *sh, const struct config *c, const char *chat, bool offline)
 	buf_init(&sh->lines, INPUT_MAX * 2);
 	buf_init(&sh->answers, ANSWERS_MAX);
 	buf_init(&sh->shown, REPLY_MAX * 2);
+	buf_init(&sh->requests, INPUT_MAX * 8);
 	if (offline) {
 		fprintf(stderr, "OFFLINE: no model is configured, so the built-in echo provider repeats what you say.\n"
 		    "For a real model: blufio config set anthropic.api_key -\n");
@@ -381,6 +412,8 @@ talk(struct shell *sh, const struct config *c, const char *chat, bool offline)
 	buf_putc(&b, '\n');
 	if (e == OK)
 		e = fd_write_all(sh->fd, b.p, b.n);
+	if (e == OK)
+		e = fd_nonblock(sh->fd);
 	buf_free(&b);
 	if (e == OK)
 		e = ev_fd_set(sh->ev, sh->fd, EV_READ, on_agent, sh);
@@ -404,6 +437,7 @@ talk(struct shell *sh, const struct config *c, const char *chat, bool offline)
 	close(sh->fd);
 	buf_free(&sh->lines);
 	buf_free(&sh->answers);
+	buf_free(&sh->requests);
 	buf_free(&sh->shown);
 	return e != OK ? EXIT_INTERNAL : sh->failed ? EXIT_IO : EXIT_OK;
 }

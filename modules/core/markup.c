@@ -308,7 +308,7 @@ link_at(struct str s, size_t i)
 		return a;
 	a.text = str_sub(s, i + 1, close - i - 1);
 	a.url = str_trim(str_sub(s, close + 2, end - close - 2));
-	for (size_t k = 0; k < a.url.n; k++)
+	for (size_t k = 0; k < a.url.n && a.url.p[0] != '<'; k++)
 		if (is_blank(a.url.p[k]))
 			a.url.n = k;                     /* a title follows */
 	if (a.url.n > 2 && a.url.p[0] == '<' && a.url.p[a.url.n - 1] == '>')

@@ -91,8 +91,8 @@ store_migrate(struct db *db, const char *path, struct fail *f)
 		    " `ls -l %s`, or restore a backup", path, db->why, path);
 	if (version > SCHEMA_VERSION)
 		return fail_set(f, ERR_UNSUPPORTED, "%s: the database has schema version %lld, this"
-		    " blufio (%s) knows up to %d; next: run the newer blufio that wrote it, or point"
-		    " storage.database_path at another file", path, (long long)version,
+		    " blufio (%s) knows up to %d; next: run the newer blufio that wrote it, or name"
+		    " another file with `blufio config set storage.database_path /another/blufio.db`", path, (long long)version,
 		    BLUFIO_VERSION, SCHEMA_VERSION);
 	for (; version < SCHEMA_VERSION; version++) {
 		char done[64];

@@ -202,7 +202,7 @@ class Day:
 
     def choose(self, item, labels):
         """A target (cell, k, when) among labels (label -> how often), the rarest first."""
-        if item in WATCH and self.weight(WATCH[item]):
+        if item in WATCH and self.weight(WATCH[item]) and self.rng.random() < 0.7:
             return [WATCH[item], 0, "watch"]
         # the loop turn in which tools run is too short to be seen from outside
         if item in ("tools", "thinking") and self.weight("turn TOOLS") and self.rng.random() < 0.5:
@@ -218,7 +218,8 @@ class Day:
         else:
             name = self.rng.choice(names)
         often = max(1, int(labels[name]))
-        return [name, self.rng.randint(1, often), self.rng.choice(("before", "before", "after"))]
+        k = 1 if self.rng.random() < 0.4 else self.rng.randint(1, often)
+        return [name, k, self.rng.choice(("before", "before", "after"))]
 
     def next_target(self, deaths):
         """Where the daemon that is started now dies; and from when on its steps count."""
@@ -460,13 +461,13 @@ class Day:
 
     def item_flood(self):
         for method in ("sendRichMessage", "sendMessage", "editMessageText"):
-            self.tg.fail_next(method, "429", retry_after=1)
+            self.tg.fail_next(method, "429", n=2, retry_after=1)
         self.say((BEN, "say"), (ANN, "think tools"))
         self.tg.faults.clear()
 
     def item_lost(self):
         for method in ("sendRichMessage", "sendMessage"):
-            self.tg.fail_next(method, "reset_after")
+            self.tg.fail_next(method, "reset_after", n=2)
         self.say((BEN, "words 900"))
         self.tg.faults.clear()
 
