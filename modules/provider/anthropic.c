@@ -386,7 +386,8 @@ anthropic_call(void *self, const struct llm_request *r, struct llm_call *call, v
 		const char *headers[] = { "content-type: application/json",
 		    "anthropic-version: " ANTHROPIC_VERSION, key.p, NULL };
 		const struct fetch_req req = { .method = "POST", .url = url.p, .headers = headers,
-		    .body_take = &body, .idle_us = LLM_IDLE_US, .body_max = 256u << 20 };
+		    .body_take = &body, .idle_us = LLM_IDLE_US, .body_max = 256u << 20,
+		    .once = true };      /* a call that was sent twice would be billed twice and booked once */
 
 		e = fetch_start(p->a->fetch, &req, &cb, op, &op->fetch);
 	}

@@ -16,7 +16,7 @@ design, so no day kills a turn a third time; the day "poison" does, and counts.
     campaign.py                     the campaign, then the same with planted bugs
     campaign.py --day JSON          one day again, with the kills that are printed on failure
     KILLS=n  DAYS_MAX=n  JOBS=n     at least n kills, at most n days, n days at a time
-    PLANTED=0                       without the planted bugs
+    PLANTED=0, PLANTED=only         without the planted bugs, only with them
 """
 import concurrent.futures
 import json
@@ -188,6 +188,8 @@ class Day:
             self.tg.add_chat(user)
         self.tg.block(CAT)
         self.tg.expect_refusal("bot was blocked by the user")
+        # the last request of the dead one may be read after the first of its successor
+        self.tg.expect_refusal("terminated by other getUpdates")
         if spec["partials"] == "edit":      # an edit whose receipt was lost is made again
             self.tg.expect_refusal("message is not modified")
 
@@ -997,7 +999,6 @@ class Campaign:
         print("%s %s %d (%s, %s, %s): %d kills, %.1f s; %d places to go" % (
             "not ok" if bad else "ok", s["kind"], s["seed"], s["partials"], s["durability"],
             "rich" if s["rich"] else "html", len(result["kills"]), result["seconds"], len(self.short())))
-        if len(self.short()) < 10: print(self.short())
         for check, text in result["wrong"][:8]:
             print("    %s: %s" % (check, text[:1500]))
         if bad:
@@ -1048,8 +1049,9 @@ class Campaign:
 PLANTED = [
     ("what cannot be taken back leaves before its commit", "modules/core/agent.c",
      "	if (commit(a) != OK) {\n",
-     "	if (a->after.head && a->phase == AGENT_READY) {\n		effects_run(&a->after);\n"
-     "		ev_defer(a->ev, &a->again);\n		return;\n	}\n	if (commit(a) != OK) {\n"),
+     "	static int late;\n\n	if (a->after.head && a->phase == AGENT_READY) {\n		effects_run(&a->after);\n"
+     "		late = 4;\n	}\n	if (late-- > 0) {\n		ev_defer(a->ev, &a->again);\n		return;\n"
+     "	}\n	late = 0;\n	if (commit(a) != OK) {\n"),
     ("a reply that may have been sent is sent again without a word", "modules/core/store.c",
      "UPDATE outbox SET state = ?1, repeated = 1,", "UPDATE outbox SET state = ?1, repeated = 0,"),
     ("a tool that was running is run again", "modules/core/store.c",
@@ -1136,13 +1138,14 @@ def main():
         print("campaign.py: %d passed, %d failed, 0 skipped" % (c.passed, c.failed))
         return 1 if c.failed else 0
     begin = time.monotonic()
-    c.run(lambda: c.kills >= KILLS and not c.short())
-    c.histogram()
-    print("%d kills in %d days, %.0f s; %d of them after the database was made" % (
-        c.all_kills, c.days, time.monotonic() - begin, c.kills))
-    if c.kills < KILLS:
-        c.failed += 1
-        print("not ok: %d kills were wanted" % KILLS)
+    if os.environ.get("PLANTED") != "only":
+        c.run(lambda: c.kills >= KILLS and not c.short())
+        c.histogram()
+        print("%d kills in %d days, %.0f s; %d of them after the database was made" % (
+            c.all_kills, c.days, time.monotonic() - begin, c.kills))
+        if c.kills < KILLS:
+            c.failed += 1
+            print("not ok: %d kills were wanted" % KILLS)
     if os.environ.get("PLANTED") != "0":
         found, missed = planted(c.shim, c.profile)
         c.passed += found
