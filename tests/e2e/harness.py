@@ -533,10 +533,15 @@ class World:
         chat = more.get("chat_id") or user
         n = len(self.tg.messages(chat))
         self.tg.send_text(user, text, **more)
-        self.wait(lambda: len(self.tg.messages(chat)) > n and self.settled(), "the reply to %r"
-                  % text,
-                  timeout)
+        self.wait(lambda: len(self.tg.messages(chat)) > n and self.settled() and self.quiet(chat),
+                  "the reply to %r" % text, timeout)
         return self.tg.messages(chat)[-1]["text"]
+
+    def quiet(self, chat):
+        """Nothing is on its way to that chat: what stands there is final, no placeholder."""
+        return not self.b.query(
+            "SELECT 1 FROM outbox WHERE state < 2 AND chat = ?1 UNION ALL SELECT 1 FROM turns t"
+            " JOIN sessions s ON s.id = t.session_id WHERE t.state < 5 AND s.chat = ?1", str(chat))
 
     def settled(self):
         """Every update is confirmed, so whatever it caused is on disk."""
