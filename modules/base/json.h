@@ -31,6 +31,9 @@ struct json {
 	size_t count;              /* children */
 };
 
+/* The most that the tree of n bytes of text takes: "[0,0,0" is a node every two bytes. */
+#define JSON_TREE_MAX(n) (((n) / 2 + 1) * sizeof(struct json) + (n) + 65536)
+
 /* Where a parse failed: 1-based line and column (bytes), offset, and what was wrong. */
 struct json_error {
 	unsigned line, column;

@@ -256,7 +256,7 @@ static void
 finish(void *arg)
 {
 	struct invocation *inv = arg;
-	struct arena ar = ARENA_INIT(TOOL_RESULT_MAX * 16u);
+	struct arena ar = ARENA_INIT(JSON_TREE_MAX(inv->output.n));
 	const struct json *out;
 	struct fail f = FAIL_INIT;
 
@@ -334,7 +334,7 @@ bus_invoke(struct agent *a, struct str id, struct str input, int64_t session, in
 	inv->fn = fn;
 	inv->arg = arg;
 	buf_init(&inv->output, TOOL_RESULT_MAX);
-	arena_init(&inv->input, input.n * 16 + SCHEMA_ARENA);
+	arena_init(&inv->input, input.n + JSON_TREE_MAX(input.n));
 	ev_defer_init(&inv->start, start, inv);
 	ev_defer_init(&inv->finish, finish, inv);
 	ev_timer_init(&inv->deadline, on_deadline, inv);

@@ -45,7 +45,7 @@ has_block(struct str content, const char *start)
 static struct str
 filter(struct rows *r, struct str content, bool (*keep)(const struct json *block, const void *arg), const void *arg)
 {
-	struct arena tmp = ARENA_INIT(content.n * 16 + 65536);
+	struct arena tmp = ARENA_INIT(JSON_TREE_MAX(content.n));
 	struct buf out = BUF_INIT(content.n + 16);
 	const struct json *blocks;
 	struct str s = STR_NONE;
@@ -83,7 +83,7 @@ not_thinking(const struct json *b, const void *arg)
 static bool
 names_id(struct str content, const char *type, const char *member, struct str id)
 {
-	struct arena tmp = ARENA_INIT(content.n * 16 + 65536);
+	struct arena tmp = ARENA_INIT(JSON_TREE_MAX(content.n));
 	const struct json *blocks;
 	bool found = false;
 
@@ -142,7 +142,7 @@ collect(void *arg, const struct message_row *m)
 static struct str
 missing_results(struct rows *r, struct str uses, struct str given)
 {
-	struct arena tmp = ARENA_INIT(uses.n * 16 + 65536);
+	struct arena tmp = ARENA_INIT(JSON_TREE_MAX(uses.n));
 	struct buf out = BUF_INIT(REQUEST_MAX);
 	const struct json *blocks;
 	struct str s = STR_NONE, id;

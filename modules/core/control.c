@@ -187,19 +187,21 @@ answer_raw(struct client *c, const char *key, struct str json)
 	buf_putc(to, '\n');
 }
 
-/* Held until the commit of what it tells. */
+/* Held until the commit of what it tells; without storage there is none to wait for. */
 static void
 answer_text(struct client *c, struct str text)
 {
+	struct buf *to = c->a->phase == AGENT_STORAGE_FAILED ? &c->out : &c->held;
 	struct jw w;
 
-	jw_init(&w, &c->held);
+	jw_init(&w, to);
 	jw_obj(&w);
 	jw_kbool(&w, "ok", true);
 	jw_kstr(&w, "text", text);
 	jw_end_obj(&w);
-	buf_putc(&c->held, '\n');
-	agent_after(c->a, &c->release);
+	buf_putc(to, '\n');
+	if (to == &c->held)
+		agent_after(c->a, &c->release);
 }
 
 /* ---- requests ------------------------------------------------------------------------------- */
@@ -249,6 +251,9 @@ req_pair(struct client *c, const struct json *r)
 			IGNORE(fail_set(&f, ERR_IO, "the pairing codes cannot be read; next: `blufio status`"));
 		else if (told.n == 0)
 			buf_puts(&told, "no open pairing codes; send the bot a message to get one\n");
+	} else if (c->a->phase == AGENT_STORAGE_FAILED) {
+		IGNORE(fail_set(&f, ERR_IO, "the storage does not work at the moment; nothing was stored; next:"
+		    " `blufio status`"));
 	} else if (pair_code(c->a, code, &told, &f) == OK) {
 		buf_putc(&told, '\n');
 	}

@@ -110,8 +110,8 @@ cost_check(struct agent *a, struct fail *f)
 	cost_usd(cap, c);
 	clock_span(clock_day_start(now) + 86400 * US_PER_S - now, left);
 	return fail_set(f, ERR_LIMIT, "Today's budget is used up: %s spent of %s. It resets at 00:00 UTC,"
-	    " in %s. To raise it now: `blufio config set cost.daily_budget_usd 2`, then `blufio reload`.",
-	    s, c, left);
+	    " in %s. To raise it now: `blufio config set cost.daily_budget_usd %lld`, then `blufio reload`.",
+	    s, c, left, (long long)(cap / 500000000 + 1));      /* about twice as much */
 }
 
 FALLIBLE

@@ -15,6 +15,8 @@
  */
 #include "core.h"
 
+#define TOKENS_MAX 1000000000           /* of one count: a sum of money stays far from 2^63 */
+
 enum block_kind { BLOCK_SKIP, BLOCK_TEXT, BLOCK_THINKING, BLOCK_REDACTED, BLOCK_TOOL };
 
 struct block {
@@ -72,19 +74,21 @@ block_at(struct llm_call *c, size_t index)
 	return NULL;
 }
 
+static void
+take_count(int64_t *to, int64_t tokens)
+{
+	if (tokens >= 0)
+		*to = tokens < TOKENS_MAX ? tokens : TOKENS_MAX;
+}
+
 void
 llm_feed_usage(struct llm_call *c, const struct usage *u)
 {
-	if (u->input >= 0)
-		c->usage.input = u->input;
-	if (u->output >= 0)
-		c->usage.output = u->output;
-	if (u->cache_read >= 0)
-		c->usage.cache_read = u->cache_read;
-	if (u->write_5m >= 0)
-		c->usage.write_5m = u->write_5m;
-	if (u->write_1h >= 0)
-		c->usage.write_1h = u->write_1h;
+	take_count(&c->usage.input, u->input);
+	take_count(&c->usage.output, u->output);
+	take_count(&c->usage.cache_read, u->cache_read);
+	take_count(&c->usage.write_5m, u->write_5m);
+	take_count(&c->usage.write_1h, u->write_1h);
 	c->usage_seen = true;
 }
 
@@ -117,12 +121,14 @@ llm_feed_block(struct llm_call *c, size_t index, struct str type, struct str id,
 	} else if (str_eqz(type, "redacted_thinking")) {
 		b->kind = BLOCK_REDACTED;
 		buf_str(&b->extra, raw);
-	} else if (str_eqz(type, "tool_use")) {
+	} else if (str_eqz(type, "tool_use") && id.n && name.n) {
 		b->kind = BLOCK_TOOL;
 		b->id_len = id.n;
 		buf_str(&b->extra, id);
 		buf_str(&b->extra, name);
 	} /* anything else is passed over without harm */
+	if (b->extra.err != OK)
+		c->err = b->extra.err;
 }
 
 static void
@@ -144,7 +150,7 @@ llm_feed_text(struct llm_call *c, size_t index, struct str delta)
 {
 	struct block *b = block_at(c, index);
 
-	if (b == NULL || b->kind != BLOCK_TEXT || delta.n == 0)
+	if (b == NULL || b->kind != BLOCK_TEXT || b->complete || delta.n == 0)
 		return;
 	c->text_bytes += delta.n;
 	if (c->text_bytes > REPLY_MAX)
@@ -178,7 +184,7 @@ void
 llm_feed_block_end(struct llm_call *c, size_t index)
 {
 	struct block *b = block_at(c, index);
-	struct arena ar = ARENA_INIT(REPLY_MAX * 8u);
+	struct arena ar = ARENA_INIT(b ? JSON_TREE_MAX(b->data.n) : 0);
 	const struct json *input;
 
 	if (b == NULL || b->complete)
@@ -191,6 +197,8 @@ llm_feed_block_end(struct llm_call *c, size_t index)
 			buf_puts(&b->data, "{}");
 		if (json_parse(&ar, buf_view(&b->data), &input, NULL) != OK || input->type != JSON_OBJECT)
 			b->complete = false;
+		if (b->data.err != OK || ar.err != OK)
+			c->err = ERR_NOMEM;     /* not the model's fault: never a call left out */
 	}
 	arena_free(&ar);
 }

@@ -233,8 +233,9 @@ outbox_put(struct agent *a, enum outbox_kind kind, int64_t session, int64_t turn
 	int64_t id;
 	enum err e = store_outbox_add(a->db, kind, session, turn, to, text, unknown ? STR_NONE : edit_ref, unknown, &id);
 
-	if (e == OK)
-		e = item_add(a, to, id, turn, kind, 0, &l);
+	if (e != OK || a->phase == AGENT_STARTING || a->phase == AGENT_STORAGE_FAILED)
+		return e;               /* outbox_load comes later and finds the row */
+	e = item_add(a, to, id, turn, kind, 0, &l);
 	if (e != OK)
 		return e;
 	pump(l);

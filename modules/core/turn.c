@@ -169,6 +169,14 @@ unqueue(struct turn *t)
 	ts->n_waiting--;
 }
 
+/* The first in the queue looks whether it may go on; if so, it wakes the next. */
+static void
+wake(struct agent *a)
+{
+	if (a->turns->waiting)
+		ev_defer(a->ev, &a->turns->waiting->run);
+}
+
 /* A message that saw two deaths runs alone, so that the third names the right one. */
 static bool
 admit(struct turn *t)
@@ -187,6 +195,7 @@ admit(struct turn *t)
 	if (suspect)
 		ts->suspect = t;
 	ev_timer_in(t->a->ev, &t->deadline, TURN_DEADLINE_US);     /* waiting does not count */
+	wake(t->a);                     /* there may be room for one more */
 	return true;
 }
 
@@ -195,14 +204,12 @@ slot_release(struct turn *t)
 {
 	struct turns *ts = t->a->turns;
 
-	if (!t->slot)
-		return;
+	if (t->slot)
+		ts->n_running--;
 	t->slot = false;
-	ts->n_running--;
 	if (ts->suspect == t)
 		ts->suspect = NULL;
-	if (ts->waiting)
-		ev_defer(t->a->ev, &ts->waiting->run);
+	wake(t->a);                     /* even without a place: it may have been the one woken last */
 }
 
 static enum step
@@ -427,33 +434,27 @@ step_over(struct turn *t, enum step_state state, bool failed, struct str note)
 static bool
 plan_tools(struct turn *t, struct str content)
 {
-	struct arena ar = ARENA_INIT(content.n * 16 + 65536);
-	const struct json *blocks = NULL, *b;
+	struct arena ar = ARENA_INIT(JSON_TREE_MAX(content.n));
+	const struct json *blocks = NULL;
 	enum err e = json_parse(&ar, content, &blocks, NULL);
-	size_t n = 0;
+	int64_t n = 0, id;
 
-	for (b = e == OK ? blocks->first : NULL; b; b = b->next)
-		n += str_eqz(json_str(b, "type", STR_NONE), "tool_use");
-	if (n > TOOL_CALLS_MAX)
-		e = ERR_LIMIT;
-	t->tools = n && e == OK ? calloc(n, sizeof(*t->tools)) : NULL;
-	if (n && t->tools == NULL && e == OK)
-		e = ERR_NOMEM;
-	for (b = e == OK && n ? blocks->first : NULL; b && e == OK; b = b->next) {
-		struct step_row step = { .idx = (int64_t)t->n_tools + 1, .tool = true, .state = STEP_PENDING,
-		    .name = json_str(b, "name", STR_NONE), .call_id = json_str(b, "id", STR_NONE) };
+	for (const struct json *b = e == OK ? blocks->first : NULL; b && e == OK; b = b->next) {
 		const struct json *input = json_at(b, "input");
+		const struct step_row step = { .idx = n + 1, .tool = true, .state = STEP_PENDING,
+		    .name = json_str(b, "name", STR_NONE), .call_id = json_str(b, "id", STR_NONE),
+		    .input = input ? input->raw : S("{}") };
 
 		if (!str_eqz(json_str(b, "type", STR_NONE), "tool_use"))
 			continue;
-		step.input = input ? input->raw : S("{}");
-		e = store_step_add(t->a->db, t->id, t->round, &step, &t->tools[t->n_tools].step);
-		t->n_tools++;
+		e = store_step_add(t->a->db, t->id, t->round, &step, &id);
+		if (++n > TOOL_CALLS_MAX && e == OK)
+			e = store_step_set(t->a->db, id, STEP_DONE, true,
+			    S("not run: too many calls in one answer; make it again if it is still needed"));
 	}
 	arena_free(&ar);
-	tools_free(t);                  /* the driver loads them from the rows, as a start does */
 	agent_wrote(t->a, e);
-	return n > 0;
+	return n > 0;                   /* the driver loads them from the rows, as a start does */
 }
 
 static enum step
@@ -601,6 +602,8 @@ on_tool(void *arg, struct invocation *inv, enum err err, struct str output)
 		if (output.n)
 			memcpy(r->output, output.p, output.n);
 		r->output[output.n] = '\0';
+	} else {
+		agent_wrote(r->t->a, ERR_NOMEM);        /* or the turn would wait for it */
 	}
 	r->t->tool_done = true;
 	ev_defer(r->t->a->ev, &r->t->run);
@@ -753,7 +756,10 @@ interrupt(struct turn *t, struct str note)
 	if (t->state == TURN_STREAM) {
 		llm_cancel(t->call, &seen);
 		t->call = NULL;
-		book(t, &seen, true);
+		if (t->result_set)      /* it ended in this very loop turn: what it cost is known */
+			seen = t->result.usage;
+		book(t, &seen, !t->result_set || !t->result.usage_known);
+		t->result_set = false;
 		step_over(t, STEP_INTERRUPTED, true, S("stopped"));
 		if (!t->stop_new && str_trim(round_text(t)).n)
 			append_text(t, "assistant", str_trim(round_text(t)));
