@@ -98,7 +98,11 @@ main(int argc, char **argv)
 #ifdef __GLIBC__
 	mallopt(M_ARENA_MAX, 1);        /* one thread does the work: arenas for the others are waste */
 #endif
-	if (at + 1 < argc && strcmp(argv[at], "--config") == 0) {
+	if (at < argc && strcmp(argv[at], "--config") == 0) {
+		if (at + 2 >= argc) {
+			fprintf(stderr, "usage: blufio --config FILE COMMAND; next: `blufio help`\n");
+			return EXIT_USAGE;
+		}
 		env.config_path = argv[at + 1];
 		at += 2;
 	}

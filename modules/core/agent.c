@@ -152,9 +152,10 @@ storage_failed(struct agent *a)
 {
 	a->failed_commits++;
 	snprintf(a->storage_problem, sizeof(a->storage_problem), "%s", a->db->why[0] ? a->db->why : "out of memory");
-	log_error("storage", "a write failed (%s): nothing of it left the process; the state is rebuilt from"
-	    " the database, again every second; next: free space or permissions, `df -h %s`",
-	    a->storage_problem, a->database_path);
+	if (a->phase != AGENT_STORAGE_FAILED)   /* once, not every second */
+		log_error("storage", "a write failed (%s): nothing of it left the process; the state is rebuilt from"
+		    " the database, again every second; next: free space or permissions, `df -h %s`",
+		    a->storage_problem, a->database_path);
 	clear(a);
 	if (a->phase == AGENT_DRAINING) {
 		a->exit_code = EXIT_IO;
@@ -486,6 +487,8 @@ on_term(void *arg)
 
 	if (a->phase == AGENT_DRAINING || a->phase == AGENT_STORAGE_FAILED) {
 		log_warn("agent", "%s: stopping at once", a->phase == AGENT_DRAINING ? "second signal" : "storage fails");
+		if (a->phase == AGENT_STORAGE_FAILED)
+			a->exit_code = EXIT_IO;
 		a->phase = AGENT_DRAINING;
 		ev_stop(a->ev);
 		return;
@@ -651,6 +654,7 @@ agent_reload(struct agent *a, struct buf *told, struct fail *f)
 		    agent_channel(a, str_z(features[i]->name)) == NULL)
 			buf_fmt(told, "%s starts at the next start\n", features[i]->name);
 	buf_fmt(told, "configuration reloaded from %s\n", config_path(fresh) ? config_path(fresh) : "the environment");
+	turns_wake(a);
 	log_info("agent", "configuration reloaded");
 	return OK;
 }

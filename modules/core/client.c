@@ -126,6 +126,6 @@ client_request(int fd, struct str line, struct arena *ar, const struct json **an
 		return fail_set(f, e, "the daemon did not answer (%s); next: look at its log, or `blufio status`"
 		    " again in a moment", err_str(e));
 	if (!json_bool(*answer, "ok", false))
-		return fail_set(f, ERR_PROTO, "%.*s", STR_ARG(json_str(*answer, "error", S("the daemon refused"))));
+		return fail_set(f, ERR_DENIED, "%.*s", STR_ARG(json_str(*answer, "error", S("the daemon refused"))));
 	return OK;
 }

@@ -21,6 +21,8 @@
 
 #define INPUT_MAX (MESSAGE_MAX + 4096u)
 #define ANSWERS_MAX (16u << 20)
+#define OPEN_MAX 64                     /* messages waited for at once; only a terminal has more than one */
+#define ID_SIZE 32                      /* 12 random bytes in hex, and room */
 #define LAST_TURNS 100                  /* loop turns of at most 10 ms before leaving */
 
 struct shell {
@@ -35,8 +37,11 @@ struct shell {
 	struct buf requests;            /* bytes to the agent that its socket had no room for */
 	struct buf shown;               /* text of the running turn on the screen */
 	int64_t turn;
-	unsigned open;                  /* messages sent whose reply has not come */
-	bool storing;                   /* sent, not yet acknowledged as stored */
+	char open[OPEN_MAX][ID_SIZE];   /* ids of messages whose answer has not come */
+	size_t n_open;
+	bool plain;                     /* input is a regular file: always ready, not watchable */
+	bool skip;                      /* the rest of a line that was too long */
+	struct ev_defer more;           /* reads on from a regular file */
 	const char *label;              /* prompt */
 };
 
@@ -50,21 +55,26 @@ out(struct str s)
 	fflush(stdout);
 }
 
-/* Control characters of what a model wrote may not move the cursor about. */
+/* Control characters of what a model wrote may not move the cursor about: neither C0 nor C1
+ * (U+0080 to U+009F, in UTF-8 C2 80 to C2 9F). */
+static void
+print_text(FILE *to, struct str s)
+{
+	for (size_t i = 0; i < s.n; i++) {
+		unsigned char c = (unsigned char)s.p[i], next = i + 1 < s.n ? (unsigned char)s.p[i + 1] : 0;
+
+		if (c == 0xC2 && next >= 0x80 && next < 0xA0)
+			i++;
+		else if ((c >= 0x20 && c != 0x7f) || c == '\n' || c == '\t')
+			putc(c, to);
+	}
+	fflush(to);
+}
+
 static void
 out_text(struct str s)
 {
-	size_t from = 0;
-
-	for (size_t i = 0; i < s.n; i++) {
-		unsigned char c = (unsigned char)s.p[i];
-
-		if ((c >= 0x20 && c != 0x7f) || c == '\n' || c == '\t')
-			continue;
-		out(str_sub(s, from, i - from));
-		from = i + 1;
-	}
-	out(str_sub(s, from, s.n));
+	print_text(stdout, s);
 }
 
 static void
@@ -79,13 +89,38 @@ static void on_stdin(void *arg, int fd, unsigned events);
 static void
 watch_input(struct shell *sh, bool on)
 {
-	if (on == sh->in_watched)
+	if (on && sh->plain)
+		ev_defer(sh->ev, &sh->more);
+	if (on == sh->in_watched || sh->plain)
 		return;
 	sh->in_watched = on;
-	if (!on)
+	if (!on) {
 		ev_fd_del(sh->ev, sh->in_fd);
-	else if (ev_fd_set(sh->ev, sh->in_fd, EV_READ, on_stdin, sh) != OK)
-		on_stdin(sh, sh->in_fd, EV_READ);       /* a regular file: epoll refuses, reading never waits */
+	} else if (ev_fd_set(sh->ev, sh->in_fd, EV_READ, on_stdin, sh) != OK) {
+		sh->plain = true;       /* epoll refuses regular files; reading them never waits */
+		sh->in_watched = false;
+		ev_defer(sh->ev, &sh->more);
+	}
+}
+
+static void
+read_more(void *arg)
+{
+	struct shell *sh = arg;
+
+	on_stdin(sh, sh->in_fd, EV_READ);
+}
+
+/* The message of this id is answered or refused; false when it is none of ours. */
+static bool
+close_id(struct shell *sh, struct str id)
+{
+	for (size_t i = 0; i < sh->n_open; i++)
+		if (str_eqz(id, sh->open[i])) {
+			memmove(sh->open[i], sh->open[i + 1], (--sh->n_open - i) * ID_SIZE);
+			return true;
+		}
+	return false;
 }
 
 /* ---- to the agent ----------------------------------------------------------------------------- */
@@ -150,8 +185,7 @@ send_message(struct shell *sh, struct str text)
 		return;
 	}
 	enc_hex(&id, r, sizeof(r));
-	sh->open++;
-	sh->storing = true;
+	snprintf(sh->open[sh->n_open++], ID_SIZE, "%s", buf_z(&id));
 	request(sh, "message", buf_view(&id), text, 0);
 	buf_free(&id);
 }
@@ -159,7 +193,7 @@ send_message(struct shell *sh, struct str text)
 static void
 finish_if_over(struct shell *sh)
 {
-	if (sh->open == 0 && (sh->quitting || (sh->eof && sh->lines.n == 0)))
+	if (sh->n_open == 0 && (sh->quitting || (sh->eof && sh->lines.n == 0)))
 		ev_stop(sh->ev);
 }
 
@@ -172,6 +206,10 @@ say(struct shell *sh, struct str line)
 	line = str_trim(line);
 	if (str_eqz(line, "/quit") || str_eqz(line, "/exit")) {
 		sh->quitting = true;
+	} else if (str_eqz(line, "/stop") && sh->n_open) {
+		request(sh, "interrupt", STR_NONE, STR_NONE, 0);    /* the answer itself says that it stopped */
+	} else if (sh->n_open == OPEN_MAX) {
+		fprintf(stderr, "blufio: %d messages wait for their answers; next: wait for one\n", OPEN_MAX);
 	} else if (line.n > MESSAGE_MAX) {
 		fprintf(stderr, "blufio: a message has at most %u bytes; this one was not sent; next: split it\n",
 		    MESSAGE_MAX);
@@ -186,13 +224,15 @@ say(struct shell *sh, struct str line)
 static void
 pipe_next(struct shell *sh)
 {
-	while (sh->open == 0 && !sh->quitting && sh->lines.n) {
+	while (sh->n_open == 0 && !sh->quitting && sh->lines.n) {
 		size_t eol = str_chr(buf_view(&sh->lines), '\n');
 		size_t n = eol == SIZE_MAX ? sh->lines.n : eol;
 
-		if (eol == SIZE_MAX && !sh->eof && sh->lines.n < INPUT_MAX)
+		if (eol == SIZE_MAX && !sh->eof && sh->lines.n < INPUT_MAX && !sh->skip)
 			break;
-		say(sh, str_sub(buf_view(&sh->lines), 0, n));
+		if (!sh->skip)
+			say(sh, str_sub(buf_view(&sh->lines), 0, n));
+		sh->skip = eol == SIZE_MAX && !sh->eof;         /* what follows belongs to the refused line */
 		buf_drop(&sh->lines, eol == SIZE_MAX ? n : n + 1);
 	}
 	finish_if_over(sh);
@@ -201,25 +241,57 @@ pipe_next(struct shell *sh)
 
 /* ---- from the agent ------------------------------------------------------------------------------ */
 
+/* Is m about a message of this process? A terminal shows everything of its chat, a pipe only what it asked. */
+static bool
+is_ours(const struct shell *sh, const struct json *m)
+{
+	struct str id = json_str(m, "answers", STR_NONE);
+
+	for (size_t i = 0; i < sh->n_open; i++)
+		if (str_eqz(id, sh->open[i]))
+			return true;
+	return false;
+}
+
 static void
 on_reply(struct shell *sh, const struct json *m)
 {
 	struct str text = json_str(m, "text", STR_NONE), shown = buf_view(&sh->shown);
+	bool ours = is_ours(sh, m), reply = str_eqz(json_str(m, "type", STR_NONE), "reply");
 	bool same = json_i64(m, "turn", 0) == sh->turn && shown.n && str_starts(text, shown);
+	FILE *to = sh->tty || ours ? stdout : stderr;
 
+	if (to == stderr)
+		fputs("(answer to an earlier message)\n", to);
 	if (json_bool(m, "repeated", false))
-		out(S("(This may be a repeat: I was interrupted while sending it.)\n"));
+		fputs("(This may be a repeat: I was interrupted while sending it.)\n", to);
 	if (shown.n && !same)
-		out(S("\n"));
-	out_text(same ? str_sub(text, shown.n, text.n) : text);
-	out(S("\n"));
-	if (sh->tty)
-		out(S("\n"));
+		putc('\n', to);
+	print_text(to, same ? str_sub(text, shown.n, text.n) : text);
+	fputs(sh->tty ? "\n\n" : "\n", to);
+	fflush(to);
 	buf_reset(&sh->shown);
 	sh->turn = 0;
 	request(sh, "ack", STR_NONE, STR_NONE, json_i64(m, "item", 0));
-	if (sh->open)
-		sh->open--;
+	/* a notice about a turn ("busy") is not yet what its message waits for */
+	if (reply || json_i64(m, "turn", 0) == 0)
+		(void)close_id(sh, json_str(m, "answers", STR_NONE));
+}
+
+static void
+on_error(struct shell *sh, const struct json *m)
+{
+	struct str id = json_str(m, "id", STR_NONE);
+
+	fflush(stdout);
+	fputs("blufio: ", stderr);
+	print_text(stderr, json_str(m, "error", STR_NONE));
+	fputs("\n", stderr);
+	sh->failed = true;
+	if (id.n == 0)
+		sh->n_open = 0;         /* about all that was sent: none of it is sure to be answered */
+	else
+		(void)close_id(sh, id);
 }
 
 static void
@@ -227,7 +299,7 @@ on_message(struct shell *sh, const struct json *m)
 {
 	struct str type = json_str(m, "type", STR_NONE), text = json_str(m, "text", STR_NONE);
 
-	if (str_eqz(type, "delta")) {
+	if (str_eqz(type, "delta") && (sh->tty || is_ours(sh, m))) {
 		sh->turn = json_i64(m, "turn", 0);
 		buf_str(&sh->shown, text);
 		out_text(text);
@@ -244,13 +316,7 @@ on_message(struct shell *sh, const struct json *m)
 	} else if (str_eqz(type, "reply") || str_eqz(type, "notice")) {
 		on_reply(sh, m);
 	} else if (json_at(m, "error")) {
-		fflush(stdout);
-		fprintf(stderr, "blufio: %.*s\n", STR_ARG(json_str(m, "error", STR_NONE)));
-		if (sh->storing && sh->open)
-			sh->open--;
-		sh->storing = false;
-	} else if (json_at(m, "ok")) {
-		sh->storing = false;
+		on_error(sh, m);
 	}
 }
 
@@ -317,10 +383,14 @@ on_edit(void *arg, enum lineedit_event event, struct str line)
 		say(sh, line);
 		break;
 	case LINEEDIT_EOF:
+		if (sh->quitting)
+			ev_stop(sh->ev);
 		sh->quitting = true;
 		break;
 	case LINEEDIT_INTERRUPT:
-		if (sh->open)           /* the answer stops; with nothing running, Ctrl-C leaves */
+		if (sh->quitting)
+			ev_stop(sh->ev);
+		if (sh->n_open)           /* the answer stops; with nothing running, Ctrl-C leaves */
 			request(sh, "interrupt", STR_NONE, STR_NONE, 0);
 		else if (line.n == 0)
 			sh->quitting = true;
@@ -343,7 +413,9 @@ on_stdin(void *arg, int fd, unsigned events)
 	if (sh->le) {
 		if (n <= 0 || lineedit_feed(sh->le, str_make(bytes, (size_t)n), on_edit, sh) != OK)
 			sh->quitting = true;
-		if (sh->quitting && sh->open)
+		if (n <= 0)
+			watch_input(sh, false);
+		if (sh->quitting && sh->n_open)
 			request(sh, "interrupt", STR_NONE, STR_NONE, 0);
 		finish_if_over(sh);
 		return;
@@ -360,7 +432,7 @@ on_signal(void *arg)
 {
 	struct shell *sh = arg;
 
-	if (sh->open && !sh->quitting) {
+	if (sh->n_open && !sh->quitting) {
 		sh->quitting = true;
 		request(sh, "interrupt", STR_NONE, STR_NONE, 0);
 	} else {
@@ -387,6 +459,7 @@ talk(struct shell *sh, const struct config *c, const char *chat, bool offline)
 
 	history_path(c, history, sizeof(history));
 	sh->in_fd = STDIN_FILENO;
+	ev_defer_init(&sh->more, read_more, sh);
 	sh->tty = isatty(STDIN_FILENO) && isatty(STDOUT_FILENO);
 	sh->label = "you> ";
 	buf_init(&sh->lines, INPUT_MAX * 2);
@@ -433,6 +506,7 @@ talk(struct shell *sh, const struct config *c, const char *chat, bool offline)
 		lineedit_free(sh->le);
 	}
 	watch_input(sh, false);
+	ev_defer_cancel(&sh->more);
 	ev_fd_del(sh->ev, sh->fd);
 	close(sh->fd);
 	buf_free(&sh->lines);

@@ -29,6 +29,7 @@
 #define OUT_MAX (8u << 20)              /* a client that reads this far behind is dropped */
 #define OUT_HIGH (256u << 10)           /* above: the turn's stream is paused */
 #define OUT_LOW (64u << 10)
+#define ACCEPT_PAUSE_US (100 * US_PER_MS)  /* when descriptors have run out */
 
 struct client {
 	struct agent *a;
@@ -37,6 +38,7 @@ struct client {
 	struct buf held;                /* answers that wait for the commit */
 	struct effect release;
 	char *chat;                     /* not NULL: a terminal */
+	struct str request;             /* id of the request being handled, echoed in its answer; may be empty */
 	int64_t item;                   /* sent, not yet acknowledged; 0 none */
 	int64_t paused_turn;
 	bool dead;
@@ -48,6 +50,7 @@ struct control {
 	char path[sizeof(((struct sockaddr_un *)0)->sun_path)];
 	struct client *clients;
 	size_t n;
+	struct ev_timer again;          /* listens again after a pause */
 };
 
 /* ---- clients -------------------------------------------------------------------------- */
@@ -168,6 +171,8 @@ answer_error(struct client *c, const char *what)
 	jw_init(&w, to);
 	jw_obj(&w);
 	jw_kbool(&w, "ok", false);
+	if (c->request.n)
+		jw_kstr(&w, "id", c->request);
 	jw_kz(&w, "error", what);
 	jw_end_obj(&w);
 	buf_putc(to, '\n');
@@ -197,6 +202,8 @@ answer_text(struct client *c, struct str text)
 	jw_init(&w, to);
 	jw_obj(&w);
 	jw_kbool(&w, "ok", true);
+	if (c->request.n)
+		jw_kstr(&w, "id", c->request);
 	jw_kstr(&w, "text", text);
 	jw_end_obj(&w);
 	buf_putc(to, '\n');
@@ -343,7 +350,7 @@ req_message(struct client *c, const struct json *r)
 	bool fresh;
 	enum err e;
 
-	in.ref = in.dedup;
+	in.ref = in.to.reply_to = in.dedup;     /* its answer says what it answers */
 	if (c->chat == NULL || in.dedup.n == 0 || in.dedup.n > 64) {
 		answer_error(c, "a message needs a chat and an id of at most 64 bytes");
 		return;
@@ -407,10 +414,12 @@ on_line(struct client *c, struct str line)
 		cmd = json_str(r, "cmd", STR_NONE);
 		while (i < ARRAY_LEN(requests) && !str_eqz(cmd, requests[i].name))
 			i++;
+		c->request = json_str(r, "id", STR_NONE);
 		if (i < ARRAY_LEN(requests))
 			requests[i].run(c, r);
 		else
 			answer_error(c, "unknown cmd");
+		c->request = STR_NONE;
 	}
 	arena_free(&ar);
 }
@@ -507,6 +516,7 @@ shell_send(void *self, const struct outbox_item *item)
 		jw_kz(&w, "type", item->kind == OUTBOX_REPLY ? "reply" : "notice");
 		jw_ki64(&w, "item", item->id);
 		jw_ki64(&w, "turn", item->turn);
+		jw_kstr(&w, "answers", item->to.reply_to);
 		jw_kbool(&w, "repeated", item->repeated);
 		jw_kstr(&w, "text", item->text);
 		jw_end_obj(&w);
@@ -534,6 +544,7 @@ shell_partial(void *self, const struct partial *p)
 		jw_obj(&w);
 		jw_kz(&w, "type", names[p->what]);
 		jw_ki64(&w, "turn", p->turn);
+		jw_kstr(&w, "answers", p->to.reply_to);
 		if (p->what == PARTIAL_TEXT)
 			jw_kstr(&w, "text", p->delta);
 		if (p->what == PARTIAL_TOOL)
@@ -574,7 +585,8 @@ shell_reset(void *self)
 			lost += c->held.p[i] == '\n';
 		buf_reset(&c->held);
 		for (; lost; lost--)    /* an answer for every request */
-			answer_error(c, "the storage does not work at the moment; nothing was stored; next: `blufio status`");
+			answer_error(c, "the storage does not work at the moment: whether this was stored is not certain,"
+			    " so wait for an answer before you send it again; next: `blufio status`");
 		client_watch(c);
 		c->item = 0;
 		c->paused_turn = 0;
@@ -629,6 +641,17 @@ peer_ok(int fd)
 #endif
 }
 
+static void on_accept(void *arg, int fd, unsigned events);
+
+static void
+listen_again(void *arg)
+{
+	struct agent *a = arg;
+
+	if (ev_fd_set(a->ev, a->control->fd, EV_READ, on_accept, a) != OK)
+		ev_timer_in(a->ev, &a->control->again, ACCEPT_PAUSE_US);
+}
+
 static void
 on_accept(void *arg, int fd, unsigned events)
 {
@@ -636,8 +659,13 @@ on_accept(void *arg, int fd, unsigned events)
 	int client = accept(fd, NULL, NULL);
 
 	(void)events;
-	if (client < 0)
+	if (client < 0) {
+		if (errno == EMFILE || errno == ENFILE) {       /* would be ready again at once: look away a little */
+			ev_fd_del(a->ev, fd);
+			ev_timer_in(a->ev, &a->control->again, ACCEPT_PAUSE_US);
+		}
 		return;
+	}
 	if (!peer_ok(client)) {
 		log_warn("control", "a connection of another user was refused");
 		close(client);
@@ -692,6 +720,7 @@ control_new(struct agent *a, bool listen_too, struct fail *f)
 	if (a->control == NULL)
 		return fail_set(f, ERR_NOMEM, "out of memory");
 	a->control->fd = -1;
+	ev_timer_init(&a->control->again, listen_again, a);
 	return listen_too ? listen_on(a, f) : OK;
 }
 
@@ -706,6 +735,7 @@ control_free(struct agent *a)
 		client_flush(c->clients);
 		client_free(c->clients);
 	}
+	ev_timer_cancel(a->ev, &c->again);
 	if (c->fd >= 0) {
 		ev_fd_del(a->ev, c->fd);
 		close(c->fd);

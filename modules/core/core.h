@@ -25,6 +25,7 @@ struct turn_row {
 	enum turn_state state;
 	enum turn_outcome outcome;
 	bool told;                      /* was told to wait for admission */
+	bool waiting;                   /* stands in the admission queue: not being worked on */
 	struct str answer, ref;         /* visible text of finished rounds; the channel's placeholder */
 };
 struct step_row {
@@ -202,6 +203,7 @@ void turn_delivered(struct agent *a, int64_t turn);  /* its reply is out, or nev
 struct turn *turn_get(struct agent *a, int64_t id);
 size_t turns_running(const struct agent *a);
 size_t turns_waiting(const struct agent *a);
+void turns_wake(struct agent *a);                    /* max_sessions may have grown */
 /* Drain: are turns still on their way that would end by themselves? */
 bool turns_busy(struct agent *a);
 

@@ -86,8 +86,9 @@ static void
 on_send(struct effect *e)
 {
 	struct item *it = CONTAINER(e, struct item, send);
+	struct agent *a = it->a;        /* the channel may end the item at once */
 
-	agent_wrote(it->a, store_outbox_get(it->a->db, it->id, deliver, it));
+	agent_wrote(a, store_outbox_get(a->db, it->id, deliver, it));
 }
 
 static void

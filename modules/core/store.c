@@ -43,9 +43,10 @@ static const char schema_1[] =
     " inbound_id INTEGER NOT NULL REFERENCES inbound(id), state INTEGER NOT NULL DEFAULT 0,"
     " outcome INTEGER NOT NULL DEFAULT 0, round INTEGER NOT NULL DEFAULT 0, attempt INTEGER NOT NULL DEFAULT 0,"
     " next_at INTEGER NOT NULL DEFAULT 0, deaths INTEGER NOT NULL DEFAULT 0, told INTEGER NOT NULL DEFAULT 0,"
-    " answer TEXT NOT NULL DEFAULT '', partial TEXT NOT NULL DEFAULT '', ref TEXT NOT NULL DEFAULT '',"
+    " waiting INTEGER NOT NULL DEFAULT 0, answer TEXT NOT NULL DEFAULT '', partial TEXT NOT NULL DEFAULT '', ref TEXT NOT NULL DEFAULT '',"
     " created_at INTEGER NOT NULL, updated_at INTEGER NOT NULL);"
-    "CREATE INDEX turns_open ON turns(id) WHERE state < 5;"
+    "CREATE INDEX turns_open ON turns(id) WHERE state < 5;";
+static const char schema_1b[] =
     /* the journal: kind 0 model call, 1 tool call; state: enum step_state */
     "CREATE TABLE steps(id INTEGER PRIMARY KEY, turn_id INTEGER NOT NULL REFERENCES turns(id), round INTEGER NOT NULL,"
     " idx INTEGER NOT NULL, kind INTEGER NOT NULL, name TEXT NOT NULL, call_id TEXT NOT NULL, input TEXT NOT NULL,"
@@ -67,8 +68,8 @@ static const char schema_1[] =
     " estimated INTEGER NOT NULL);"
     "CREATE INDEX cost_ledger_at ON cost_ledger(at);";
 
-/* migrations[v] takes a database of version v to v + 1 */
-static const char *const migrations[SCHEMA_VERSION] = { schema_1 };
+/* migrations[v] takes a database of version v to v + 1 (in parts: C99 promises strings of 4095 bytes) */
+static const char *const migrations[SCHEMA_VERSION][2] = { { schema_1, schema_1b } };
 
 #define ROWS(db, r, sql, ...) \
 	db_query((db), (r), (sql), (const struct db_val[]){ __VA_ARGS__ }, \
@@ -99,8 +100,8 @@ store_migrate(struct db *db, const char *path, struct fail *f)
 
 		snprintf(done, sizeof(done), "PRAGMA user_version = %d", (int)version + 1);
 		e = db_begin(db);
-		if (e == OK)
-			e = db_script(db, migrations[version]);
+		for (size_t i = 0; i < ARRAY_LEN(migrations[0]) && e == OK; i++)
+			e = db_script(db, migrations[version][i]);
 		if (e == OK)
 			e = db_script(db, done);
 		if (e == OK)
@@ -468,8 +469,9 @@ FALLIBLE
 store_turn_save(struct db *db, const struct turn_row *t)
 {
 	return DB_EXEC(db, "UPDATE turns SET state = ?2, outcome = ?3, round = ?4, attempt = ?5, next_at = ?6,"
-	    " deaths = ?7, told = ?8, updated_at = ?9 WHERE id = ?1", DBI(t->id), DBI(t->state), DBI(t->outcome),
-	    DBI(t->round), DBI(t->attempt), DBI(t->next_at), DBI(t->deaths), DBI(t->told), DBI(clock_us()));
+	    " deaths = ?7, told = ?8, waiting = ?9, updated_at = ?10 WHERE id = ?1", DBI(t->id), DBI(t->state),
+	    DBI(t->outcome), DBI(t->round), DBI(t->attempt), DBI(t->next_at), DBI(t->deaths), DBI(t->told),
+	    DBI(t->waiting), DBI(clock_us()));
 }
 
 FALLIBLE
@@ -493,7 +495,7 @@ store_turn_ref(struct db *db, int64_t id, struct str ref)
 FALLIBLE
 store_turn_partial_bytes(struct db *db, int64_t id, int64_t *n)
 {
-	return get_i64(db, "SELECT length(partial) FROM turns WHERE id = ?1", DBI(id), 0, n);
+	return get_i64(db, "SELECT length(CAST(partial AS BLOB)) FROM turns WHERE id = ?1", DBI(id), 0, n);
 }
 
 FALLIBLE
@@ -533,10 +535,9 @@ FALLIBLE
 store_turns_died(struct db *db)
 {
 	/* one that waited, for admission or for its channel to take the reply, was not being worked on */
-	return DB_EXEC(db, "UPDATE turns SET deaths = deaths + 1 WHERE state < 5 AND (state IN (?1, ?2, ?3)"
-	    " OR (state = ?4 AND told = 0) OR EXISTS (SELECT 1 FROM outbox WHERE turn_id = turns.id AND kind = ?5"
-	    " AND state < 2 AND state = ?6))", DBI(TURN_CALL), DBI(TURN_STREAM), DBI(TURN_TOOLS), DBI(TURN_PREPARE),
-	    DBI(OUTBOX_REPLY), DBI(OUTBOX_SENDING));
+	return DB_EXEC(db, "UPDATE turns SET deaths = deaths + 1 WHERE state < 5 AND ((state < ?1 AND waiting = 0)"
+	    " OR EXISTS (SELECT 1 FROM outbox WHERE turn_id = turns.id AND kind = ?2 AND state < 2 AND state = ?3))",
+	    DBI(TURN_REPLY), DBI(OUTBOX_REPLY), DBI(OUTBOX_SENDING));
 }
 
 FALLIBLE

@@ -55,7 +55,7 @@ save(struct turn *t)
 {
 	const struct turn_row row = { .id = t->id, .next_at = t->next_at, .round = t->round,
 	    .attempt = t->attempt, .deaths = t->deaths, .state = t->state, .outcome = t->outcome,
-	    .told = t->told };
+	    .told = t->told, .waiting = t->waiting };
 
 	agent_wrote(t->a, store_turn_save(t->a->db, &row));
 }
@@ -170,8 +170,8 @@ unqueue(struct turn *t)
 }
 
 /* The first in the queue looks whether it may go on; if so, it wakes the next. */
-static void
-wake(struct agent *a)
+void
+turns_wake(struct agent *a)
 {
 	if (a->turns->waiting)
 		ev_defer(a->ev, &a->turns->waiting->run);
@@ -189,13 +189,15 @@ admit(struct turn *t)
 		return true;
 	if (ts->n_running >= (suspect ? 1 : limit) || ts->suspect)
 		return false;
+	if (ts->waiting && ts->waiting != t)
+		return false;           /* nobody passes those who came before */
 	unqueue(t);
 	t->slot = true;
 	ts->n_running++;
 	if (suspect)
 		ts->suspect = t;
 	ev_timer_in(t->a->ev, &t->deadline, TURN_DEADLINE_US);     /* waiting does not count */
-	wake(t->a);                     /* there may be room for one more */
+	turns_wake(t->a);                     /* there may be room for one more */
 	return true;
 }
 
@@ -209,7 +211,7 @@ slot_release(struct turn *t)
 	t->slot = false;
 	if (ts->suspect == t)
 		ts->suspect = NULL;
-	wake(t->a);                     /* even without a place: it may have been the one woken last */
+	turns_wake(t->a);                     /* even without a place: it may have been the one woken last */
 }
 
 static enum step
@@ -226,6 +228,7 @@ wait_for_admission(struct turn *t)
 		*ts->waiting_tail = t;
 		ts->waiting_tail = &t->wait_next;
 		ts->n_waiting++;
+		save(t);
 	}
 	if (!t->told) {
 		t->told = true;
@@ -886,7 +889,7 @@ turn_stop(struct turn *t, bool new_history)
 	if (t->state >= TURN_REPLY || (new_history && t->state == TURN_PREPARE))
 		return;
 	t->stop_wanted = true;
-	t->stop_new = new_history;
+	t->stop_new = t->stop_new || new_history;
 	ev_defer(t->a->ev, &t->run);
 }
 

@@ -61,6 +61,8 @@ end(struct op *op, enum llm_class class, int64_t retry_after_us, struct str deta
 	if (call == NULL)
 		return;
 	op->call = NULL;
+	if (op->fetch)
+		fetch_pause(op->fetch, false);  /* nobody is left who would resume it */
 	llm_feed_end(call, class, op->status, retry_after_us, detail,
 	    op->fetch ? fetch_header(op->fetch, "request-id") : STR_NONE);
 }
