@@ -19,6 +19,7 @@ design, so no day kills a turn a third time; the day "poison" does, and counts.
     PLANTED=0, PLANTED=only         without the planted bugs, only with them
 """
 import concurrent.futures
+import faulthandler
 import json
 import multiprocessing
 import os
@@ -944,6 +945,7 @@ class Day:
 def run_day(spec):
     # a worker is forked: the parent's interrupt is not its business
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    faulthandler.dump_traceback_later(100 * SLOW, exit=False)
     return Day(spec).run()
 
 
