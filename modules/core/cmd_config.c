@@ -222,6 +222,9 @@ read_value(const struct config_key *k, struct buf *out, struct fail *f)
 		return fail_set(f, ERR_IO, "standard input: %s", strerror(errno));
 	while (out->n && (out->p[out->n - 1] == '\n' || out->p[out->n - 1] == '\r'))
 		buf_cut(out, out->n - 1);
+	if (out->n == 0 && k->type == CONFIG_SECRET)
+		return fail_set(f, ERR_CONFIG, "standard input: no value for %s came; nothing was changed;"
+		    " next: `blufio config set %s -` and type or pipe it", k->name, k->name);
 	return OK;
 }
 

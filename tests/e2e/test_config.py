@@ -51,6 +51,9 @@ def test_secrets_are_masked_and_read_from_stdin():
         rc, out, err = b.cli("config", *args)
         assert rc == 0 and "verysecret" not in out + err, args
     assert "***" in b.cli("config", "get", "anthropic.api_key")[1]
+    rc, _, err = b.cli("config", "set", "anthropic.api_key", "-", input="\n")
+    assert rc == 78 and "nothing was changed" in err
+    assert "verysecret" in open(b.config_path).read()
 
 
 def test_origin_and_environment():

@@ -54,6 +54,7 @@ WATCH = {"retry": "turn CALL", "flood": "outbox ready", "blocked": "outbox faile
 SLOW_ITEMS = {"retry": "turn CALL", "flood": "outbox ready", "slow": "step:UPDATE turns SET partial = ",
               "lost": "step:UPDATE outbox SET state = ?2, next_at = ?3, attempts"}
 WAIT_S = 30.0
+DAY_MAX_S = 240.0           # one that takes longer hangs
 LOOK_S = 0.015              # the grain of looking at the database while it changes
 STOP_KILLS = 12             # deaths of the days "birth", "poison" and "hours" at one statement
 ANN, BEN, CAT, SAM = 1001, 1002, 1003, 777      # CAT blocks the bot, SAM is a stranger
@@ -496,9 +497,12 @@ class Day:
             return self.look("SELECT 1 FROM identities WHERE external_id = ?1 AND paired_at IS NOT NULL", str(SAM))
         told = False
         code = self.wait(code, "a pairing code")[0]
+        tries = 0
         while not done():
-            if told:
-                self.bad("answers", "`pair` said done but it was not kept")
+            tries += 1
+            if told or tries > 100:
+                self.bad("answers", "`pair` said done but it was not kept" if told else
+                         "the pairing code that was told is not known")
                 raise Wrong()
             if self.alive():
                 told = self.b.cli("pair", code)[0] == 0
@@ -945,8 +949,11 @@ class Day:
 def run_day(spec):
     # a worker is forked: the parent's interrupt is not its business
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    faulthandler.dump_traceback_later(100 * SLOW, exit=False)
-    return Day(spec).run()
+    faulthandler.dump_traceback_later(DAY_MAX_S * SLOW, exit=True)      # then it is told where
+    try:
+        return Day(spec).run()
+    finally:
+        faulthandler.cancel_dump_traceback_later()
 
 
 # ---- the campaign ------------------------------------------------------------------------------
