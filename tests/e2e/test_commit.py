@@ -236,7 +236,8 @@ class Outage:
         w.tg.add_chat(SECOND)
 
     def failed(self):
-        return not self.over and sum("a write failed" in x for x in self.w.b.log_lines()) >= self.wanted
+        return (not self.over and any("a write failed" in x for x in self.w.b.log_lines()) and
+                sum(p.failed for p in points(self.w.points)) >= self.wanted)
 
     def run(self):
         w = self.w
