@@ -5,6 +5,7 @@ The shipped binary runs under tests/kill/killpoint.so, whose log has every
 statement, write, sync and transfer in order. So "after the commit" is read off
 the system calls, not believed.
 """
+import atexit
 import concurrent.futures
 import json
 import os
@@ -35,7 +36,9 @@ def shim():
         if not given and not cc:
             raise Skip("no C compiler")
         if not given:
-            given = os.path.join(tempfile.mkdtemp(prefix="blufio-shim-"), "killpoint.so")
+            where = tempfile.mkdtemp(prefix="blufio-shim-")
+            atexit.register(shutil.rmtree, where, True)
+            given = os.path.join(where, "killpoint.so")
             subprocess.check_call([cc, "-shared", "-fPIC", "-O2", "-o", given,
                                    os.path.join(ROOT, "tests/kill/killpoint.c"), "-ldl", "-lpthread"])
         if subprocess.run([binary(), "version"], env={"LD_PRELOAD": given}, stdout=subprocess.DEVNULL,
