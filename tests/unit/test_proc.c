@@ -229,15 +229,15 @@ TEST(surroundings_are_clean)
 	req.env = ARGV("A=1");
 	run(&req, &s);
 	CHECK(strcmp(s.out, "A=1\n") == 0);
-	req.argv = ARGV("ls", "/proc/self/fd");         /* 3 is the directory it reads */
-	run(&req, &s);
-	CHECK(strcmp(s.out, "0\n1\n2\n3\n") == 0);
 	req.argv = SH("umask; ulimit -c; ulimit -t; ulimit -f; pwd; trap");
 	req.limits.cpu_s = 7;
 	req.cwd = "/usr";
 	run(&req, &s);
 	CHECK(strcmp(s.out, "0077\n0\n7\n131072\n/usr\n") == 0);
-	if (getenv("LD_PRELOAD") == NULL) {     /* valgrind has its own idea of this one */
+	if (getenv("LD_PRELOAD") == NULL) {     /* valgrind adds a descriptor and has its own idea of limits */
+		req.argv = ARGV("ls", "/proc/self/fd"); /* 3 is the directory it reads */
+		run(&req, &s);
+		CHECK(strcmp(s.out, "0\n1\n2\n3\n") == 0);
 		req.argv = SH("ulimit -n; ulimit -v");
 		run(&req, &s);
 		CHECK(strcmp(s.out, "64\n524288\n") == 0);
