@@ -183,9 +183,6 @@ FALLIBLE inbound_put(struct agent *a, const struct inbound *in, bool *fresh);
 FALLIBLE inbound_edit(struct agent *a, const struct target *to, struct str ref, struct str text, bool *applied);
 /* /stop by other means (the draft's stop button, Ctrl-C in shell): the session's running turn ends. */
 void session_stop(struct agent *a, const struct target *to);
-/* A channel's own facts (its poll offset …), a row each. ERR_NOTFOUND when absent. */
-FALLIBLE channel_state_set(struct agent *a, struct str channel, struct str key, struct str value); /* core/store.c */
-FALLIBLE channel_state_get(struct agent *a, struct str channel, struct str key, struct buf *out);  /* core/store.c */
 /* Is this sender paired (by `blufio pair`)? Configuration allowlists are the channel's own. */
 bool access_paired(struct agent *a, struct str channel, struct str sender);
 /* A stranger wrote: *told is false when he was told already or the hourly limit is reached; else

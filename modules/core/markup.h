@@ -14,17 +14,16 @@
 #include "base/base.h"
 
 #define MARKUP_PIECE_MIN 256          /* smallest max_units accepted (room for a reopened fence) */
-/* markup_html shows at most utf8_units(md) + MARKUP_GROWTH units: every replacement is as
- * short as what it replaces, but for aligned tables, which stop at this allowance. So pieces
- * cut at LIMIT - MARKUP_GROWTH never exceed LIMIT when shown. */
-#define MARKUP_GROWTH 512
 
+struct markup_fence {
+	struct str run;         /* the marks that opened it; empty: no fence is open */
+	struct str info;        /* its language word */
+};
 /* A walk over the pieces of a text; the text is borrowed for as long. */
 struct markup_split {
 	struct str rest;        /* not handed out yet */
 	size_t max;             /* UTF-16 units of a piece */
-	struct str fence;       /* opening run of the fence that rest begins in; empty outside */
-	struct str info;        /* its language word */
+	struct markup_fence fence;      /* that rest begins in */
 };
 void markup_split_init(struct markup_split *it, struct str md, size_t max_units);
 /* The next piece replaces what is in the buffer; false at the end. A piece has at least one
@@ -33,8 +32,8 @@ void markup_split_init(struct markup_split *it, struct str md, size_t max_units)
  * allocation is sticky in piece. */
 bool markup_next(struct markup_split *it, struct buf *piece);
 
-/* Appends md as HTML: tags balanced, everything else escaped, whatever md holds. When md has a
- * visible character, so has the result. */
+/* Appends md as HTML: tags balanced, everything else escaped, whatever md holds. What is seen of
+ * it has at most utf8_units(md) units, and a visible character when md has one. */
 void markup_html(struct buf *out, struct str md);
 
 #endif

@@ -15,8 +15,6 @@
 
 static const char schema_1[] =
     "CREATE TABLE meta(key TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;"
-    "CREATE TABLE channel_state(channel TEXT NOT NULL, key TEXT NOT NULL, value TEXT NOT NULL,"
-    " PRIMARY KEY(channel, key)) WITHOUT ROWID;"
     "CREATE TABLE users(id INTEGER PRIMARY KEY, name TEXT NOT NULL, created_at INTEGER NOT NULL);"
     "CREATE TABLE identities(channel TEXT NOT NULL, external_id TEXT NOT NULL,"
     " user_id INTEGER NOT NULL REFERENCES users(id), paired_at INTEGER,"
@@ -128,31 +126,6 @@ FALLIBLE
 store_meta_get(struct db *db, const char *key, int64_t dflt, int64_t *out)
 {
 	return get_i64(db, "SELECT value FROM meta WHERE key = ?1", DBZ(key), dflt, out);
-}
-
-FALLIBLE
-channel_state_set(struct agent *a, struct str channel, struct str key, struct str value)
-{
-	return DB_EXEC(a->db, "INSERT INTO channel_state(channel, key, value) VALUES(?1, ?2, ?3)"
-	    " ON CONFLICT(channel, key) DO UPDATE SET value = ?3", DBS(channel), DBS(key), DBS(value));
-}
-
-FALLIBLE
-channel_state_get(struct agent *a, struct str channel, struct str key, struct buf *out)
-{
-	struct db_row r;
-	bool found;
-	enum err e;
-
-	ROWS(a->db, &r, "SELECT value FROM channel_state WHERE channel = ?1 AND key = ?2",
-	    DBS(channel), DBS(key));
-	found = db_step(&r);
-	if (found)
-		buf_str(out, db_str(&r, 0));
-	e = db_end(&r);
-	if (e == OK && !found)
-		e = ERR_NOTFOUND;
-	return e != OK ? e : out->err;
 }
 
 /* ---- people ------------------------------------------------------------------ */

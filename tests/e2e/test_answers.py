@@ -63,6 +63,7 @@ def test_streaming():
         w.tg.send_text(OWNER, "say alpha beta gamma delta")
         w.wait(lambda: any("alpha" in d["text"] for d in w.tg.drafts(OWNER)), "the first words as a draft")
         assert w.tg.texts(OWNER) == []          # nothing final yet
+        assert [a["action"] for a in w.tg.actions(OWNER)][:1] == ["typing"]
         assert rows(w, "SELECT state FROM turns") == [(STATES.index("STREAM"),)]
         gate.set()
         w.wait(lambda: w.tg.texts(OWNER) == ["alpha beta gamma delta"], "the answer")

@@ -39,7 +39,7 @@ check(struct str md, struct buf *out)
 		units += ((unsigned char)h.p[i] & 0xC0) != 0x80;
 		units += (unsigned char)h.p[i] >= 0xF0;
 	}
-	must(depth == 0 && units <= utf8_units(md) + MARKUP_GROWTH);
+	must(depth == 0 && units <= utf8_units(md));
 }
 
 int
