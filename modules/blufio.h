@@ -120,7 +120,6 @@ bool config_bool(const struct config *c, const char *key);
 size_t config_ids(const struct config *c, const char *key, const int64_t **ids);
 /* A wildcard key: config_wild(c, "pricing.*.input", model, &v); false when unset. */
 bool config_wild(const struct config *c, const char *key, struct str segment, int64_t *v);
-struct str config_wild_str(const struct config *c, const char *key, struct str segment);
 /* Where a value came from: "default", "blufio.toml:3", "BLUFIO__COST__DAILY_BUDGET_USD". */
 const char *config_origin(const struct config *c, const char *key);
 /* "blufio config set cost.daily_budget_usd 2" – the hint other errors end with. */

@@ -502,8 +502,3 @@ config_wild(const struct config *c, const char *key, struct str segment, int64_t
 	return w->given;
 }
 
-struct str
-config_wild_str(const struct config *c, const char *key, struct str segment)
-{
-	return wild(c, key, segment)->text;
-}

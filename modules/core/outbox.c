@@ -36,7 +36,6 @@ struct line {                           /* one conversation's items, oldest firs
 struct outbox {
 	struct map *lines;
 	struct map *items;              /* by id */
-	bool loading;
 };
 
 const char *
