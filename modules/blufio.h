@@ -367,8 +367,10 @@ struct context {
 	struct llm_request request;
 	int64_t estimated_input;            /* tokens, for the ledger's estimates */
 };
-/* Renders the session's history up to now. drop_thinking: without any thinking block. */
-FALLIBLE context_render(struct agent *a, int64_t session, const char *model, bool drop_thinking, struct context *out);
+/* Renders the session's history up to now. drop_thinking: without any thinking block. ERR_LIMIT with
+ * a sentence when the model or the API would refuse it: too many or too large pictures, too many bytes. */
+FALLIBLE context_render(struct agent *a, int64_t session, const struct model_info *model, bool drop_thinking,
+    struct context *out, struct fail *f);
 void context_free(struct context *c);
 
 /* ---- bus.c: capabilities ---------------------------------------------------------------------- */

@@ -19,7 +19,8 @@ struct session_row {
 struct inbound_row {
 	int64_t id, session;
 	struct str text, reply_to, sender;
-	int64_t hold_until;             /* an album: more parts may come until then */
+	int64_t hold_until;             /* an album: more parts may come until then; 0: it is none */
+	int64_t attachments;            /* how many */
 };
 struct turn_row {
 	int64_t id, session, inbound, next_at, round, attempt, deaths;
@@ -80,7 +81,7 @@ FALLIBLE store_session_find(struct db *db, const char *agent, const struct targe
 FALLIBLE store_session_known(struct db *db, const char *agent, const struct target *to, int64_t *id);  /* 0 = none */
 FALLIBLE store_session_get(struct db *db, int64_t id, void (*fn)(void *arg, const struct session_row *r), void *arg);
 FALLIBLE store_session_new_history(struct db *db, int64_t id, int64_t seq);
-FALLIBLE store_session_drop_thinking(struct db *db, int64_t id, int64_t seq);
+FALLIBLE store_session_drop_thinking(struct db *db, int64_t id, int64_t seq);  /* before seq; 0: from here back */
 /* The system prompt this history began with: a changed one waits for the next history (ERR_NOTFOUND: none yet). */
 FALLIBLE store_session_prompt(struct db *db, int64_t id, struct buf *out);
 FALLIBLE store_session_set_prompt(struct db *db, int64_t id, struct str prompt);
@@ -107,7 +108,6 @@ FALLIBLE store_inbound_hold(struct db *db, int64_t inbound, int64_t hold_until);
 FALLIBLE store_attachment_add(struct db *db, int64_t inbound, struct str channel, int64_t position, const struct attachment *at);
 /* inbound 0: all that are wanted, oldest first; else that message's, in its order */
 FALLIBLE store_attachments(struct db *db, int64_t inbound, void (*fn)(void *arg, const struct attachment_row *r), void *arg);
-FALLIBLE store_attachments_wanted(struct db *db, int64_t inbound, int64_t *n);
 FALLIBLE store_attachment_set(struct db *db, int64_t id, enum attachment_state state, struct str hash, struct str text);
 FALLIBLE store_attachment_retry(struct db *db, int64_t id, int64_t attempts, int64_t next_at);
 FALLIBLE store_attachments_drop(struct db *db, int64_t inbound, struct str why);   /* wanted -> failed */
@@ -115,8 +115,8 @@ FALLIBLE store_media_put(struct db *db, struct str hash, const struct media_row 
 FALLIBLE store_media_get(struct db *db, struct str hash, void (*fn)(void *arg, const struct media_row *m), void *arg, bool *found);
 FALLIBLE store_media_bytes(struct db *db, int64_t *sum);
 /* The file to go first: the oldest that no running history holds, else the oldest; never one of a
- * message that is not answered yet. hash empty: there is none. */
-FALLIBLE store_media_oldest(struct db *db, struct buf *hash, int64_t *bytes);
+ * message that is not answered yet, nor keep. hash empty: there is none. */
+FALLIBLE store_media_oldest(struct db *db, struct str keep, struct buf *hash, int64_t *bytes);
 FALLIBLE store_media_gone(struct db *db, struct str hash);
 FALLIBLE store_media_use(struct db *db, struct str hash, int64_t session, int64_t seq);
 /* Conversations whose running history holds it. */
@@ -176,6 +176,8 @@ struct turn {
 	int64_t id, inbound, next_at, round, attempt, deaths;
 	enum turn_state state;
 	enum turn_outcome outcome;
+	int64_t hold_until;             /* of an album in PREPARE */
+	int64_t attachments;            /* of its message */
 	bool told;
 	bool slot;                      /* counts against max_sessions */
 	bool waiting;                   /* stands in the admission queue */
@@ -256,9 +258,10 @@ void media_want(struct agent *a, int64_t inbound);   /* rows were added: begin *
 void media_drop(struct agent *a, int64_t inbound);   /* its turn is over: nothing is wanted any more */
 /* Is something of this message still on its way? turn_gathered() is called when it no longer is. */
 bool media_pending(struct agent *a, int64_t inbound);
-/* The message's blocks, comma-separated, each attachment in order: a block, or a text block that says what
- * became of it. *usable: at least one can be read. */
-FALLIBLE media_blocks(struct agent *a, int64_t inbound, struct buf *out, bool *usable);
+/* The message's attachments, in order, as blocks of message seq of a conversation, each with a comma
+ * behind it; what cannot be read adds a sentence to notes. */
+FALLIBLE media_blocks(struct agent *a, int64_t inbound, int64_t session, int64_t seq, struct buf *out, struct buf *notes);
+void media_dump(struct agent *a, struct jw *w);      /* ids of what is wanted */
 void turn_gathered(struct agent *a, int64_t inbound);/* turn.c */
 
 /* outbox.c */
