@@ -76,10 +76,12 @@ SHARED := $(filter-out %/ev_poll.c $(patsubst %_linux.c,%_posix.c,$(filter %_lin
 	$(SHARED))
 endif
 SHARED := $(sort $(SHARED))
-CHOSEN := $(foreach f,$(SET),$(wildcard $(KINDS:%=modules/%/$(f).c)))
+# An adapter's engines, if it has any, stand in a folder of its name: modules/KIND/NAME/.
+ENGINES := $(sort $(foreach f,$(KNOWN),$(wildcard $(KINDS:%=modules/%/$(f)/*.c))))
+CHOSEN := $(foreach f,$(SET),$(wildcard $(KINDS:%=modules/%/$(f).c) $(KINDS:%=modules/%/$(f)/*.c)))
 
 obj = $(patsubst %.c,$(B)/obj/%.o,$(1))
-LIB_OBJS := $(call obj,$(SHARED) $(ADAPTERS)) $(B)/features.o
+LIB_OBJS := $(call obj,$(SHARED) $(ADAPTERS) $(ENGINES)) $(B)/features.o
 BLUFIO_OBJS := $(call obj,blufio.c $(SHARED) $(CHOSEN)) $(B)/features.o
 
 # ---- flags -----------------------------------------------------------------------

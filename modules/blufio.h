@@ -207,6 +207,9 @@ struct inbound {
 FALLIBLE inbound_put(struct agent *a, const struct inbound *in, bool *fresh);
 /* The sender corrected message ref: replaces the text when its turn has not begun; *applied tells. */
 FALLIBLE inbound_edit(struct agent *a, const struct target *to, struct str ref, struct str text, bool *applied);
+/* The channel has given a chat another id: its conversations, waiting messages and replies go on there. Where the
+ * new chat already has a conversation of the same topic, that one goes on; what waits joins it. */
+FALLIBLE session_moved(struct agent *a, struct str channel, struct str from, struct str to);
 /* /stop by other means (the draft's stop button, Ctrl-C in shell): the session's running turn ends. */
 void session_stop(struct agent *a, const struct target *to);
 /* Is this sender paired (by `blufio pair`)? Configuration allowlists are the channel's own. */
@@ -508,6 +511,7 @@ struct agent {
 	struct effects soon;                 /* wait for any commit */
 	bool durable_owed;                   /* a light commit was made; effects still wait */
 	bool write_failed;                   /* a statement of this loop turn failed: roll back, reload */
+	struct effect load_again;
 	struct ev_defer again;               /* one more loop turn without waiting */
 	struct ev_timer retry_timer, drain_timer, checkpoint_timer, housekeeping_timer;
 	struct checkpoint *checkpoint;
@@ -531,6 +535,9 @@ void agent_after(struct agent *a, struct effect *e);        /* queue an effect *
  * next loop turn, which follows at once, goes on and makes both durable. This is how a message is
  * on disk before anything works on it, for the price of one fdatasync. */
 void agent_soon(struct agent *a, struct effect *e);
+/* After this loop turn's commit memory is rebuilt from the rows: for the rare change that touches all of it. What
+ * runs is taken up again as after a start. */
+void agent_load_again(struct agent *a);
 /* Every statement's result passes here: a failure undoes the loop turn and rebuilds memory from rows. */
 void agent_wrote(struct agent *a, enum err e);
 void effect_cancel(struct effect *e);                        /* queued or not */

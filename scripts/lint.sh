@@ -17,7 +17,7 @@ find . \( -name .git -o -name build -o -name __pycache__ -o -name .venv \) -prun
     sed 's|^\./||' | grep -v -E '\.(pyc|db|db-wal|db-shm)$' | sort >"$tmp/files"
 grep -E '^(blufio\.c$|modules/.*\.[ch]$)' "$tmp/files" >"$tmp/source"
 grep -E '\.(c|h|py|sh|js|css|html|mk|yml)$|(^|/)Makefile$|^\.ci/run$' "$tmp/files" >"$tmp/code"
-adapters='^modules/(channel|api|provider|storage|embedding|skill|observability|auth|tool)/'
+adapters='^modules/(channel|api|provider|storage|embedding|skill|observability|auth|tool)/[^/]*$'   # not its engines
 
 # M2: nothing but the C library's own and the three packages.
 needed() {

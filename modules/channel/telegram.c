@@ -20,8 +20,13 @@
  * and way are all there is to remember. Edits can be repeated harmlessly; sends
  * cannot: when one may have arrived, outbox.c marks the row and the next begins
  * with REPEAT. Each has a new connection: on a kept one libcurl may repeat it.
+ *
+ * Files. A download is getFile, then the file itself, streamed to media.c; from
+ * a local Bot API server it is a path. Neither URL is ever logged: they hold the
+ * token.
  */
 #include "blufio.h"
+#include "channel/telegram/message.h"
 #include "core/markup.h"
 
 #define ME "telegram"
@@ -38,7 +43,11 @@
 #define SILENCE_US (6 * 24 * 3600 * US_PER_S) /* then update ids may begin anew */
 #define POISON_TRIES 5
 #define SHOWN_MAX 4096                      /* UTF-16 units of one message */
-#define RICH_MAX 32768
+#define RICH_MAX 32768                      /* the same of a rich message, and its blocks */
+#define RICH_BLOCKS_MAX 480
+#define DOWNLOAD_IDLE_US (60 * US_PER_S)
+#define PRESS_TEXT_MAX 64                   /* bytes of a button's datum */
+#define PRESSES_MAX 32                      /* being answered */
 #define REPEAT "(This may be a repeat: I was interrupted while sending it.)\n\n"
 #define LIVE_BYTES 4000                     /* of a longer text the end is shown */
 #define TYPING_US (4 * US_PER_S)           /* a chat action is shown for five */
@@ -63,6 +72,7 @@ struct answer {
 	struct str why;
 	struct str unreadable;  /* a complete response that is not an answer, or too big a one */
 	const struct json *result;
+	int64_t moved_to;       /* the group has become another chat */
 };
 /* One request at a time, and its answer. */
 struct call {
@@ -86,8 +96,26 @@ struct tg {
 	char username[64];      /* "" until getMe answered */
 	bool greeted;           /* setMyCommands was sent */
 	char album[ID_SIZE];    /* the last one answered with a notice */
+	char called[ID_SIZE];   /* the last one of a group that was meant for the bot */
 	bool no_rich;           /* this server does not know rich messages */
 	struct talk *talks;
+	struct download *downloads;
+	struct press *presses;
+	size_t n_presses;
+};
+/* An attachment on its way: first getFile, then the file. */
+struct download {
+	struct call call;
+	struct download *next;
+	int64_t id;
+	struct fetch_op *op;    /* of the file */
+	unsigned status;
+	bool full;              /* media.c wants no more */
+};
+/* The answer to a pressed button; what becomes of it changes nothing. */
+struct press {
+	struct call call;
+	struct press *next;
 };
 /* How a text is sent. A reply that is refused goes the next way, up to WAY_PLAIN. */
 enum way { WAY_RICH, WAY_HTML, WAY_PLAIN, WAY_DRAFT };
@@ -127,6 +155,10 @@ static const struct config_key keys[] = {
 	  .help = "How a growing answer is shown: as a draft (private chats) or by edits." },
 	{ .name = "telegram.rich", .type = CONFIG_BOOL, .dflt = "true",
 	  .help = "Send rich messages (Bot API 10.1); false sends classic HTML messages." },
+	{ .name = "telegram.transcribe_command", .type = CONFIG_ARGV,
+	  .example = "[\"/usr/local/bin/whisper\", \"{file}\"]",
+	  .help = "What turns a voice message into text: it prints the text; {file} stands for the "
+	  "recording, else it is the standard input." },
 	{ .name = "telegram.poll_timeout", .type = CONFIG_SECONDS, .dflt = "50",
 	  .min = 1, .max = 50,
 	  .help = "How long Telegram may hold a poll open; a poll silent for 15 s more is cut." },
@@ -193,6 +225,7 @@ on_done(void *arg, struct fetch_op *op, const struct fetch_result *r)
 		a.code = (unsigned)json_i64(v, "error_code", r->status);
 		a.why = json_str(v, "description", S("no reason given"));
 		a.retry_s = json_i64(v, "parameters.retry_after", 0);
+		a.moved_to = json_i64(v, "parameters.migrate_to_chat_id", 0);
 	} else if (r->err == OK || r->err == ERR_LIMIT) {
 		a.code = r->status == 200 ? 0 : r->status;
 		if (a.code == 0 && ar.err != ERR_NOMEM && in.err != ERR_NOMEM)
@@ -216,6 +249,19 @@ post(struct call *c)
 	return &c->w;
 }
 
+/* base + before + token + after: an address that holds the token, to be wiped. */
+static void
+put_address(struct tg *tg, struct buf *url, const char *before, const char *after)
+{
+	struct config *cf = tg->a->config;
+	struct str base = config_str(cf, "telegram.api_base");
+	struct str token = secret_reveal(config_secret(cf, "telegram.bot_token"));
+
+	while (base.n && base.p[base.n - 1] == '/')
+		base.n--;
+	buf_fmt(url, "%.*s%s%.*s/%s", STR_ARG(base), before, STR_ARG(token), after);
+}
+
 /* Ends and sends it. once: libcurl may not repeat it by itself on a connection that proves dead. */
 static FALLIBLE
 api(struct call *c, const char *method, bool once, int64_t total_us,
@@ -223,15 +269,10 @@ api(struct call *c, const char *method, bool once, int64_t total_us,
 {
 	static const struct fetch_cb cb = { NULL, on_data, on_done };
 	static const char *const headers[] = { "Content-Type: application/json", NULL };
-	struct config *cf = c->tg->a->config;
-	struct str base = config_str(cf, "telegram.api_base");
-	struct str token = secret_reveal(config_secret(cf, "telegram.bot_token"));
 	struct buf url = BUF_INIT(4096);
 	enum err e;
 
-	while (base.n && base.p[base.n - 1] == '/')
-		base.n--;
-	buf_fmt(&url, "%.*s/bot%.*s/%s", STR_ARG(base), STR_ARG(token), method);
+	put_address(c->tg, &url, "/bot", method);
 	jw_end_obj(&c->w);
 	e = jw_done(&c->w) == OK ? url.err : c->out.err;
 	if (e == OK) {
@@ -319,7 +360,7 @@ say(struct talk *t, enum way way, int64_t ref, struct str text)
 static void
 reply_step(struct talk *t)
 {
-	struct buf piece = BUF_INIT(BODY_MAX), text = BUF_INIT(BODY_MAX);
+	struct buf piece = BUF_INIT(BODY_MAX), text = BUF_INIT(BODY_MAX), tame = BUF_INIT(2 * REPLY_MAX);
 	struct markup_split split;
 	/* A reply whose placeholder was on its way is stored as one in doubt. A talk that has seen
 	 * its turn end knows better by now. */
@@ -327,8 +368,11 @@ reply_step(struct talk *t)
 	enum err e;
 
 	t->editing = t->item.part == 0 && t->ref > 0;
-	markup_split_init(&split, buf_view(&t->text),
+	if (t->way == WAY_RICH)
+		markup_tame(&tame, buf_view(&t->text));
+	markup_split_init(&split, t->way == WAY_RICH ? buf_view(&tame) : buf_view(&t->text),
 	    (t->way == WAY_RICH ? RICH_MAX : SHOWN_MAX) - strlen(REPEAT));
+	split.max_blocks = t->way == WAY_RICH ? RICH_BLOCKS_MAX : 0;
 	for (int64_t k = 0; k <= t->item.part; k++)
 		(void)markup_next(&split, &piece);
 	if (t->item.repeated && !t->editing && !sure)
@@ -337,12 +381,13 @@ reply_step(struct talk *t)
 		markup_html(&text, buf_view(&piece));
 	else
 		buf_str(&text, buf_view(&piece));
-	e = t->text.err != OK ? t->text.err : piece.err != OK ? piece.err : text.err;
+	e = t->text.err != OK ? t->text.err : piece.err != OK ? piece.err : tame.err != OK ? tame.err : text.err;
 	t->last = !markup_next(&split, &piece);
 	if (e == OK)
 		e = say(t, t->way, t->editing ? t->ref : 0, buf_view(&text));
 	buf_free(&piece);
 	buf_free(&text);
+	buf_free(&tame);
 	if (e != OK)
 		reply_answered(&t->call, &(struct answer){ .why = str_z(err_str(e)) });
 }
@@ -355,9 +400,18 @@ reply_answered(struct call *c, const struct answer *r)
 	bool lost = t->editing && (has(r->why, "to edit not found") ||
 	    has(r->why, "can't be edited"));
 	bool done = r->ok || (t->editing && has(r->why, "message is not modified"));
-	char id[ID_SIZE];
+	char id[ID_SIZE], to[ID_SIZE];
 
-	if (lost || (!done && t->way < WAY_PLAIN &&
+	if (r->moved_to && r->moved_to != t->chat) {
+		id_text(id, t->chat);
+		t->chat = r->moved_to;
+		agent_wrote(a, session_moved(a, S(ME), str_z(id), id_text(to, t->chat)));
+		outbox_retry(a, t->item.id, 0, false, str_z(way_names[t->way]), S("the group has a new id"));
+		talk_free(t);
+		return;
+	}
+	/* a part that follows another has its way: another one would cut the text elsewhere */
+	if (lost || (!done && t->way < WAY_PLAIN && (t->item.part == 0 || t->way != WAY_RICH) &&
 	    (r->code == 400 || (r->code == 404 && t->way == WAY_RICH)))) {
 		c->tg->no_rich = c->tg->no_rich || r->code == 404;
 		t->way = lost ? t->way : t->way + 1;
@@ -368,8 +422,8 @@ reply_answered(struct call *c, const struct answer *r)
 	id_text(id, t->editing ? t->ref : json_i64(r->result, "message_id", 0));
 	if (done && t->last) {
 		outbox_done(a, t->item.id, str_z(id));
-	} else if (done) {              /* a rich message is never cut */
-		outbox_part_done(a, t->item.id, str_z(id), t->item.part + 1, S("html"));
+	} else if (done) {              /* the parts that follow go the same way */
+		outbox_part_done(a, t->item.id, str_z(id), t->item.part + 1, str_z(way_names[t->way]));
 	} else if (r->code == 400 || r->code == 403 || r->code == 413) {
 		outbox_fail(a, t->item.id, r->why);
 	} else {                        /* repeating an edit does no harm */
@@ -514,8 +568,7 @@ tg_send(void *self, const struct outbox_item *item)
 	}
 	t->item = *item;
 	talk_set_text(t, item->text);
-	t->way = tg->no_rich || !config_bool(tg->a->config, "telegram.rich") ||
-	    utf8_units(item->text) > RICH_MAX - strlen(REPEAT) ? WAY_HTML : WAY_RICH;
+	t->way = tg->no_rich || !config_bool(tg->a->config, "telegram.rich") ? WAY_HTML : WAY_RICH;
 	for (enum way k = WAY_RICH; k <= WAY_PLAIN; k++)
 		if (str_eqz(item->format, way_names[k]))
 			t->way = k;
@@ -586,20 +639,6 @@ greet_stranger(struct tg *tg, const struct inbound *in)
 	return notice(tg, &in->to, text);
 }
 
-/* All texts of a rich message's blocks, a line each. */
-static void
-flatten(struct buf *out, const struct json *v)
-{
-	if (str_eqz(v->key, "type") || str_eqz(v->key, "url") || str_eqz(v->key, "language"))
-		return;
-	if (v->type == JSON_STRING)
-		buf_str(out, v->s);
-	for (const struct json *c = v->first; c; c = c->next)
-		flatten(out, c);
-	if (v->type == JSON_OBJECT && v->key.n == 0 && out->n && out->p[out->n - 1] != '\n')
-		buf_putc(out, '\n');
-}
-
 /* Text without our name: "@me, what?" is "what?" and "/stop@me now" is "/stop now", which out
  * holds; elsewhere it stays. *called: it is in there, or text is a command to whoever listens. */
 static struct str
@@ -624,43 +663,55 @@ without_me(const struct tg *tg, struct str text, struct buf *out, bool *called)
 	    str_trim(str_sub(text, 1, text.n)) : text;
 }
 
-/* A message without text. An album is many messages and one notice. */
+/* What cannot be read is said: once for an album. */
 static FALLIBLE
-take_textless(struct tg *tg, const struct json *m, const struct target *to, bool called)
+say_cannot(struct tg *tg, const struct json *m, const struct target *to, const char *why)
 {
-	static const char *const kinds[] = { "photo", "document", "voice", "audio", "video",
-	    "video_note", "animation", "sticker", "live_photo", "location", "venue", "contact",
-	    "poll", "dice", "checklist", "story", "paid_media", "game" };
 	struct str album = json_str(m, "media_group_id", STR_NONE);
-	bool media = false;
 
-	for (size_t i = 0; i < ARRAY_LEN(kinds); i++)
-		media = media || json_at(m, kinds[i]);
-	if (!media && called)
-		return notice(tg, to, "Yes? Write your question beside my name.");
-	if (!media || (album.n && str_eqz(album, tg->album)))
-		return OK;              /* service messages: somebody pinned, joined … */
+	if (album.n && str_eqz(album, tg->album))
+		return OK;
 	snprintf(tg->album, sizeof(tg->album), "%.*s", STR_ARG(album));
-	return notice(tg, to, "I can only read text so far.");
+	return notice(tg, to, why);
+}
+
+/* Is a group's message meant for the bot? The parts of an album follow the one that said so. */
+static bool
+is_called(struct tg *tg, const struct json *m, bool called)
+{
+	struct str album = json_str(m, "media_group_id", STR_NONE);
+
+	/* a topic's messages "reply" to its creation */
+	called = called || (!json_at(m, "reply_to_message.forum_topic_created") &&
+	    str_eqz(json_str(m, "reply_to_message.from.username", STR_NONE), tg->username));
+	if (called && album.n)
+		snprintf(tg->called, sizeof(tg->called), "%.*s", STR_ARG(album));
+	return called || (album.n && str_eqz(album, tg->called));
 }
 
 /* A message from somebody we listen to. */
 static FALLIBLE
 take_permitted(struct tg *tg, const struct json *m, struct inbound *in, bool group, bool edited)
 {
-	struct buf flat = BUF_INIT(POLL_BODY_MAX), cut = BUF_INIT(POLL_BODY_MAX);
-	struct str text = json_str(m, "text", json_str(m, "caption", STR_NONE));
-	const struct json *rich = json_at(m, "rich_message.blocks");
+	struct buf cut = BUF_INIT(POLL_BODY_MAX), whole = BUF_INIT(POLL_BODY_MAX);
+	struct tg_content c;
 	bool called, done = true;
 	enum err e;
 
-	if (text.n == 0 && rich)
-		flatten(&flat, rich);
-	in->text = without_me(tg, str_trim(text.n ? text : buf_view(&flat)), &cut, &called);
-	e = flat.err != OK ? flat.err : cut.err;
-	/* a topic's messages "reply" to its creation */
-	called = called || (!json_at(m, "reply_to_message.forum_topic_created") &&
-	    str_eqz(json_str(m, "reply_to_message.from.username", STR_NONE), tg->username));
+	tg_content_init(&c);
+	e = tg_content_read(m, config_argv(tg->a->config, "telegram.transcribe_command") != NULL, tg->username, &c);
+	in->text = without_me(tg, str_trim(buf_view(&c.text)), &cut, &called);
+	called = is_called(tg, m, called);
+	if (in->text.n && c.before.n) {
+		buf_str(&whole, buf_view(&c.before));
+		buf_str(&whole, in->text);
+		in->text = buf_view(&whole);
+	}
+	in->attachments = c.has_file ? &c.file : NULL;
+	in->n_attachments = c.has_file;
+	if (c.has_file)
+		in->album = json_str(m, "media_group_id", STR_NONE);
+	e = e != OK ? e : cut.err != OK ? cut.err : whole.err;
 	if (e != OK || (group && !called))
 		goto out;
 	if (edited && in->text.n && in->text.n <= MESSAGE_MAX)
@@ -670,16 +721,32 @@ take_permitted(struct tg *tg, const struct json *m, struct inbound *in, bool gro
 	else if (in->text.n > MESSAGE_MAX)
 		e = notice(tg, &in->to, "That message is too long for me. "
 		    "Please send it in parts of less than a megabyte.");
-	else if (in->text.n)
+	else if (in->text.n || c.has_file)
 		e = inbound_put(tg->a, in, &done);
-	else
-		e = take_textless(tg, m, &in->to, called);
+	else if (called && !c.cannot && json_at(m, "text"))
+		e = notice(tg, &in->to, "Yes? Write your question beside my name.");
+	if (e == OK && c.cannot && !edited && done)
+		e = say_cannot(tg, m, &in->to, c.cannot);
 	if (e == OK && !done)
 		log_debug(ME, edited ? "a correction came too late" : "known already");
 out:
-	buf_free(&flat);
+	tg_content_free(&c);
 	buf_free(&cut);
+	buf_free(&whole);
 	return e;
+}
+
+/* The group is another chat from now on. */
+static FALLIBLE
+take_move(struct tg *tg, int64_t from, int64_t to)
+{
+	char a[ID_SIZE], b[ID_SIZE];
+
+	log_info(ME, "a group became a supergroup: its conversations go on there");
+	for (struct talk *t = tg->talks; t; t = t->next)
+		if (t->chat == from)
+			t->chat = to;
+	return session_moved(tg->a, S(ME), id_text(a, from), id_text(b, to));
 }
 
 static FALLIBLE
@@ -691,12 +758,13 @@ take_message(struct tg *tg, int64_t update, const struct json *m, bool edited)
 	struct inbound in = { .to = { S(ME), id_text(chat, json_i64(m, "chat.id", 0)), STR_NONE,
 	    STR_NONE }, .ref = id_text(ref, json_i64(m, "message_id", 0)),
 	    .sender = id_text(sender, from), .sent_at = json_i64(m, "date", 0) * US_PER_S,
+	    .position = json_i64(m, "message_id", 0),
 	    .sender_name = json_str(m, "from.first_name", STR_NONE) };
 
+	if (json_i64(m, "migrate_to_chat_id", 0) && !edited)
+		return take_move(tg, json_i64(m, "chat.id", 0), json_i64(m, "migrate_to_chat_id", 0));
 	if (from == 0 || json_bool(m, "from.is_bot", false))
 		return OK;
-	if (json_at(m, "migrate_to_chat_id"))
-		log_warn(ME, "a group became a supergroup: its conversation begins anew");
 	if (json_bool(m, "is_topic_message", false))
 		in.to.thread = id_text(thread, json_i64(m, "message_thread_id", 0));
 	if (group)
@@ -721,6 +789,63 @@ take_stop(struct tg *tg, const struct json *stop)
 			    t->thread ? id_text(thread, t->thread) : STR_NONE, STR_NONE });
 }
 
+static void
+press_answered(struct call *c, const struct answer *r)
+{
+	struct press *p = CONTAINER(c, struct press, call), **at = &c->tg->presses;
+
+	if (!r->ok)
+		log_debug(ME, "a pressed button could not be answered: %.*s", STR_ARG(r->why));
+	while (*at != p)
+		at = &(*at)->next;
+	*at = p->next;
+	c->tg->n_presses--;
+	call_drop(c);
+	free(p);
+}
+
+/* A button shows that it is busy until its press is answered. */
+static void
+answer_press(struct tg *tg, struct str id, const char *text)
+{
+	struct press *p = tg->n_presses < PRESSES_MAX ? calloc(1, sizeof(*p)) : NULL;
+	struct jw *w;
+
+	if (!p)
+		return;                 /* Telegram ends it by itself after a while */
+	*p = (struct press){ .call = { .tg = tg, .in = BUF_INIT(4096), .out = BUF_INIT(4096) }, .next = tg->presses };
+	tg->presses = p;
+	tg->n_presses++;
+	w = post(&p->call);
+	jw_kstr(w, "callback_query_id", id);
+	if (*text)
+		jw_kz(w, "text", text);
+	if (api(&p->call, "answerCallbackQuery", false, HINT_US, press_answered) != OK)
+		press_answered(&p->call, &(struct answer){ .why = S("out of memory") });
+}
+
+/* A pressed button says its word, as if the person had typed it. Anybody in a group can press. */
+static FALLIBLE
+take_press(struct tg *tg, const struct json *q)
+{
+	char chat[ID_SIZE], thread[ID_SIZE], sender[ID_SIZE], dedup[64];
+	int64_t from = json_i64(q, "from.id", 0);
+	struct str word = json_str(q, "data", STR_NONE), id = json_str(q, "id", STR_NONE);
+	struct inbound in = { .to = { S(ME), id_text(chat, json_i64(q, "message.chat.id", 0)), STR_NONE, STR_NONE },
+	    .sender = id_text(sender, from), .sender_name = json_str(q, "from.first_name", STR_NONE), .text = word,
+	    .sent_at = 0 };
+	bool permitted = is_permitted(tg, from, in.sender), fresh;
+
+	answer_press(tg, id, permitted ? "" : "This is not for you.");
+	if (!permitted || word.n == 0 || word.n > PRESS_TEXT_MAX || word.p[0] != '/' || json_i64(q, "message.chat.id", 0) == 0)
+		return OK;
+	if (json_bool(q, "message.is_topic_message", false))
+		in.to.thread = id_text(thread, json_i64(q, "message.message_thread_id", 0));
+	snprintf(dedup, sizeof(dedup), "callback:%.*s", STR_ARG(str_sub(id, 0, 40)));
+	in.dedup = str_z(dedup);
+	return inbound_put(tg->a, &in, &fresh);
+}
+
 static FALLIBLE
 take_update(struct tg *tg, int64_t id, const struct json *u)
 {
@@ -730,6 +855,8 @@ take_update(struct tg *tg, int64_t id, const struct json *u)
 		return take_message(tg, id, v, false);
 	if ((v = json_at(u, "edited_message")))
 		return take_message(tg, id, v, true);
+	if ((v = json_at(u, "callback_query")))
+		return take_press(tg, v);
 	if ((v = json_at(u, "stopped_message_generation")))
 		take_stop(tg, v);
 	return OK;
@@ -839,7 +966,7 @@ poll_start(void *arg)
 		jw_ki64(w, "limit", tg->poison ? 1 : POLL_LIMIT);
 		jw_ki64(w, "timeout", wait);
 		jw_kraw(w, "allowed_updates",
-		    S("[\"message\",\"edited_message\",\"stopped_message_generation\"]"));
+		    S("[\"message\",\"edited_message\",\"callback_query\",\"stopped_message_generation\"]"));
 	}
 	e = api(&tg->poll, method, false, wait * US_PER_S + POLL_SLACK_US, poll_done);
 	if (e != OK)
@@ -850,6 +977,155 @@ static void
 poll_after(struct effect *e)
 {
 	poll_start(CONTAINER(e, struct tg, poll_effect));
+}
+
+/* ---- files -------------------------------------------------------------------------- */
+
+static void
+download_free(struct download *d)
+{
+	struct download **at = &d->call.tg->downloads;
+
+	while (*at != d)
+		at = &(*at)->next;
+	*at = d->next;
+	fetch_cancel(d->op);
+	call_drop(&d->call);
+	free(d);
+}
+
+/* Ends it; media.c hears why unless it has lost interest. */
+static void
+download_end(struct download *d, enum err e, struct str why, bool again, int64_t wait)
+{
+	struct agent *a = d->call.tg->a;
+	int64_t id = d->id;
+	bool full = d->full;
+
+	d->op = NULL;
+	download_free(d);
+	if (!full)
+		media_end(a, id, e, why, again, wait);
+}
+
+static void
+file_head(void *arg, struct fetch_op *op, unsigned status)
+{
+	(void)op;
+	((struct download *)arg)->status = status;
+}
+
+static void
+file_data(void *arg, struct fetch_op *op, struct str bytes)
+{
+	struct download *d = arg;
+
+	(void)op;
+	if (d->status == 200 && !d->full)
+		d->full = media_data(d->call.tg->a, d->id, bytes) != OK;
+}
+
+static void
+file_done(void *arg, struct fetch_op *op, const struct fetch_result *r)
+{
+	struct download *d = arg;
+	bool again = r->err != OK || d->status == 429 || d->status >= 500;
+	char why[64];
+
+	(void)op;
+	snprintf(why, sizeof(why), "Telegram answered %u", d->status);
+	if (r->err == OK && d->status == 200)
+		download_end(d, OK, STR_NONE, false, -1);
+	else if (r->err == OK && d->status == 404)      /* its path has expired: getFile gives another */
+		download_end(d, ERR_NOTFOUND, S("Telegram no longer has it"), true, -1);
+	else
+		download_end(d, r->err != OK ? r->err : ERR_PROTO, r->err != OK ? str_z(r->why) : str_z(why),
+		    again && r->err != ERR_LIMIT, -1);
+}
+
+/* A local server says where the file lies. It is trusted to: it has the bot's messages anyway. */
+static void
+file_local(struct download *d, const char *path)
+{
+	struct agent *a = d->call.tg->a;
+	struct url u;
+	int64_t id = d->id;
+	bool near = url_parse(config_str(a->config, "telegram.api_base"), &u) == OK && url_is_loopback(&u);
+
+	d->full = true;
+	download_end(d, OK, STR_NONE, false, -1);
+	if (near && !strstr(path, "/../"))
+		media_take_file(a, id, path);
+	else
+		media_end(a, id, ERR_DENIED, S("only a Bot API server of this machine may name a file"), false, -1);
+}
+
+static void
+file_answered(struct call *c, const struct answer *r)
+{
+	static const struct fetch_cb cb = { file_head, file_data, file_done };
+	struct download *d = CONTAINER(c, struct download, call);
+	struct str path = json_str(r->result, "file_path", STR_NONE);
+	struct buf url = BUF_INIT(8192), name = BUF_INIT(4096);
+	enum err e;
+
+	if (!r->ok || path.n == 0) {
+		bool big = has(r->why, "too big");
+
+		download_end(d, r->ok ? ERR_PROTO : ERR_NOTFOUND, big ? S("Telegram hands out 20 MB at most") :
+		    r->ok ? S("Telegram does not say where it is") : r->why, !r->ok && (r->code < 400 || r->code == 429 ||
+		    r->code >= 500), r->retry_s > 0 ? wait_us(r, 0) : -1);
+		return;
+	}
+	buf_str(&name, path);
+	if (path.p[0] == '/' && name.err == OK) {
+		file_local(d, name.p);
+		buf_free(&name);
+		return;
+	}
+	put_address(c->tg, &url, "/file/bot", buf_z(&name));
+	e = name.err != OK ? name.err : url.err;
+	if (e == OK) {
+		struct fetch_req req = { .method = "GET", .url = url.p, .idle_us = DOWNLOAD_IDLE_US,
+		    .total_us = ATTACHMENT_US, .body_max = ATTACHMENT_BYTES_MAX + 1 };
+
+		e = fetch_start(c->tg->a->fetch, &req, &cb, d, &d->op);
+	}
+	secret_wipe(url.p, url.n);
+	buf_free(&url);
+	buf_free(&name);
+	if (e != OK)
+		download_end(d, e, str_z(err_str(e)), e == ERR_NOMEM || e == ERR_LIMIT, -1);
+}
+
+static void
+tg_fetch(void *self, const struct attachment *at)
+{
+	struct tg *tg = self;
+	struct download *d = calloc(1, sizeof(*d));
+
+	if (!d) {
+		media_end(tg->a, at->id, ERR_NOMEM, S("out of memory"), true, -1);
+		return;
+	}
+	*d = (struct download){ .call = { .tg = tg, .in = BUF_INIT(BODY_MAX), .out = BUF_INIT(4096) },
+	    .next = tg->downloads, .id = at->id };
+	tg->downloads = d;
+	jw_kstr(post(&d->call), "file_id", at->source);
+	if (api(&d->call, "getFile", false, CALL_US, file_answered) != OK)
+		download_end(d, ERR_NOMEM, S("out of memory"), true, -1);
+}
+
+static void
+tg_fetch_cancel(void *self, int64_t id)
+{
+	struct tg *tg = self;
+	struct download *d = tg->downloads;
+
+	while (d && d->id != id)
+		d = d->next;
+	if (d)
+		download_free(d);
 }
 
 /* ---- the channel -------------------------------------------------------------------- */
@@ -904,6 +1180,10 @@ tg_reset(void *self)
 	tg_stop_intake(tg);
 	while (tg->talks)
 		talk_free(tg->talks);
+	while (tg->downloads)
+		download_free(tg->downloads);
+	while (tg->presses)
+		press_answered(&tg->presses->call, &(struct answer){ .ok = true });
 }
 
 static void
@@ -921,6 +1201,7 @@ tg_status(void *self, struct jw *w)
 static const struct channel_ops ops = {
 	.wanted = tg_wanted, .start = tg_start, .load = poll_start, .stop_intake = tg_stop_intake,
 	.reset = tg_reset, .free = free, .send = tg_send, .partial = tg_partial,
+	.fetch = tg_fetch, .fetch_cancel = tg_fetch_cancel, .transcribe_key = "telegram.transcribe_command",
 	.status = tg_status
 };
 const struct feature telegram_feature = {

@@ -177,6 +177,24 @@ agent_wrote(struct agent *a, enum err e)
 }
 
 static void
+on_load_again(struct effect *e)
+{
+	struct agent *a = CONTAINER(e, struct agent, load_again);
+
+	if (a->phase != AGENT_READY)
+		return;                 /* the next start reads the rows */
+	clear(a);
+	if (load(a, false) != OK)
+		storage_failed(a);
+}
+
+void
+agent_load_again(struct agent *a)
+{
+	agent_after(a, &a->load_again);
+}
+
+static void
 on_retry(void *arg)
 {
 	struct agent *a = arg;
@@ -533,6 +551,7 @@ open_loop(struct agent *a, const struct spawner *sp, struct fail *f)
 	ev_timer_init(&a->checkpoint_timer, on_checkpoint, a);
 	ev_timer_init(&a->housekeeping_timer, on_housekeeping, a);
 	ev_defer_init(&a->again, on_again, a);
+	a->load_again.run = on_load_again;
 	ev_turn_end(a->ev, turn_end, a);
 	return OK;
 }

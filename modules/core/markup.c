@@ -141,6 +141,26 @@ cut_at(struct str window, struct markup_fence fence)
 	return window.n;
 }
 
+/* The longest prefix, cut behind a line, with at most max lines that are not blank. */
+static struct str
+few_lines(struct str s, struct markup_fence fence, size_t max)
+{
+	struct str rest = s, line;
+	size_t n = fence.run.n != 0;
+
+	while (rest.n) {
+		size_t at = s.n - rest.n;
+		bool inside = fence.run.n != 0;
+
+		line = take_line(&rest);
+		(void)fence_line(&fence, line);
+		n += !inside && str_trim(line).n;
+		if (n > max)
+			return str_sub(s, 0, at);
+	}
+	return s;
+}
+
 /* Drops blank lines at the head, not the (sane) indentation of the first visible one. */
 static struct str
 skip_blank_lines(struct str s)
@@ -179,6 +199,8 @@ markup_next(struct markup_split *it, struct buf *piece)
 		if (str_trim(part).n == 0)
 			part = whole;
 	}
+	if (it->max_blocks)
+		part = few_lines(part, it->fence, it->max_blocks);
 	it->rest = str_sub(it->rest, part.n, it->rest.n);
 	for (rest = part; rest.n;)
 		(void)fence_line(&it->fence, take_line(&rest));
@@ -190,6 +212,72 @@ markup_next(struct markup_split *it, struct buf *piece)
 		buf_str(piece, it->fence.run);
 	}
 	return true;
+}
+
+/* ---- limits of rich messages -------------------------------------------------------- */
+
+/* Columns of a table's row; 0: it is none. */
+static size_t
+columns(struct str line)
+{
+	struct str s = str_trim(line);
+	size_t n = 0;
+
+	if (s.n < 2 || s.p[0] != '|' || s.p[s.n - 1] != '|')
+		return 0;
+	for (size_t i = 1; i < s.n; i++)
+		n += s.p[i] == '|' && s.p[i - 1] != '\\';
+	return n;
+}
+
+/* A line without what nests it too deeply: marks of quotes, steps of two blanks. */
+static void
+put_shallow(struct buf *out, struct str line)
+{
+	size_t quotes = 0, blanks = 0, i;
+
+	for (i = 0; i < line.n && (line.p[i] == '>' || line.p[i] == ' ' || line.p[i] == '\t'); i++) {
+		quotes += line.p[i] == '>';
+		blanks = line.p[i] == '>' ? 0 : blanks + 1;     /* the first behind a mark belongs to it */
+		if (quotes + blanks / 2 <= MARKUP_DEPTH_MAX)
+			buf_putc(out, line.p[i]);
+	}
+	buf_str(out, str_sub(line, i, line.n));
+	buf_putc(out, '\n');
+}
+
+void
+markup_tame(struct buf *out, struct str md)
+{
+	struct markup_fence fence = { STR_NONE, STR_NONE };
+	struct str rest = md, line, ahead;
+	size_t wide;
+
+	while (rest.n) {
+		ahead = rest;
+		wide = 0;
+		while (!fence.run.n && ahead.n && columns(line = take_line(&ahead)) > 0)
+			wide = columns(line) > wide ? columns(line) : wide;
+		if (wide > MARKUP_COLUMNS_MAX) {
+			buf_puts(out, "````\n");
+			while (rest.n && columns(line = take_line(&(struct str){ rest.p, rest.n })) > 0) {
+				buf_str(out, take_line(&rest));
+				buf_putc(out, '\n');
+			}
+			buf_puts(out, "````\n");
+			continue;
+		}
+		do {
+			line = take_line(&rest);
+			(void)fence_line(&fence, line);
+			if (fence.run.n)
+				buf_fmt(out, "%.*s\n", STR_ARG(line));
+			else
+				put_shallow(out, line);
+		} while (wide && rest.n && columns(take_line(&(struct str){ rest.p, rest.n })) > 0);
+	}
+	if (out->n && (md.n == 0 || md.p[md.n - 1] != '\n') && out->err == OK)
+		buf_cut(out, out->n - 1);       /* the last line had no end */
 }
 
 /* ---- spans of a line -------------------------------------------------------------- */

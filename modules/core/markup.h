@@ -13,6 +13,8 @@
 
 #include "base/base.h"
 
+#define MARKUP_COLUMNS_MAX 20
+#define MARKUP_DEPTH_MAX 16
 #define MARKUP_PIECE_MIN 256          /* smallest max_units accepted (room for a reopened fence) */
 
 struct markup_fence {
@@ -23,6 +25,7 @@ struct markup_fence {
 struct markup_split {
 	struct str rest;        /* not handed out yet */
 	size_t max;             /* UTF-16 units of a piece */
+	size_t max_blocks;      /* lines of a piece that are not blank, a fence counting as one; 0: any number */
 	struct markup_fence fence;      /* that rest begins in */
 };
 void markup_split_init(struct markup_split *it, struct str md, size_t max_units);
@@ -31,6 +34,10 @@ void markup_split_init(struct markup_split *it, struct str md, size_t max_units)
  * point, in this order of liking; a code fence that is cut is closed and reopened. A failed
  * allocation is sticky in piece. */
 bool markup_next(struct markup_split *it, struct buf *piece);
+
+/* Appends md so that no table has more than MARKUP_COLUMNS_MAX columns (a wider one becomes preformatted) and
+ * nothing is nested deeper than MARKUP_DEPTH_MAX. Text within these limits stays as it is. */
+void markup_tame(struct buf *out, struct str md);
 
 /* Appends md as HTML: tags balanced, everything else escaped, whatever md holds. What is seen of
  * it has at most utf8_units(md) units, and a visible character when md has one. */

@@ -388,6 +388,16 @@ inbound_edit(struct agent *a, const struct target *to, struct str ref, struct st
 	return e;
 }
 
+FALLIBLE
+session_moved(struct agent *a, struct str channel, struct str from, struct str to)
+{
+	enum err e = store_chat_moved(a->db, channel, from, to);
+
+	agent_wrote(a, e);
+	agent_load_again(a);            /* names stand everywhere in memory; it happens once in a group's life */
+	return e;
+}
+
 void
 session_stop(struct agent *a, const struct target *to)
 {
