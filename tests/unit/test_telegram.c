@@ -32,6 +32,11 @@
 #define agent_after t_agent_after
 #define agent_wrote t_agent_wrote
 #define effect_cancel t_effect_cancel
+#define config_argv t_config_argv
+#define media_data t_media_data
+#define media_end t_media_end
+#define media_take_file t_media_take_file
+#define session_moved t_session_moved
 #define telegram_feature t_telegram_feature
 #include "channel/telegram.c"
 
@@ -53,7 +58,7 @@ static struct world {
 	struct effect *effects[64];
 	struct effects mark;
 	char lines[65536];
-	bool broken;
+	bool broken, hears, full;
 	const char *partials;
 	bool rich;
 	struct secret token;
@@ -257,6 +262,47 @@ config_ids(const struct config *c, const char *key, const int64_t **ids)
 	return 1;
 }
 
+const char *const *
+config_argv(const struct config *c, const char *key)
+{
+	static const char *const argv[] = { "/bin/hear", NULL };
+
+	(void)c;
+	return w.hears && strcmp(key, "telegram.transcribe_command") == 0 ? argv : NULL;
+}
+
+enum err
+media_data(struct agent *a, int64_t id, struct str bytes)
+{
+	(void)a;
+	jot("data %lld %.*s\n", (long long)id, STR_ARG(bytes));
+	return w.full ? ERR_LIMIT : OK;
+}
+
+void
+media_end(struct agent *a, int64_t id, enum err e, struct str why, bool again, int64_t wait_us)
+{
+	(void)a;
+	jot("end %lld %s%.*s%s %lld\n", (long long)id, e == OK ? "whole" : "", STR_ARG(why), again ? " again" : "",
+	    (long long)(wait_us < 0 ? wait_us : wait_us / US_PER_S));
+}
+
+void
+media_take_file(struct agent *a, int64_t id, const char *path)
+{
+	(void)a;
+	jot("take %lld %s\n", (long long)id, path);
+}
+
+enum err
+session_moved(struct agent *a, struct str channel, struct str from, struct str to)
+{
+	(void)a;
+	(void)channel;
+	jot("moved %.*s %.*s\n", STR_ARG(from), STR_ARG(to));
+	return OK;
+}
+
 enum err
 inbound_put(struct agent *a, const struct inbound *in, bool *fresh)
 {
@@ -264,6 +310,10 @@ inbound_put(struct agent *a, const struct inbound *in, bool *fresh)
 	*fresh = true;
 	jot("in %.*s/%.*s/%.*s %.*s [%.*s] %.*s\n", STR_ARG(in->to.chat), STR_ARG(in->to.thread),
 	    STR_ARG(in->to.reply_to), STR_ARG(in->sender), STR_ARG(in->dedup), STR_ARG(in->text));
+	for (size_t i = 0; i < in->n_attachments; i++)
+		jot("  with %d %.*s \"%.*s\" %lld%s%.*s\n", (int)in->attachments[i].kind, STR_ARG(in->attachments[i].source),
+		    STR_ARG(in->attachments[i].name), (long long)in->attachments[i].bytes, in->album.n ? " album " : "",
+		    STR_ARG(in->album));
 	return OK;
 }
 
@@ -438,9 +488,10 @@ TEST(intake)
 	    "\"from\":{\"id\":7},\"text\":\"corrected\"}}," PRIVATE(6, 7, "\"text\":\"/stop@my_bot now\""));
 	SAID("edit 15 corrected\nin 7// 7 [6:7:16] /stop now\n");
 	updates(PRIVATE(7, 7, "\"voice\":{}") "," PRIVATE(8, 7, "\"pinned_message\":{}") ","
-	    PRIVATE(9, 7, "\"photo\":[],\"media_group_id\":\"A\"") ","
-	    PRIVATE(10, 7, "\"photo\":[],\"media_group_id\":\"A\""));
-	SAID("notice 7 I can only read text so far.\nnotice 7 I can only read text so far.\n");
+	    PRIVATE(9, 7, "\"video\":{},\"media_group_id\":\"A\"") ","
+	    PRIVATE(10, 7, "\"video\":{},\"media_group_id\":\"A\""));
+	SAID("notice 7 I cannot listen to voice messages yet: my owner can set telegram.transcribe_command.\n"
+	    "notice 7 I cannot watch videos.\n");
 	updates(PRIVATE(11, 7, "\"rich_message\":{\"blocks\":[{\"type\":\"paragraph\",\"text\":[\"a \","
 	    "{\"type\":\"bold\",\"text\":\"b\"}]},{\"type\":\"paragraph\",\"text\":\"c\"}]}"));
 	SAID("in 7// 7 [11:7:111] a b\nc\n");
