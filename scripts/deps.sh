@@ -14,7 +14,7 @@ header() { echo "#include <$1>" | $CC -E - >/dev/null 2>&1; }
 
 # The names of what is missing, in our own words.
 missing() {
-	if has "$CC"; then
+	if has "${CC%% *}"; then
 		header stdio.h || echo libc
 		header curl/curl.h || echo curl
 		header sqlite3.h || echo sqlite
@@ -90,7 +90,7 @@ tell() {
 		echo "  Alpine:          apk add $(packages apk "$@")"
 		echo "  Arch:            pacman -S --needed $(packages pacman "$@")"
 	fi
-	has "$CC" || [ "$CC" = cc ] || echo "  (there is no compiler called $CC)"
+	has "${CC%% *}" || [ "$CC" = cc ] || echo "  (there is no compiler called $CC)"
 }
 
 check() {
