@@ -203,8 +203,9 @@ unit-programs: $(UNIT)
 unit: $(UNIT)
 	@MALLOC_PERTURB_=165 $(SUITE) unit $(if $(ONLY),$(filter %test_$(ONLY),$(UNIT)),$(UNIT))
 
-## e2e: the program against fake servers (ONLY=name: one file)
+## e2e: the program against fake servers, under a limit of 32 MB (ONLY=name: one file)
 .PHONY: e2e
+e2e: export E2E_MEMORY ?= 32
 e2e: $(B)/blufio
 	@$(SUITE) e2e $(if $(ONLY),$(filter %test_$(ONLY).py,$(E2E)),$(E2E))
 
@@ -216,7 +217,7 @@ kill: $(B)/blufio $(if $(wildcard tests/kill/killpoint.c),$(B)/killpoint.so)
 ## asan: unit and e2e tests under AddressSanitizer and UBSan
 .PHONY: asan
 asan:
-	@E2E_SLOW=$${E2E_SLOW:-4} $(MAKE) -k --no-print-directory B=$(B)/asan SAN='$(ASAN)' CFLAGS='-O1 -g' \
+	@E2E_MEMORY=0 E2E_SLOW=$${E2E_SLOW:-4} $(MAKE) -k --no-print-directory B=$(B)/asan SAN='$(ASAN)' CFLAGS='-O1 -g' \
 	    BLUFIO=$(abspath $(B)/asan/blufio) ONLY='$(ONLY)' check
 
 ## valgrind: unit tests and an e2e day, every kind of leak, descriptors too

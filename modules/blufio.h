@@ -42,6 +42,17 @@
 #define TOOL_CALLS_MAX 32               /* parallel tool calls of one answer */
 #define TOOL_RESULT_MAX (64u << 10)     /* bytes of a tool's result kept for the model */
 #define PARTIAL_SAVE_US US_PER_S        /* partial text reaches the disk at most once a second */
+#define ATTACHMENTS_MAX 16              /* of one message; an album has at most ten */
+#define ATTACHMENT_BYTES_MAX (20 << 20) /* what Telegram hands out; its base64 fits one request */
+#define ATTACHMENT_TRIES 8              /* of bringing one */
+#define ATTACHMENT_US (300 * US_PER_S)  /* of one try */
+#define ATTACHMENTS_RUNNING_MAX 4       /* brought or transcribed at once; the others wait */
+#define ALBUM_QUIET_US US_PER_S         /* after its newest part an album is complete */
+#define IMAGE_PIXELS_MAX 8000           /* on a side: the API's limits on pictures */
+#define IMAGE_PIXELS_MANY 2000          /* the same when a request has more than IMAGES_MANY */
+#define IMAGES_MANY 20
+#define TRANSCRIPT_MAX (256u << 10)     /* bytes of text that a voice message may become */
+#define TRANSCRIBE_US (120 * US_PER_S)
 #define SESSIONS_LOADED_MAX 4096        /* conversations with work in memory; more wait on disk */
 #define HISTORY_MESSAGES_MAX 2000       /* rows of one request (money's compaction makes this rare) */
 #define PAIR_CODE_US (600 * US_PER_S)   /* life of a pairing code */
@@ -87,6 +98,7 @@ enum config_type {
 	CONFIG_USD,         /* dollars, at most 9 decimals; value is nano-dollars */
 	CONFIG_SECONDS,     /* integer seconds */
 	CONFIG_IDS,         /* list of numeric ids */
+	CONFIG_ARGV,        /* list of strings: a program and its arguments */
 	CONFIG_URL          /* http(s) base address; http only for loopback */
 };
 struct config_key {
@@ -118,6 +130,8 @@ const struct secret *config_secret(const struct config *c, const char *key); /* 
 int64_t config_i64(const struct config *c, const char *key);    /* INT, SECONDS, USD (nano); BOOL as 0/1 */
 bool config_bool(const struct config *c, const char *key);
 size_t config_ids(const struct config *c, const char *key, const int64_t **ids);
+/* A program and its arguments, NULL-terminated, at most PROC_ARGS_MAX of them; NULL when unset. */
+const char *const *config_argv(const struct config *c, const char *key);
 /* A wildcard key: config_wild(c, "pricing.*.input", model, &v); false when unset. */
 bool config_wild(const struct config *c, const char *key, struct str segment, int64_t *v);
 /* Where a value came from: "default", "blufio.toml:3", "BLUFIO__COST__DAILY_BUDGET_USD". */
@@ -164,6 +178,15 @@ enum outbox_kind { OUTBOX_REPLY, OUTBOX_NOTICE };   /* a notice belongs to no tu
 
 /* ---- session.c: conversations, their order, control words -------------------------- */
 
+/* Something that came with a message. The channel brings its bytes when media.c asks for them. */
+enum attachment_kind { ATTACHMENT_IMAGE, ATTACHMENT_DOCUMENT, ATTACHMENT_AUDIO };
+struct attachment {
+	int64_t id;                 /* its row; 0 in struct inbound */
+	enum attachment_kind kind;  /* what the channel takes it for; what it is, its bytes decide */
+	struct str source;          /* how the channel finds it again */
+	struct str name;            /* of the file, as the sender called it; untrusted; may be empty */
+	int64_t bytes;              /* as announced; 0 unknown */
+};
 /* One incoming message as a channel hands it over; all views borrowed. */
 struct inbound {
 	struct target to;           /* where its answer goes */
@@ -171,8 +194,12 @@ struct inbound {
 	struct str sender_name;     /* for people; untrusted */
 	struct str dedup;           /* unique within the channel: repeats are dropped for 48 h */
 	struct str ref;             /* channel's id of this message within the chat (for edits); may be empty */
-	struct str text;            /* valid UTF-8, 1..MESSAGE_MAX bytes */
+	struct str text;            /* valid UTF-8, at most MESSAGE_MAX bytes; blank only with attachments */
 	int64_t sent_at;            /* by the channel's clock, us; 0 unknown */
+	const struct attachment *attachments;   /* at most ATTACHMENTS_MAX */
+	size_t n_attachments;
+	struct str album;           /* messages of a chat that share it are parts of one; may be empty */
+	int64_t position;           /* of this part among them */
 };
 /* Stores the message in this loop turn's transaction and schedules its session; control words
  * (/stop, /new, /help, /start) act at once. *fresh = false for a repeat (then nothing happened).
@@ -188,6 +215,25 @@ bool access_paired(struct agent *a, struct str channel, struct str sender);
  * code holds a fresh pairing code ("K7QM-2P9D", 10 minutes) to be told. */
 FALLIBLE access_offer(struct agent *a, struct str channel, struct str sender, struct str name,
     char code[16], bool *told);
+
+/* ---- media.c: pictures, documents, voice ---------------------------------------------
+ * An attachment is a row from the moment its message is stored: wanted, then ready or
+ * failed. Its turn waits in PREPARE until none is wanted. Bytes live in files named by
+ * their SHA-256 in <database>.media, up to storage.media_quota; rows hold references:
+ *   {"type":"image","source":{"type":"media","media_type":"image/png","hash":"…"}}
+ * and the same with "document", where "title" may stand beside source. The provider
+ * puts the bytes in their place while the request is sent. */
+
+/* For channels, after fetch() of channel_ops was called for attachment id. Bytes as they come:
+ * anything but OK ends it (too much, disk full), the channel just stops. Then one media_end. */
+FALLIBLE media_data(struct agent *a, int64_t id, struct str bytes);
+/* OK: all bytes are there. Else why it failed, for people; again: it may work later, in wait_us
+ * (-1: by the usual back-off). */
+void media_end(struct agent *a, int64_t id, enum err e, struct str why, bool again, int64_t wait_us);
+/* The bytes are a file of this machine already (a local Bot API server's): copied. Ends it. */
+void media_take_file(struct agent *a, int64_t id, const char *path);
+/* For providers: where the bytes of a hash are. */
+FALLIBLE media_path(struct agent *a, struct str hash, struct buf *path);
 
 /* ---- turn.c: the machine (its states' table: docs/DESIGN.md) -------------------------- */
 
@@ -224,6 +270,7 @@ struct model_info {
 	/* A second price band for prompts above band_above tokens (0 = none): its prices are the
 	 * first band's times band_factor. */
 	int64_t band_above, band_factor;
+	int64_t images_max;         /* pictures of one request; 0 = it takes none */
 };
 enum { MODEL_SYSTEM_TURNS = 1, MODEL_ADAPTIVE = 2 };  /* takes role system in messages; thinks adaptively */
 
@@ -234,7 +281,11 @@ enum llm_stop {
 	LLM_STOP_NONE, LLM_STOP_END, LLM_STOP_TOOLS, LLM_STOP_MAX_TOKENS, LLM_STOP_SEQUENCE,
 	LLM_STOP_PAUSE, LLM_STOP_REFUSAL, LLM_STOP_WINDOW
 };
-struct llm_message { const char *role; struct str content; };   /* content: JSON array of blocks */
+struct llm_message {
+	const char *role;
+	struct str content;                 /* JSON array of blocks */
+	bool media;                         /* some refer to files (media.c) */
+};
 struct llm_request {
 	const char *model;
 	int64_t max_tokens;
@@ -316,8 +367,10 @@ struct context {
 	struct llm_request request;
 	int64_t estimated_input;            /* tokens, for the ledger's estimates */
 };
-/* Renders the session's history up to now. drop_thinking: without any thinking block. */
-FALLIBLE context_render(struct agent *a, int64_t session, const char *model, bool drop_thinking, struct context *out);
+/* Renders the session's history up to now. drop_thinking: without any thinking block. ERR_LIMIT with
+ * a sentence when the model or the API would refuse it: too many or too large pictures, too many bytes. */
+FALLIBLE context_render(struct agent *a, int64_t session, const struct model_info *model, bool drop_thinking,
+    struct context *out, struct fail *f);
 void context_free(struct context *c);
 
 /* ---- bus.c: capabilities ---------------------------------------------------------------------- */
@@ -400,6 +453,10 @@ struct channel_ops {
 	/* Drop everything in flight (before load, and at the end). No callback after it. */
 	void (*reset)(void *self);
 	void (*free)(void *self);
+	/* Bring the bytes of an attachment: media_data, then media_end. Called once a try. */
+	void (*fetch)(void *self, const struct attachment *at);
+	void (*fetch_cancel)(void *self, int64_t id);   /* nothing more of it; no media_end */
+	const char *transcribe_key;          /* CONFIG_ARGV key: what turns its voice messages into text; NULL none */
 	/* Deliver one outbox item (its row is committed as sending): ends with one outbox_* call. */
 	void (*send)(void *self, const struct outbox_item *item);
 	void (*partial)(void *self, const struct partial *p);
@@ -438,6 +495,7 @@ struct agent {
 	struct sessions *sessions;           /* session.c */
 	struct turns *turns;                 /* turn.c */
 	struct outbox *outbox;               /* outbox.c */
+	struct media *media;                 /* media.c */
 	struct bus *bus;                     /* bus.c */
 	struct control *control;             /* control.c */
 	const struct feature *provider;      /* the model provider in use */

@@ -13,6 +13,7 @@
 #define config_str c_config_str
 #define config_secret c_config_secret
 #define config_i64 c_config_i64
+#define media_path c_media_path
 #define anthropic_feature c_anthropic_feature
 #include "provider/anthropic.c"
 
@@ -32,13 +33,16 @@ fetch_start(struct fetch *f, const struct fetch_req *req, const struct fetch_cb 
     struct fetch_op **out)
 {
 	struct fetch_op *op = calloc(1, sizeof(*op));
+	char block[512];
+	size_t n;
 
 	(void)f;
 	if (op == NULL)
 		return ERR_NOMEM;
 	buf_reset(&claude_body);
-	buf_str(&claude_body, buf_view(req->body_take));
-	buf_free(req->body_take);
+	while (body_read(req->body_from, block, sizeof(block), &n) == OK && n)
+		buf_put(&claude_body, block, n);
+	body_free(req->body_from);
 	op->cb = *cb;
 	op->arg = arg;
 	*out = claude_fetch = op;
@@ -67,6 +71,15 @@ void
 fetch_pause(struct fetch_op *op, bool paused)
 {
 	op->paused = paused;
+}
+
+/* Files live nowhere here: the hash is the path. */
+enum err
+media_path(struct agent *a, struct str hash, struct buf *path)
+{
+	(void)a;
+	buf_str(path, hash);
+	return path->err;
 }
 
 struct str
@@ -150,7 +163,7 @@ struct answer {
 static inline enum err
 hear(struct ev *ev, const struct answer *in, struct heard *h)
 {
-	static const struct llm_message hello = { "user", { "[]", 2 } };
+	static const struct llm_message hello = { "user", { "[]", 2 }, false };
 	static const struct llm_sink sink = { heard_text, heard_done };
 	const struct llm_request req = { .model = "claude-sonnet-5-5", .max_tokens = 100, .messages = &hello,
 	    .n_messages = 1, .system = { "s", 1 } };

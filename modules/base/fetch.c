@@ -51,6 +51,8 @@ struct fetch_op {
 	CURL *easy;
 	struct curl_slist *headers;
 	struct buf body;              /* of the request */
+	struct body from;             /* or this */
+	bool streamed;
 	struct buf head;              /* "Name: value\n" lines of the response */
 	size_t head_count;
 	bool head_done;               /* on_head was called; what follows are trailers */
@@ -93,6 +95,7 @@ op_free(struct fetch_op *op)
 	}
 	curl_slist_free_all(op->headers);
 	buf_free(&op->body);
+	body_free(&op->from);
 	buf_free(&op->head);
 	if (op->prev) {
 		*op->prev = op->next;
@@ -261,6 +264,35 @@ progress(void *arg, curl_off_t dltotal, curl_off_t dlnow, curl_off_t ultotal, cu
 		op_touch(op);
 	}
 	return 0;
+}
+
+/* The next piece of a streamed body. */
+static size_t
+on_upload(char *p, size_t size, size_t count, void *arg)
+{
+	struct fetch_op *op = arg;
+	size_t n = 0;
+	enum err e;
+
+	if (op->state == OP_DEAD || op->err != OK)
+		return CURL_READFUNC_ABORT;
+	e = body_read(&op->from, p, size * count, &n);
+	if (e == OK)
+		return n;
+	op_fail(op, e, "a file that was being sent to %s cannot be read", op->host);
+	return CURL_READFUNC_ABORT;
+}
+
+/* libcurl begins anew, on another connection: only before anything was answered. */
+static int
+on_rewind(void *arg, curl_off_t offset, int origin)
+{
+	struct fetch_op *op = arg;
+
+	if (offset != 0 || origin != SEEK_SET)
+		return CURL_SEEKFUNC_CANTSEEK;
+	body_rewind(&op->from);
+	return CURL_SEEKFUNC_OK;
 }
 
 /* The blank line: on_head, unless it ends an interim (1xx) head. */
@@ -521,7 +553,16 @@ request_build(struct fetch_op *op, const struct fetch_req *req)
 	SET(CURLOPT_URL, req->url);
 	SET(CURLOPT_HTTPHEADER, op->headers);
 	SET(CURLOPT_USERAGENT, &op->f->agent[0]);
-	if (body.n > 0 || strcmp(m, "POST") == 0) {
+	if (op->streamed) {
+		SET(CURLOPT_POST, 1L);
+		SET(CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)body_size(&op->from));
+		SET(CURLOPT_READFUNCTION, on_upload);
+		SET(CURLOPT_READDATA, op);
+		SET(CURLOPT_SEEKFUNCTION, on_rewind);
+		SET(CURLOPT_SEEKDATA, op);
+		if (strcmp(m, "POST") != 0)
+			SET(CURLOPT_CUSTOMREQUEST, m);
+	} else if (body.n > 0 || strcmp(m, "POST") == 0) {
 		/* Not copied by libcurl. A buffer to be taken changes its owner later,
 		 * when nothing can fail any more; its bytes stay where they are. */
 		SET(CURLOPT_POST, 1L);
@@ -613,6 +654,7 @@ fetch_start(struct fetch *f, const struct fetch_req *req, const struct fetch_cb 
 	ev_timer_init(&op->total, total_due, op);
 	buf_init(&op->head, FETCH_HEAD_BYTES);
 	buf_init(&op->body, req->body.n);
+	body_init(&op->from, 0);
 	e = url_check(op, req->url, &tls);
 	if (e == OK && (op->easy = curl_easy_init()) == NULL)
 		e = ERR_NOMEM;
@@ -622,14 +664,22 @@ fetch_start(struct fetch *f, const struct fetch_req *req, const struct fetch_cb 
 		buf_str(&op->body, req->body);
 	if (e == OK)
 		e = req->body_take ? req->body_take->err : op->body.err;
+	if (e == OK && req->body_from) {
+		e = req->body_from->text.err;
+		op->streamed = true;
+		op->from = *req->body_from;     /* taken for good below, when nothing can fail any more */
+	}
 	if (e == OK)
 		e = request_build(op, req);
 	if (e == OK)
 		e = transport_build(op, req, tls);
 	if (e != OK) {
+		body_init(&op->from, 0);
 		op_free(op);
 		return e;
 	}
+	if (req->body_from)
+		body_init(req->body_from, 0);
 	if (req->body_take) {
 		op->body = *req->body_take;
 		buf_init(req->body_take, op->body.max);

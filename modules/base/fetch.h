@@ -16,6 +16,7 @@
 #define BLUFIO_FETCH_H
 
 #include "base.h"
+#include "body.h"
 #include "ev.h"
 
 #define FETCH_OPS_MAX 1024            /* running at once; beyond: ERR_LIMIT */
@@ -45,6 +46,7 @@ struct fetch_req {
 	const char *const *headers;   /* "Name: value" strings, NULL-terminated list, copied; may be NULL */
 	struct str body;              /* copied unless body_take is set */
 	struct buf *body_take;        /* takes the buffer's memory (left empty) instead of copying body */
+	struct body *body_from;       /* takes it (left empty): text and files, read while they are sent */
 	int64_t connect_us, idle_us, total_us; /* 0 = FETCH_CONNECT_US … below; idle = no byte either way */
 	size_t body_max;              /* response bytes accepted in all; 0 = FETCH_BODY_MAX; beyond: ERR_LIMIT */
 	/* Open a new connection for this one. Set it when the request must not reach the

@@ -145,6 +145,7 @@ clear(struct agent *a)
 	if (a->sessions)
 		sessions_clear(a);
 	outbox_clear(a);
+	media_clear(a);
 }
 
 static void
@@ -337,6 +338,8 @@ load(struct agent *a, bool first)
 		e = store_turns_died(a->db);
 	if (e == OK)                    /* also the probe that writing works */
 		e = store_meta_set(a->db, "running", clock_us());
+	if (e == OK)
+		e = media_load(a);      /* first: turns ask what is pending */
 	if (e == OK)
 		e = turns_load(a, died);
 	if (e == OK)
@@ -545,6 +548,8 @@ open_core(struct agent *a, struct fail *f)
 		e = turns_new(a);
 	if (e == OK)
 		e = outbox_new(a);
+	if (e == OK)
+		e = media_new(a);
 	a->checkpoint = e == OK ? calloc(1, sizeof(*a->checkpoint)) : NULL;
 	if (a->checkpoint == NULL)
 		return fail_set(f, e == OK ? ERR_NOMEM : e, "cannot start: %s", err_str(e == OK ? ERR_NOMEM : e));
@@ -688,6 +693,7 @@ agent_free(struct agent *a)
 	work_free(a->work);
 	db_close(a->db);
 	procs_free(a->procs);
+	media_free(a);
 	fetch_free(a->fetch);
 	ev_free(a->ev);
 	if (a->lock_fd >= 0)

@@ -233,7 +233,7 @@ take_text(struct config_loader *l, struct config_value *v, struct str origin, st
 
 	snprintf(l->where, sizeof(l->where), "%s", z);
 	l->got = text;
-	v->n_ids = 0;                   /* the file's list is replaced, not continued */
+	v->n_ids = v->n_argv = 0;       /* the file's list is replaced, not continued */
 	return config_value_set(l, v, text, z);
 }
 
@@ -479,6 +479,14 @@ config_ids(const struct config *c, const char *key, const int64_t **ids)
 
 	*ids = v->ids;
 	return v->n_ids;
+}
+
+const char *const *
+config_argv(const struct config *c, const char *key)
+{
+	const struct config_value *v = lookup(c, key);
+
+	return v->n_argv ? v->argv : NULL;
 }
 
 /* The segment's own value, or the key's, which has none. */

@@ -18,10 +18,12 @@
 struct config_value {
 	const struct config_key *key;
 	struct str segment;             /* what stands for the '*' */
-	struct str text;                /* as a person types it; "***" of a secret; none of IDS */
+	struct str text;                /* as a person types it; "***" of a secret; none of lists */
 	int64_t i;                      /* INT, SECONDS, USD, BOOL */
 	int64_t *ids;
 	size_t n_ids;
+	const char **argv;              /* ARGV, NULL-terminated */
+	size_t n_argv;
 	struct secret secret;
 	const char *origin;             /* NULL = has no value at all */
 	bool given;                     /* by the file or the environment */
@@ -44,6 +46,7 @@ struct config_loader {                  /* one reading of one configuration */
 	struct str dir;                 /* relative paths start here ("etc/"); may be empty */
 	bool raw;                       /* leave paths as they were written */
 	bool secret;                    /* the text holds one */
+	bool item;                      /* what is set is one item of a list in a file */
 	char where[1024];               /* place of what is looked at now, for messages */
 	struct str got;                 /* its offending text */
 };

@@ -41,6 +41,9 @@ static const struct config_key core_keys[] = {
 	{ .name = "storage.durability", .type = CONFIG_ENUM, .dflt = "\"power\"",
 	  .choices = "power|process", .help = "What a stored message survives: a power failure, "
 	  "or only the death of the process (faster)." },
+	{ .name = "storage.media_quota", .type = CONFIG_INT, .dflt = "256", .min = 1, .max = 1000000,
+	  .help = "Megabytes of pictures, documents and voice that are kept beside the database; "
+	  "beyond it the oldest go." },
 	{ .name = "cost.daily_budget_usd", .type = CONFIG_USD, .dflt = "\"1.00\"",
 	  .max = USD_MAX, .example = "1.00",
 	  .help = "The most that may be spent in one day (UTC)." },

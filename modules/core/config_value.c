@@ -20,7 +20,7 @@
 
 typedef enum err parse_fn(struct config_loader *l, struct config_value *v, struct str text);
 static parse_fn parse_string, parse_secret, parse_path, parse_number, parse_choice, parse_usd,
-    parse_ids, parse_url;
+    parse_ids, parse_argv, parse_url;
 
 #define BIT(type) (1u << (type))
 static const struct type {
@@ -44,6 +44,8 @@ static const struct type {
 	    "a whole number of seconds", "10" },
 	[CONFIG_IDS] = { "list of ids", '[', BIT(TOML_STRING) | BIT(TOML_INTEGER), parse_ids,
 	    "a list of numeric ids", "[123456789]" },
+	[CONFIG_ARGV] = { "list of strings", '[', BIT(TOML_STRING), parse_argv,
+	    "a list of strings, a program and its arguments", "[\"/usr/bin/program\", \"{file}\"]" },
 	[CONFIG_URL] = { "URL", '"', BIT(TOML_STRING), parse_url,
 	    "an https:// address (http:// only for this machine)", "\"https://example.com\"" },
 };
@@ -129,6 +131,10 @@ config_value_plain(const struct config_value *v, struct buf *out)
 	buf_str(out, v->text);
 	for (i = 0; i < v->n_ids; i++)
 		buf_fmt(out, "%s%" PRId64, i ? ", " : "", v->ids[i]);
+	for (i = 0; i < v->n_argv; i++) {
+		buf_puts(out, i ? ", " : "");
+		json_quote(out, str_z(v->argv[i]));
+	}
 }
 
 void
@@ -332,6 +338,44 @@ parse_ids(struct config_loader *l, struct config_value *v, struct str text)
 }
 
 static enum err
+argv_add(struct config_loader *l, struct config_value *v, struct str word)
+{
+	if (!v->argv)
+		v->argv = arena_array(&l->c->arena, PROC_ARGS_MAX, sizeof(*v->argv));
+	if (v->n_argv + 1 >= PROC_ARGS_MAX)
+		return config_refuse(l, "%s holds more than %d words", v->key->name, PROC_ARGS_MAX - 1);
+	if (v->argv)
+		v->argv[v->n_argv++] = arena_z(&l->c->arena, word);
+	return OK;
+}
+
+/* An item of the file's list; or, as one text, ["/bin/x", "a b"] or words between blanks. */
+static enum err
+parse_argv(struct config_loader *l, struct config_value *v, struct str text)
+{
+	const struct json *list = NULL, *item;
+	struct str word;
+	enum err e = OK;
+
+	if (l->item)
+		return argv_add(l, v, text);
+	text = str_trim(text);
+	if (str_starts(text, S("["))) {
+		if (json_parse(&l->c->arena, text, &list, NULL) != OK)
+			return mismatch(l, v);
+		for (item = list->first; item && e == OK; item = item->next)
+			e = item->type == JSON_STRING ? argv_add(l, v, item->s) : mismatch(l, v);
+		return e;
+	}
+	while (text.n && e == OK) {
+		(void)str_cut(&text, ' ', &word);
+		if (word.n)
+			e = argv_add(l, v, word);
+	}
+	return e;
+}
+
+static enum err
 parse_url(struct config_loader *l, struct config_value *v, struct str text)
 {
 	struct url u;
@@ -364,8 +408,8 @@ config_value_set(struct config_loader *l, struct config_value *v, struct str tex
 	}
 	if (!utf8_valid(text) || str_chr(text, '\0') != SIZE_MAX)
 		return mismatch(l, v);
-	if (text.n == 0 &&
-	    (k->type == CONFIG_SECRET || k->type == CONFIG_PATH || k->type == CONFIG_URL))
+	if (text.n == 0 && !l->item &&
+	    (k->type == CONFIG_SECRET || k->type == CONFIG_ARGV || k->type == CONFIG_PATH || k->type == CONFIG_URL))
 		return OK;              /* "" stands for "not set" */
 	e = types[k->type].parse(l, v, text);
 	if (e == OK && l->c->arena.err != OK)
@@ -378,7 +422,8 @@ config_value_set(struct config_loader *l, struct config_value *v, struct str tex
 enum err
 config_value_node(struct config_loader *l, struct config_value *v, const struct toml *n)
 {
-	bool list = v->key->type == CONFIG_IDS && n->type == TOML_ARRAY && !n->array_of_tables;
+	bool listed = types[v->key->type].quote == '[';
+	bool list = listed && n->type == TOML_ARRAY && !n->array_of_tables;
 	struct str place = arena_fmt(&l->c->arena, "%s:%u", l->name, n->line);
 	const char *origin = arena_z(&l->c->arena, place);
 	const struct toml *item;
@@ -392,7 +437,7 @@ config_value_node(struct config_loader *l, struct config_value *v, const struct 
 		config_at(l, item->vline, item->vcolumn);
 		text = str_sub(l->text, item->off, item->len);
 		l->got = item->type == TOML_TABLE ? S("a section") : text;
-		if ((v->key->type == CONFIG_IDS && !list) ||
+		if ((listed && !list) ||
 		    !(types[v->key->type].nodes & BIT(item->type)))
 			return mismatch(l, v);
 		if (item->type == TOML_INTEGER) {
@@ -401,7 +446,9 @@ config_value_node(struct config_loader *l, struct config_value *v, const struct 
 		} else if (item->type == TOML_STRING) {
 			text = item->s;
 		}
+		l->item = list;
 		e = config_value_set(l, v, text, origin);
+		l->item = false;
 	}
 	if (v->key->type == CONFIG_SECRET) {    /* the copy in the parser's arena: not for long */
 		l->secret = true;

@@ -12,6 +12,10 @@
  * is the user's, every tool_use is answered in the next message and every
  * tool_result answers one, no empty message. In an undamaged history none of
  * these repairs changes a byte.
+ *
+ * Files (media.c) stay references here; what the API would refuse about them is
+ * refused first, in words. One that is gone is replaced by a note, and the
+ * history goes on without its thinking, which was bound to what stood before.
  */
 #include "core.h"
 
@@ -23,12 +27,17 @@ struct entry {
 	const char *role;
 	struct str content;
 	bool uses, results;             /* holds tool_use / tool_result blocks */
+	bool media;                     /* refers to files */
 };
 struct rows {
 	struct arena *ar;
 	struct entry *e;
 	size_t n, cap;
+	struct agent *a;
 	int64_t thinking_seq;           /* before it, thinking blocks are left out */
+	int64_t images, large;          /* pictures, and those beyond IMAGE_PIXELS_MANY */
+	int64_t file_bytes, file_tokens;
+	bool lost;                      /* a file that should be there is not */
 	enum err err;
 };
 
@@ -40,6 +49,7 @@ has_block(struct str content, const char *start)
 }
 #define USE_START "{\"type\":\"tool_use\""
 #define RESULT_START "{\"type\":\"tool_result\""
+#define MEDIA_SOURCE "\"source\":{\"type\":\"media\""
 
 /* Rebuilds a content array from the blocks that keep() wants; same bytes for each. */
 static struct str
@@ -104,6 +114,77 @@ answers_a_use(const struct json *b, const void *arg)
 	    (uses->n && names_id(*uses, "tool_use", "id", json_str(b, "tool_use_id", STR_NONE)));
 }
 
+static void
+count_media(void *arg, const struct media_row *m)
+{
+	struct rows *r = arg;
+	bool image = m->width > 0;
+
+	if (m->gone)
+		return;
+	r->images += image;
+	r->large += image && (m->width > IMAGE_PIXELS_MANY || m->height > IMAGE_PIXELS_MANY);
+	r->file_bytes += m->bytes + m->bytes / 3 + 4;
+	/* a picture by its area; text by its length; of a PDF nobody can tell: a page of 50 KB is two thousand */
+	r->file_tokens += image ? m->width * m->height / 750 + 1 : str_eqz(m->type, "text/plain") ?
+	    llm_tokens_estimate((size_t)m->bytes) : m->bytes / 25 + 1500;
+}
+
+/* Counts the file behind a block; false when it is not there. */
+static bool
+media_there(struct rows *r, struct str hash)
+{
+	struct buf path = BUF_INIT(4096);
+	bool found = false, gone;
+	int64_t before = r->file_bytes;
+	enum err e = store_media_get(r->a->db, hash, count_media, r, &found);
+
+	gone = e == OK && r->file_bytes == before;
+	if (e == OK && !gone)
+		e = media_path(r->a, hash, &path);
+	if (e == ERR_NOTFOUND) {        /* taken away behind our back, or a database that came alone */
+		r->lost = true;
+		e = store_media_gone(r->a->db, hash);
+	}
+	if (e != OK)
+		r->err = e;
+	buf_free(&path);
+	return !gone;
+}
+
+/* The same blocks, with a note for each file that is gone. */
+static struct str
+look_up_media(struct rows *r, struct str content)
+{
+	struct arena tmp = ARENA_INIT(JSON_TREE_MAX(content.n));
+	struct buf out = BUF_INIT(REQUEST_MAX);
+	const struct json *blocks;
+	struct str s = STR_NONE;
+
+	if (json_parse(&tmp, content, &blocks, NULL) != OK) {
+		r->err = tmp.err != OK ? tmp.err : ERR_CORRUPT;
+		arena_free(&tmp);
+		return s;
+	}
+	for (const struct json *b = blocks->first; b; b = b->next) {
+		buf_putc(&out, out.n ? ',' : '[');
+		if (!str_eqz(json_str(b, "source.type", STR_NONE), "media") ||
+		    media_there(r, json_str(b, "source.hash", STR_NONE)))
+			buf_str(&out, b->raw);
+		else
+			buf_fmt(&out, "{\"type\":\"text\",\"text\":\"(A %s was here; it is no longer stored.)\"}",
+			    str_eqz(json_str(b, "type", STR_NONE), "image") ? "picture" : "document");
+	}
+	buf_putc(&out, ']');
+	if (out.err != OK)
+		r->err = out.err;
+	else
+		s = arena_str(r->ar, buf_view(&out));
+	buf_free(&out);
+	arena_free(&tmp);
+	return s;
+}
+
 static bool
 collect(void *arg, const struct message_row *m)
 {
@@ -135,6 +216,7 @@ collect(void *arg, const struct message_row *m)
 	e->content = content;
 	e->uses = has_block(content, USE_START);
 	e->results = has_block(content, RESULT_START);
+	e->media = !str_eqz(m->role, "assistant") && has_block(content, MEDIA_SOURCE);
 	return r->ar->err == OK;
 }
 
@@ -179,6 +261,7 @@ static void
 emit(struct llm_message *out, size_t *n, const char *role, struct str content)
 {
 	out[*n].role = role;
+	out[*n].media = role[0] == 'u' && has_block(content, MEDIA_SOURCE);
 	out[(*n)++].content = content;
 }
 
@@ -219,51 +302,87 @@ repair(struct rows *r, struct llm_message *out)
 	return n;
 }
 
-FALLIBLE
-context_render(struct agent *a, int64_t session, const char *model, bool drop_thinking, struct context *out)
+static enum err
+refuse_media(const struct rows *r, const struct model_info *m, size_t bytes, struct fail *f)
 {
-	struct session *s = session_get(a, session);
-	struct rows r = { .ar = &out->arena };
+	if (r->images > 0 && m->images_max == 0)
+		return fail_set(f, ERR_LIMIT, "The model %s cannot look at pictures.", m->id);
+	if (r->images > m->images_max)
+		return fail_set(f, ERR_LIMIT, "This conversation would hold %lld pictures; %s takes %lld. Send /new to"
+		    " start a fresh one.", (long long)r->images, m->id, (long long)m->images_max);
+	if (r->images > IMAGES_MANY && r->large > 0)
+		return fail_set(f, ERR_LIMIT, "With more than %d pictures in a conversation none may have more than %d"
+		    " pixels on a side. Send /new to start a fresh one.", IMAGES_MANY, IMAGE_PIXELS_MANY);
+	if (bytes > REQUEST_MAX)
+		return fail_set(f, ERR_LIMIT, "This conversation would grow to %zu MB, with all its files; the model"
+		    " provider takes %u. Send /new to start a fresh one.", bytes >> 20, REQUEST_MAX >> 20);
+	return OK;
+}
+
+static enum err
+render(struct session *s, struct rows *r, const struct model_info *m, struct context *out, struct fail *f)
+{
+	struct agent *a = s->a;
 	struct buf system = BUF_INIT(1u << 20);
 	struct llm_message *messages;
-	enum err e;
 	size_t bytes;
+	enum err e = store_session_prompt(a->db, s->id, &system);
 
-	if (s == NULL)
-		return ERR_NOTFOUND;
-	arena_init(&out->arena, CONTEXT_ARENA);
-	r.thinking_seq = drop_thinking ? INT64_MAX : s->thinking_seq;
-	e = store_session_prompt(a->db, session, &system);
 	if (e == ERR_NOTFOUND)
 		e = OK;
 	if (e == OK)
-		e = store_messages(a->db, session, s->history_seq, collect, &r);
-	if (e == OK && r.n > HISTORY_MESSAGES_MAX) {
-		r.e += r.n - HISTORY_MESSAGES_MAX;
-		r.n = HISTORY_MESSAGES_MAX;
+		e = store_messages(a->db, s->id, s->history_seq, collect, r);
+	if (e == OK && r->n > HISTORY_MESSAGES_MAX) {
+		r->e += r->n - HISTORY_MESSAGES_MAX;
+		r->n = HISTORY_MESSAGES_MAX;
 	}
-	messages = arena_array(&out->arena, 2 * r.n + 1, sizeof(*messages));
-	if (e == OK && messages)
-		out->request.n_messages = repair(&r, messages);
-	out->request.model = arena_z(&out->arena, str_z(model));
+	for (size_t i = 0; i < r->n && e == OK && r->err == OK; i++)
+		if (r->e[i].media)
+			r->e[i].content = look_up_media(r, r->e[i].content);
+	messages = arena_array(&out->arena, 2 * r->n + 1, sizeof(*messages));
+	if (e == OK && r->err == OK && messages)
+		out->request.n_messages = repair(r, messages);
+	out->request.model = arena_z(&out->arena, str_z(m->id));
 	out->request.max_tokens = llm_max_tokens(a);
 	out->request.system = arena_str(&out->arena, buf_view(&system));
 	out->request.messages = messages;
 	out->request.tools = bus_tools_json(a);
 	buf_free(&system);
 	if (e == OK)
-		e = r.err != OK ? r.err : out->arena.err;
+		e = r->err != OK ? r->err : out->arena.err;
 	if (e == OK && out->request.n_messages == 0)
 		e = ERR_NOTFOUND;
-	if (e != OK) {
-		arena_free(&out->arena);
+	if (e != OK)
 		return e;
-	}
 	bytes = out->request.system.n + out->request.tools.n;
 	for (size_t i = 0; i < out->request.n_messages; i++)
 		bytes += messages[i].content.n;
-	out->estimated_input = llm_tokens_estimate(bytes);
-	return OK;
+	out->estimated_input = llm_tokens_estimate(bytes) + r->file_tokens;
+	return refuse_media(r, m, bytes + (size_t)r->file_bytes, f);
+}
+
+FALLIBLE
+context_render(struct agent *a, int64_t session, const struct model_info *model, bool drop_thinking, struct context *out,
+    struct fail *f)
+{
+	struct session *s = session_get(a, session);
+	enum err e = ERR_NOTFOUND;
+
+	/* a second time when a file turned out to be lost: what was said after it goes without thinking */
+	for (int pass = 0; s && pass < 2; pass++) {
+		struct rows r = { .ar = &out->arena, .a = a, .thinking_seq = drop_thinking ? INT64_MAX : s->thinking_seq };
+
+		arena_init(&out->arena, CONTEXT_ARENA);
+		e = render(s, &r, model, out, f);
+		if (e == OK && !r.lost)
+			return OK;
+		arena_free(&out->arena);
+		if (!r.lost)
+			break;
+		s->thinking_seq = s->next_seq;
+		agent_wrote(a, store_session_drop_thinking(a->db, s->id, s->next_seq));
+	}
+	return e;
 }
 
 void

@@ -8,7 +8,7 @@
 
 #include "blufio.h"
 
-#define SCHEMA_VERSION 1
+#define SCHEMA_VERSION 2
 
 /* ---- rows (store.c) ------------------------------------------------------- */
 
@@ -19,6 +19,8 @@ struct session_row {
 struct inbound_row {
 	int64_t id, session;
 	struct str text, reply_to, sender;
+	int64_t hold_until;             /* an album: more parts may come until then; 0: it is none */
+	int64_t attachments;            /* how many */
 };
 struct turn_row {
 	int64_t id, session, inbound, next_at, round, attempt, deaths;
@@ -34,6 +36,21 @@ struct step_row {
 	enum step_state state;
 	struct str name, call_id, input, output;
 	bool failed;
+};
+enum attachment_state { ATTACHMENT_WANTED, ATTACHMENT_READY, ATTACHMENT_FAILED };
+struct attachment_row {
+	struct attachment at;
+	int64_t inbound;
+	enum attachment_state state;
+	int64_t attempts, next_at;
+	struct str channel;
+	struct str hash;                /* its bytes, once they are here */
+	struct str text;                /* transcript, or why it failed */
+};
+struct media_row {
+	struct str type;                /* MIME, as its bytes say */
+	int64_t bytes, width, height;   /* pixels; 0 for what is no picture */
+	bool gone;                      /* beyond the quota: the row is the note that it was there */
 };
 struct message_row { int64_t seq; struct str role, content; };
 struct outbox_row {
@@ -64,7 +81,7 @@ FALLIBLE store_session_find(struct db *db, const char *agent, const struct targe
 FALLIBLE store_session_known(struct db *db, const char *agent, const struct target *to, int64_t *id);  /* 0 = none */
 FALLIBLE store_session_get(struct db *db, int64_t id, void (*fn)(void *arg, const struct session_row *r), void *arg);
 FALLIBLE store_session_new_history(struct db *db, int64_t id, int64_t seq);
-FALLIBLE store_session_drop_thinking(struct db *db, int64_t id, int64_t seq);
+FALLIBLE store_session_drop_thinking(struct db *db, int64_t id, int64_t seq);  /* before seq; 0: from here back */
 /* The system prompt this history began with: a changed one waits for the next history (ERR_NOTFOUND: none yet). */
 FALLIBLE store_session_prompt(struct db *db, int64_t id, struct buf *out);
 FALLIBLE store_session_set_prompt(struct db *db, int64_t id, struct str prompt);
@@ -81,6 +98,29 @@ FALLIBLE store_inbound_edit(struct db *db, int64_t session, struct str ref, stru
 FALLIBLE store_inbound_sessions(struct db *db, int64_t limit, void (*fn)(void *arg, int64_t session), void *arg);
 FALLIBLE store_inbound_queued(struct db *db, int64_t *n);
 FALLIBLE store_inbound_expire(struct db *db, int64_t before);
+
+/* Parts of an album: the row that stands for it and may still take one, 0 none. A part joins it:
+ * its caption (when the album has none yet), and a longer wait for the next part. */
+FALLIBLE store_album_find(struct db *db, int64_t session, struct str album, int64_t *inbound);
+FALLIBLE store_album_join(struct db *db, int64_t inbound, struct str text, int64_t hold_until);
+FALLIBLE store_inbound_hold(struct db *db, int64_t inbound, int64_t hold_until);
+
+FALLIBLE store_attachment_add(struct db *db, int64_t inbound, struct str channel, int64_t position, const struct attachment *at);
+/* inbound 0: all that are wanted, oldest first; else that message's, in its order */
+FALLIBLE store_attachments(struct db *db, int64_t inbound, void (*fn)(void *arg, const struct attachment_row *r), void *arg);
+FALLIBLE store_attachment_set(struct db *db, int64_t id, enum attachment_state state, struct str hash, struct str text);
+FALLIBLE store_attachment_retry(struct db *db, int64_t id, int64_t attempts, int64_t next_at);
+FALLIBLE store_attachments_drop(struct db *db, int64_t inbound, struct str why);   /* wanted -> failed */
+FALLIBLE store_media_put(struct db *db, struct str hash, const struct media_row *m);
+FALLIBLE store_media_get(struct db *db, struct str hash, void (*fn)(void *arg, const struct media_row *m), void *arg, bool *found);
+FALLIBLE store_media_bytes(struct db *db, int64_t *sum);
+/* The file to go first: the oldest that no running history holds, else the oldest; never one of a
+ * message that is not answered yet, nor keep. hash empty: there is none. */
+FALLIBLE store_media_oldest(struct db *db, struct str keep, struct buf *hash, int64_t *bytes);
+FALLIBLE store_media_gone(struct db *db, struct str hash);
+FALLIBLE store_media_use(struct db *db, struct str hash, int64_t session, int64_t seq);
+/* Conversations whose running history holds it. */
+FALLIBLE store_media_sessions(struct db *db, struct str hash, void (*fn)(void *arg, int64_t session), void *arg);
 
 FALLIBLE store_turn_add(struct db *db, int64_t session, int64_t inbound, int64_t *id);
 FALLIBLE store_turn_save(struct db *db, const struct turn_row *t);          /* all but the texts */
@@ -136,6 +176,8 @@ struct turn {
 	int64_t id, inbound, next_at, round, attempt, deaths;
 	enum turn_state state;
 	enum turn_outcome outcome;
+	int64_t hold_until;             /* of an album in PREPARE */
+	int64_t attachments;            /* of its message */
 	bool told;
 	bool slot;                      /* counts against max_sessions */
 	bool waiting;                   /* stands in the admission queue */
@@ -206,6 +248,21 @@ size_t turns_waiting(const struct agent *a);
 void turns_wake(struct agent *a);                    /* max_sessions may have grown */
 /* Drain: are turns still on their way that would end by themselves? */
 bool turns_busy(struct agent *a);
+
+/* media.c */
+FALLIBLE media_new(struct agent *a);
+void media_clear(struct agent *a);                   /* memory only; cancels what runs */
+void media_free(struct agent *a);
+FALLIBLE media_load(struct agent *a);                /* what is wanted, from rows; sweeps files without a row */
+void media_want(struct agent *a, int64_t inbound);   /* rows were added: begin */
+void media_drop(struct agent *a, int64_t inbound);   /* its turn is over: nothing is wanted any more */
+/* Is something of this message still on its way? turn_gathered() is called when it no longer is. */
+bool media_pending(struct agent *a, int64_t inbound);
+/* The message's attachments, in order, as blocks of message seq of a conversation, each with a comma
+ * behind it; what cannot be read adds a sentence to notes. */
+FALLIBLE media_blocks(struct agent *a, int64_t inbound, int64_t session, int64_t seq, struct buf *out, struct buf *notes);
+void media_dump(struct agent *a, struct jw *w);      /* ids of what is wanted */
+void turn_gathered(struct agent *a, int64_t inbound);/* turn.c */
 
 /* outbox.c */
 FALLIBLE outbox_new(struct agent *a);

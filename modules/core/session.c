@@ -308,25 +308,59 @@ queue(struct agent *a, int64_t session)
 	return e != OK ? e : session_advance(s);
 }
 
+/* The rows of what came with the message; an album's parts are held together for a while. */
+static enum err
+attach(struct agent *a, const struct inbound *in, int64_t id)
+{
+	enum err e = OK;
+
+	for (size_t i = 0; i < in->n_attachments && e == OK; i++)
+		e = store_attachment_add(a->db, id, in->to.channel, in->position, &in->attachments[i]);
+	if (e == OK && in->n_attachments)
+		media_want(a, id);
+	return e;
+}
+
+/* A new part of an album that is still being gathered joins the row that stands for it. */
+static enum err
+join_album(struct agent *a, const struct inbound *in, int64_t album)
+{
+	enum err e = store_album_join(a->db, album, str_trim(in->text), clock_us() + ALBUM_QUIET_US);
+
+	if (e == OK)
+		e = attach(a, in, album);
+	if (e == OK)
+		turn_gathered(a, album);        /* it looks again how long to wait */
+	return e;
+}
+
 FALLIBLE
 inbound_put(struct agent *a, const struct inbound *in, bool *fresh)
 {
 	struct str word = str_trim(in->text);
-	bool is_control = is_word(word);
-	int64_t user, session, id;
+	bool is_control = is_word(word) && in->n_attachments == 0;
+	int64_t user, session, album = 0, id = 0;
 	enum err e;
 
-	if (word.n == 0 || in->text.n > MESSAGE_MAX)
+	if ((word.n == 0 && in->n_attachments == 0) || in->text.n > MESSAGE_MAX || in->n_attachments > ATTACHMENTS_MAX)
 		return ERR_LIMIT;
 	e = store_user_for(a->db, in->to.channel, in->sender, in->sender_name, &user);
 	if (e == OK)
 		e = store_session_find(a->db, a->name, &in->to, user, &session);
+	if (e == OK && in->album.n)
+		e = store_album_find(a->db, session, in->album, &album);
 	if (e == OK)
-		e = store_inbound_add(a->db, session, in, is_control ? INBOUND_DONE : INBOUND_QUEUED, &id);
-	if (e == OK && id != 0) {
-		if (is_control)
-			control(a, session, &in->to, word);
-		else
+		e = store_inbound_add(a->db, session, in, is_control || album ? INBOUND_DONE : INBOUND_QUEUED, &id);
+	if (e == OK && id != 0 && album)
+		e = join_album(a, in, album);
+	else if (e == OK && id != 0 && is_control)
+		control(a, session, &in->to, word);
+	else if (e == OK && id != 0) {
+		if (in->album.n)
+			e = store_inbound_hold(a->db, id, clock_us() + ALBUM_QUIET_US);
+		if (e == OK)
+			e = attach(a, in, id);
+		if (e == OK)
 			e = queue(a, session);
 	}
 	agent_wrote(a, e);

@@ -54,6 +54,10 @@ status_dump(struct agent *a, struct buf *out)
 	jw_arr(&w);
 	outbox_dump(a, &w);
 	jw_end_arr(&w);
+	jw_key(&w, "attachments");
+	jw_arr(&w);
+	media_dump(a, &w);
+	jw_end_arr(&w);
 	jw_end_obj(&w);
 	IGNORE(jw_done(&w));            /* out carries the error */
 }

@@ -66,8 +66,30 @@ static const char schema_1b[] =
     " estimated INTEGER NOT NULL);"
     "CREATE INDEX cost_ledger_at ON cost_ledger(at);";
 
+/* Attachments, and the files they became; a model of one's own; buttons. */
+static const char schema_2[] =
+    "ALTER TABLE sessions ADD COLUMN model TEXT NOT NULL DEFAULT '';"
+    "ALTER TABLE outbox ADD COLUMN buttons TEXT NOT NULL DEFAULT '';"
+    "ALTER TABLE inbound ADD COLUMN album TEXT NOT NULL DEFAULT '';"
+    "ALTER TABLE inbound ADD COLUMN hold_until INTEGER NOT NULL DEFAULT 0;"
+    "CREATE INDEX inbound_album ON inbound(session_id, album) WHERE album <> '' AND state < 2;"
+    /* kind: enum attachment_kind; state: enum attachment_state */
+    "CREATE TABLE attachments(id INTEGER PRIMARY KEY, inbound_id INTEGER NOT NULL REFERENCES inbound(id),"
+    " channel TEXT NOT NULL, position INTEGER NOT NULL, kind INTEGER NOT NULL, source TEXT NOT NULL, name TEXT NOT NULL,"
+    " bytes INTEGER NOT NULL, state INTEGER NOT NULL DEFAULT 0, attempts INTEGER NOT NULL DEFAULT 0,"
+    " next_at INTEGER NOT NULL DEFAULT 0, hash TEXT NOT NULL DEFAULT '', text TEXT NOT NULL DEFAULT '', created_at INTEGER NOT NULL);"
+    "CREATE INDEX attachments_inbound ON attachments(inbound_id);"
+    "CREATE INDEX attachments_wanted ON attachments(id) WHERE state = 0;"
+    "CREATE INDEX attachments_hash ON attachments(hash);"
+    /* the files beside the database, by their SHA-256; gone: beyond the quota, the row is the note */
+    "CREATE TABLE media(hash TEXT PRIMARY KEY, type TEXT NOT NULL, bytes INTEGER NOT NULL, width INTEGER NOT NULL,"
+    " height INTEGER NOT NULL, gone INTEGER NOT NULL DEFAULT 0, used_at INTEGER NOT NULL) WITHOUT ROWID;"
+    "CREATE INDEX media_age ON media(used_at) WHERE gone = 0;"
+    "CREATE TABLE media_uses(hash TEXT NOT NULL REFERENCES media(hash), session_id INTEGER NOT NULL REFERENCES sessions(id),"
+    " seq INTEGER NOT NULL, PRIMARY KEY(hash, session_id, seq)) WITHOUT ROWID;";
+
 /* migrations[v] takes a database of version v to v + 1 (in parts: C99 promises strings of 4095 bytes) */
-static const char *const migrations[SCHEMA_VERSION][2] = { { schema_1, schema_1b } };
+static const char *const migrations[SCHEMA_VERSION][2] = { { schema_1, schema_1b }, { schema_2, "" } };
 
 #define ROWS(db, r, sql, ...) \
 	db_query((db), (r), (sql), (const struct db_val[]){ __VA_ARGS__ }, \
@@ -299,7 +321,8 @@ store_session_new_history(struct db *db, int64_t id, int64_t seq)
 FALLIBLE
 store_session_drop_thinking(struct db *db, int64_t id, int64_t seq)
 {
-	return DB_EXEC(db, "UPDATE sessions SET thinking_seq = ?2 WHERE id = ?1", DBI(id), DBI(seq));
+	return DB_EXEC(db, "UPDATE sessions SET thinking_seq = CASE ?2 WHEN 0 THEN (SELECT coalesce(max(seq), 0) + 1"
+	    " FROM messages WHERE session_id = ?1) ELSE ?2 END WHERE id = ?1", DBI(id), DBI(seq));
 }
 
 FALLIBLE
@@ -331,14 +354,18 @@ store_session_count(struct db *db, int64_t *n)
 
 /* ---- incoming messages ------------------------------------------------------------ */
 
+/* Not begun: still queued, or its turn is in PREPARE. */
+#define NOT_BEGUN "(state = 0 OR (state = 1 AND id IN (SELECT inbound_id FROM turns WHERE session_id = ?1 AND state = 0)))"
+
 FALLIBLE
 store_inbound_add(struct db *db, int64_t session, const struct inbound *in, enum inbound_state state, int64_t *id)
 {
 	const struct db_val v[] = { DBI(session), DBS(in->to.channel), DBS(in->dedup), DBS(in->ref),
-	    DBS(in->sender), DBS(in->to.reply_to), DBS(in->text), DBI(state), DBI(in->sent_at), DBI(clock_us()) };
+	    DBS(in->sender), DBS(in->to.reply_to), DBS(in->text), DBI(state), DBI(in->sent_at), DBI(clock_us()),
+	    DBS(in->album) };
 	int64_t changes;
 	enum err e = db_exec(db, "INSERT INTO inbound(session_id, channel, dedup, ref, sender, reply_to, text,"
-	    " state, sent_at, received_at) VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)"
+	    " state, sent_at, received_at, album) VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)"
 	    " ON CONFLICT(channel, dedup) DO NOTHING", v, ARRAY_LEN(v), id, &changes);
 
 	if (e == OK && changes == 0)
@@ -351,7 +378,8 @@ inbound_row(struct db_row *r, void (*fn)(void *arg, const struct inbound_row *r)
 {
 	*found = db_step(r);
 	if (*found && fn) {
-		const struct inbound_row row = { db_i64(r, 0), db_i64(r, 1), db_str(r, 2), db_str(r, 3), db_str(r, 4) };
+		const struct inbound_row row = { db_i64(r, 0), db_i64(r, 1), db_str(r, 2), db_str(r, 3), db_str(r, 4),
+		    db_i64(r, 5), db_i64(r, 6) };
 
 		fn(arg, &row);
 	}
@@ -363,7 +391,8 @@ store_inbound_next(struct db *db, int64_t session, void (*fn)(void *arg, const s
 {
 	struct db_row r;
 
-	ROWS(db, &r, "SELECT id, session_id, text, reply_to, sender FROM inbound"
+	ROWS(db, &r, "SELECT id, session_id, text, reply_to, sender, hold_until,"
+	    " (SELECT count(*) FROM attachments WHERE inbound_id = inbound.id) FROM inbound"
 	    " WHERE session_id = ?1 AND state = 0 ORDER BY id LIMIT 1", DBI(session));
 	return inbound_row(&r, fn, arg, found);
 }
@@ -375,7 +404,8 @@ store_inbound_get(struct db *db, int64_t id, void (*fn)(void *arg, const struct 
 	bool found;
 	enum err e;
 
-	ROWS(db, &r, "SELECT id, session_id, text, reply_to, sender FROM inbound WHERE id = ?1", DBI(id));
+	ROWS(db, &r, "SELECT id, session_id, text, reply_to, sender, hold_until,"
+	    " (SELECT count(*) FROM attachments WHERE inbound_id = inbound.id) FROM inbound WHERE id = ?1", DBI(id));
 	e = inbound_row(&r, fn, arg, &found);
 	return e != OK ? e : found ? OK : ERR_NOTFOUND;
 }
@@ -389,11 +419,9 @@ store_inbound_set(struct db *db, int64_t id, enum inbound_state state)
 FALLIBLE
 store_inbound_edit(struct db *db, int64_t session, struct str ref, struct str text, bool *applied)
 {
-	/* not begun: still queued, or its turn waits in PREPARE */
 	const struct db_val v[] = { DBI(session), DBS(ref), DBS(text) };
 	int64_t changes;
-	enum err e = db_exec(db, "UPDATE inbound SET text = ?3 WHERE session_id = ?1 AND ref = ?2 AND (state = 0"
-	    " OR id IN (SELECT inbound_id FROM turns WHERE session_id = ?1 AND state = 0))",
+	enum err e = db_exec(db, "UPDATE inbound SET text = ?3 WHERE session_id = ?1 AND ref = ?2 AND " NOT_BEGUN,
 	    v, 3, NULL, &changes);
 
 	if (e == OK)
@@ -424,7 +452,156 @@ store_inbound_expire(struct db *db, int64_t before)
 {
 	/* the message itself lives on in messages; turns keep their inbound row's text elsewhere */
 	return DB_EXEC(db, "UPDATE inbound SET dedup = 'expired:' || id, text = '' WHERE state = 2"
-	    " AND received_at < ?1 AND text <> ''", DBI(before));
+	    " AND received_at < ?1 AND substr(dedup, 1, 8) <> 'expired:'", DBI(before));
+}
+
+/* ---- albums and attachments ------------------------------------------------------------- */
+
+FALLIBLE
+store_album_find(struct db *db, int64_t session, struct str album, int64_t *inbound)
+{
+	const struct db_val v[] = { DBI(session), DBS(album) };
+
+	return db_get_i64(db, "SELECT id FROM inbound WHERE session_id = ?1 AND album = ?2 AND album <> '' AND state < 2"
+	    " AND " NOT_BEGUN " ORDER BY id DESC LIMIT 1", v, 2, 0, inbound);
+}
+
+FALLIBLE
+store_album_join(struct db *db, int64_t inbound, struct str text, int64_t hold_until)
+{
+	return DB_EXEC(db, "UPDATE inbound SET hold_until = ?3, text = CASE WHEN ?2 = '' THEN text WHEN text = '' THEN ?2"
+	    " ELSE text || char(10) || ?2 END WHERE id = ?1", DBI(inbound), DBS(text), DBI(hold_until));
+}
+
+FALLIBLE
+store_inbound_hold(struct db *db, int64_t inbound, int64_t hold_until)
+{
+	return DB_EXEC(db, "UPDATE inbound SET hold_until = ?2 WHERE id = ?1", DBI(inbound), DBI(hold_until));
+}
+
+FALLIBLE
+store_attachment_add(struct db *db, int64_t inbound, struct str channel, int64_t position, const struct attachment *at)
+{
+	return DB_EXEC(db, "INSERT INTO attachments(inbound_id, channel, position, kind, source, name, bytes, created_at)"
+	    " VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)", DBI(inbound), DBS(channel), DBI(position), DBI(at->kind),
+	    DBS(at->source), DBS(at->name), DBI(at->bytes), DBI(clock_us()));
+}
+
+FALLIBLE
+store_attachments(struct db *db, int64_t inbound, void (*fn)(void *arg, const struct attachment_row *r), void *arg)
+{
+	struct db_row r;
+
+	if (inbound)
+		ROWS(db, &r, "SELECT id, kind, source, name, bytes, inbound_id, state, attempts, next_at, channel, hash, text"
+		    " FROM attachments WHERE inbound_id = ?1 ORDER BY position, id", DBI(inbound));
+	else
+		db_query(db, &r, "SELECT id, kind, source, name, bytes, inbound_id, state, attempts, next_at, channel, hash,"
+		    " text FROM attachments WHERE state = 0 ORDER BY id", NULL, 0);
+	while (db_step(&r)) {
+		const struct attachment_row row = {
+			.at = { db_i64(&r, 0), (enum attachment_kind)db_i64(&r, 1), db_str(&r, 2), db_str(&r, 3), db_i64(&r, 4) },
+			.inbound = db_i64(&r, 5), .state = (enum attachment_state)db_i64(&r, 6), .attempts = db_i64(&r, 7),
+			.next_at = db_i64(&r, 8), .channel = db_str(&r, 9), .hash = db_str(&r, 10), .text = db_str(&r, 11),
+		};
+
+		fn(arg, &row);
+	}
+	return db_end(&r);
+}
+
+FALLIBLE
+store_attachment_set(struct db *db, int64_t id, enum attachment_state state, struct str hash, struct str text)
+{
+	return DB_EXEC(db, "UPDATE attachments SET state = ?2, hash = ?3, text = ?4 WHERE id = ?1", DBI(id), DBI(state),
+	    DBS(hash), DBS(text));
+}
+
+FALLIBLE
+store_attachment_retry(struct db *db, int64_t id, int64_t attempts, int64_t next_at)
+{
+	return DB_EXEC(db, "UPDATE attachments SET attempts = ?2, next_at = ?3 WHERE id = ?1", DBI(id), DBI(attempts),
+	    DBI(next_at));
+}
+
+FALLIBLE
+store_attachments_drop(struct db *db, int64_t inbound, struct str why)
+{
+	return DB_EXEC(db, "UPDATE attachments SET state = ?3, text = ?2 WHERE inbound_id = ?1 AND state = 0", DBI(inbound),
+	    DBS(why), DBI(ATTACHMENT_FAILED));
+}
+
+FALLIBLE
+store_media_put(struct db *db, struct str hash, const struct media_row *m)
+{
+	return DB_EXEC(db, "INSERT INTO media(hash, type, bytes, width, height, used_at) VALUES(?1, ?2, ?3, ?4, ?5, ?6)"
+	    " ON CONFLICT(hash) DO UPDATE SET gone = 0, used_at = ?6", DBS(hash), DBS(m->type), DBI(m->bytes), DBI(m->width),
+	    DBI(m->height), DBI(clock_us()));
+}
+
+FALLIBLE
+store_media_get(struct db *db, struct str hash, void (*fn)(void *arg, const struct media_row *m), void *arg, bool *found)
+{
+	struct db_row r;
+
+	ROWS(db, &r, "SELECT type, bytes, width, height, gone FROM media WHERE hash = ?1", DBS(hash));
+	*found = db_step(&r);
+	if (*found && fn) {
+		const struct media_row m = { db_str(&r, 0), db_i64(&r, 1), db_i64(&r, 2), db_i64(&r, 3), db_i64(&r, 4) != 0 };
+
+		fn(arg, &m);
+	}
+	return db_end(&r);
+}
+
+FALLIBLE
+store_media_bytes(struct db *db, int64_t *sum)
+{
+	return db_get_i64(db, "SELECT coalesce(sum(bytes), 0) FROM media WHERE gone = 0", NULL, 0, 0, sum);
+}
+
+FALLIBLE
+store_media_oldest(struct db *db, struct str keep, struct buf *hash, int64_t *bytes)
+{
+	struct db_row r;
+	enum err e;
+
+	ROWS(db, &r, "SELECT hash, bytes FROM media WHERE gone = 0 AND hash <> ?1 AND NOT EXISTS (SELECT 1 FROM attachments a"
+	    " JOIN inbound i ON i.id = a.inbound_id WHERE a.hash = media.hash AND i.state < 2)"
+	    " ORDER BY EXISTS (SELECT 1 FROM media_uses u JOIN sessions s ON s.id = u.session_id WHERE u.hash = media.hash"
+	    " AND u.seq >= s.history_seq), used_at LIMIT 1", DBS(keep));
+	buf_reset(hash);
+	if (db_step(&r)) {
+		buf_str(hash, db_str(&r, 0));
+		*bytes = db_i64(&r, 1);
+	}
+	e = db_end(&r);
+	return e != OK ? e : hash->err;
+}
+
+FALLIBLE
+store_media_gone(struct db *db, struct str hash)
+{
+	return DB_EXEC(db, "UPDATE media SET gone = 1 WHERE hash = ?1", DBS(hash));
+}
+
+FALLIBLE
+store_media_use(struct db *db, struct str hash, int64_t session, int64_t seq)
+{
+	return DB_EXEC(db, "INSERT INTO media_uses(hash, session_id, seq) VALUES(?1, ?2, ?3) ON CONFLICT DO NOTHING",
+	    DBS(hash), DBI(session), DBI(seq));
+}
+
+FALLIBLE
+store_media_sessions(struct db *db, struct str hash, void (*fn)(void *arg, int64_t session), void *arg)
+{
+	struct db_row r;
+
+	ROWS(db, &r, "SELECT DISTINCT session_id FROM media_uses u JOIN sessions s ON s.id = u.session_id WHERE hash = ?1"
+	    " AND seq >= history_seq", DBS(hash));
+	while (db_step(&r))
+		fn(arg, db_i64(&r, 0));
+	return db_end(&r);
 }
 
 /* ---- turns --------------------------------------------------------------------------- */

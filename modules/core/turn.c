@@ -110,20 +110,33 @@ append(struct turn *t, const char *role, struct str content)
 	agent_wrote(t->a, store_message_add(t->a->db, t->s->id, t->s->next_seq++, t->id, role, content));
 }
 
-/* [{"type":"text","text":…}] */
+/* [blocks{"type":"text","text":…}]; blocks end with a comma, or there are none; blank text is left out. */
 static void
-append_text(struct turn *t, const char *role, struct str text)
+append_blocks(struct turn *t, const char *role, struct str blocks, struct str text)
 {
 	struct buf b = BUF_INIT(REQUEST_MAX);
 
-	buf_puts(&b, "[{\"type\":\"text\",\"text\":");
-	json_quote(&b, text);
-	buf_puts(&b, "}]");
+	buf_putc(&b, '[');
+	if (str_trim(text).n) {
+		buf_str(&b, blocks);
+		buf_puts(&b, "{\"type\":\"text\",\"text\":");
+		json_quote(&b, text);
+		buf_putc(&b, '}');
+	} else {
+		buf_str(&b, str_sub(blocks, 0, blocks.n - 1));
+	}
+	buf_putc(&b, ']');
 	if (b.err != OK)
 		agent_wrote(t->a, b.err);
 	else
 		append(t, role, buf_view(&b));
 	buf_free(&b);
+}
+
+static void
+append_text(struct turn *t, const char *role, struct str text)
+{
+	append_blocks(t, role, STR_NONE, text);
 }
 
 static void
@@ -260,6 +273,7 @@ conclude(struct turn *t, enum turn_outcome outcome, struct str text)
 	ev_timer_cancel(t->a->ev, &t->deadline);
 	unqueue(t);
 	slot_release(t);
+	media_drop(t->a, t->inbound);
 	if (text.n) {
 		if (t->answer.n)
 			buf_puts(&t->answer, "\n\n");
@@ -287,12 +301,79 @@ conclude_fail(struct turn *t, enum turn_outcome outcome, const struct fail *f)
 	return conclude(t, outcome, str_z(f->text));
 }
 
+/* A message whose attachments are refused must not stay in the history, where it would spoil every
+ * request to come. */
+static enum step
+leave_out(struct turn *t, struct fail *f)
+{
+	struct fail whole = FAIL_INIT;
+
+	agent_wrote(t->a, store_messages_void(t->a->db, t->id));
+	IGNORE(fail_set(&whole, f->err, "%s This message was left out of the conversation, so you can go on without"
+	    " it.", f->text));
+	return conclude_fail(t, OUTCOME_FAILED, &whole);
+}
+
 /* ---- PREPARE ------------------------------------------------------------------------------ */
 
 static void
-take_text(void *arg, const struct inbound_row *r)
+take_hold(void *arg, const struct inbound_row *r)
 {
-	append_text(arg, "user", r->text);
+	struct turn *t = arg;
+
+	t->hold_until = r->hold_until;
+	t->attachments = r->attachments;
+}
+
+/* Is the message whole? An album may get another part, attachments may be on their way. */
+static bool
+gathered(struct turn *t)
+{
+	int64_t now = clock_us();
+
+	if (t->hold_until) {
+		agent_wrote(t->a, store_inbound_get(t->a->db, t->inbound, take_hold, t));
+		if (t->hold_until > now && t->hold_until <= now + ALBUM_QUIET_US) {    /* else the clock was set back */
+			ev_timer_in(t->a->ev, &t->timer, t->hold_until - now);
+			return false;
+		}
+	}
+	return !media_pending(t->a, t->inbound);
+}
+
+struct taking { struct turn *t; struct buf blocks, notes; bool empty; };
+
+static void
+take_message(void *arg, const struct inbound_row *r)
+{
+	struct taking *k = arg;
+	struct str notes = buf_view(&k->notes);
+	struct buf text = BUF_INIT(MESSAGE_MAX + notes.n + 2);
+
+	buf_str(&text, notes);
+	if (notes.n && r->text.n)
+		buf_putc(&text, '\n');
+	buf_str(&text, r->text);
+	k->empty = k->blocks.n == 0 && str_trim(r->text).n == 0;
+	if (text.err != OK)
+		agent_wrote(k->t->a, text.err);
+	else if (!k->empty)
+		append_blocks(k->t, "user", buf_view(&k->blocks), buf_view(&text));
+	buf_free(&text);
+}
+
+/* The message joins the history; false when nothing of it can be read, k->notes says why. */
+static bool
+append_message(struct turn *t, struct taking *k)
+{
+	enum err e = OK;
+
+	if (t->attachments)
+		e = media_blocks(t->a, t->inbound, t->s->id, t->s->next_seq, &k->blocks, &k->notes);
+	if (e == OK)
+		e = store_inbound_get(t->a->db, t->inbound, take_message, k);
+	agent_wrote(t->a, e);
+	return !k->empty;
 }
 
 static enum step
@@ -300,9 +381,11 @@ step_prepare(struct turn *t)
 {
 	struct agent *a = t->a;
 	struct buf prompt = BUF_INIT(1u << 20);
+	struct taking k = { t, BUF_INIT(REQUEST_MAX), BUF_INIT(REPLY_MAX), false };
+	enum step next = NEXT;
 	enum err e;
 
-	if (a->phase == AGENT_DRAINING)
+	if (a->phase == AGENT_DRAINING || !gathered(t))
 		return WAIT;            /* stays resumable */
 	if (!admit(t))
 		return wait_for_admission(t);
@@ -314,9 +397,13 @@ step_prepare(struct turn *t)
 	}
 	agent_wrote(a, e);
 	buf_free(&prompt);
-	agent_wrote(a, store_inbound_get(a->db, t->inbound, take_text, t));
-	go(t, TURN_CALL);
-	return NEXT;
+	if (append_message(t, &k))
+		go(t, TURN_CALL);
+	else
+		next = conclude(t, OUTCOME_FAILED, buf_view(&k.notes));
+	buf_free(&k.blocks);
+	buf_free(&k.notes);
+	return next;
 }
 
 /* ---- CALL ----------------------------------------------------------------------------------- */
@@ -370,10 +457,12 @@ prepare_call(struct turn *t, struct fail *f)
 	t->context = calloc(1, sizeof(*t->context));
 	if (t->context == NULL)
 		return fail_set(f, ERR_NOMEM, "I ran out of memory while preparing the request. Please send it again.");
-	e = context_render(a, t->s->id, m.id, false, t->context);
+	e = context_render(a, t->s->id, &m, false, t->context, f);
 	if (e != OK) {
 		free(t->context);
 		t->context = NULL;
+		if (e == ERR_LIMIT && f->text[0])
+			return ERR_DENIED;      /* what came with the message is too much */
 		return fail_set(f, e, "I could not prepare the request (%s). Send /new to start a fresh"
 		    " conversation.", err_str(e));
 	}
@@ -406,6 +495,8 @@ step_call(struct turn *t)
 		return conclude(t, OUTCOME_FAILED, S("(I stopped here: this took too many rounds of tools."
 		    " Send \"go on\" to continue.)"));
 	e = prepare_call(t, &f);
+	if (e == ERR_DENIED)
+		return leave_out(t, &f);
 	if (e != OK)
 		return conclude_fail(t, e == ERR_LIMIT ? OUTCOME_NO_BUDGET : OUTCOME_FAILED, &f);
 	t->round_from = t->answer.n;
@@ -567,6 +658,8 @@ not_answered(struct turn *t)
 	}
 	buf_cut(&t->answer, t->round_from);
 	explain(t, &f);
+	if (t->attachments && t->round == 0 && (r->class == LLM_BAD_REQUEST || r->class == LLM_TOO_LARGE))
+		return leave_out(t, &f);
 	return conclude_fail(t, OUTCOME_FAILED, &f);
 }
 
@@ -884,6 +977,17 @@ on_begin(struct effect *e)
 }
 
 void
+turn_gathered(struct agent *a, int64_t inbound)
+{
+	struct session *s;
+	size_t it = 0;
+
+	while (sessions_next(a, &it, &s))
+		if (s->turn && s->turn->inbound == inbound)
+			ev_defer(a->ev, &s->turn->run);
+}
+
+void
 turn_stop(struct turn *t, bool new_history)
 {
 	if (t->state >= TURN_REPLY || (new_history && t->state == TURN_PREPARE))
@@ -953,11 +1057,13 @@ turn_get(struct agent *a, int64_t id)
 }
 
 static void
-take_reply_to(void *arg, const struct inbound_row *r)
+take_inbound(void *arg, const struct inbound_row *r)
 {
 	struct turn *t = arg;
 
 	snprintf(t->reply_to, sizeof(t->reply_to), "%.*s", STR_ARG(r->reply_to));
+	t->hold_until = r->hold_until;
+	t->attachments = r->attachments;
 }
 
 static enum err
@@ -969,7 +1075,7 @@ turn_new(struct session *s, int64_t id, int64_t inbound, struct turn **out)
 	if (t == NULL)
 		return ERR_NOMEM;
 	t->inbound = inbound;
-	e = store_inbound_get(s->a->db, inbound, take_reply_to, t);
+	e = store_inbound_get(s->a->db, inbound, take_inbound, t);
 	if (e != OK) {
 		free(t);
 		return e;

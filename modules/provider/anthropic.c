@@ -307,12 +307,60 @@ write_cache_control(struct jw *w)
 	jw_end_obj(w);
 }
 
+/* A reference to a file becomes its bytes, put there while the request is sent. */
 static enum err
-write_body(struct buf *b, const struct llm_request *r)
+write_media(struct jw *w, struct body *b, struct agent *a, const struct json *block)
+{
+	struct str type = json_str(block, "source.media_type", STR_NONE);
+	bool text = str_eqz(type, "text/plain");
+	const struct json *title = json_at(block, "title");
+	struct buf path = BUF_INIT(4096);
+	enum err e = media_path(a, json_str(block, "source.hash", STR_NONE), &path);
+
+	jw_obj(w);
+	jw_kstr(w, "type", json_str(block, "type", STR_NONE));
+	jw_key(w, "source");
+	jw_obj(w);
+	jw_kz(w, "type", text ? "text" : "base64");
+	jw_kstr(w, "media_type", type);
+	jw_kz(w, "data", "");
+	if (e == OK)
+		body_insert(b, 1, path.p, text ? BODY_JSON : BODY_BASE64);
+	jw_end_obj(w);
+	if (title)
+		jw_kraw(w, "title", title->raw);
+	jw_end_obj(w);
+	buf_free(&path);
+	return e;
+}
+
+static enum err
+write_blocks(struct jw *w, struct body *b, struct agent *a, struct str content)
+{
+	struct arena ar = ARENA_INIT(JSON_TREE_MAX(content.n));
+	const struct json *blocks = NULL;
+	enum err e = json_parse(&ar, content, &blocks, NULL);
+
+	jw_key(w, "content");
+	jw_arr(w);
+	for (const struct json *k = e == OK ? blocks->first : NULL; k && e == OK; k = k->next) {
+		if (str_eqz(json_str(k, "source.type", STR_NONE), "media"))
+			e = write_media(w, b, a, k);
+		else
+			jw_raw(w, k->raw);
+	}
+	jw_end_arr(w);
+	arena_free(&ar);
+	return e;
+}
+
+static enum err
+write_body(struct body *b, struct agent *a, const struct llm_request *r)
 {
 	struct jw w;
+	enum err e = OK;
 
-	jw_init(&w, b);
+	jw_init(&w, &b->text);
 	jw_obj(&w);
 	jw_kz(&w, "model", r->model);
 	jw_ki64(&w, "max_tokens", r->max_tokens);
@@ -332,15 +380,18 @@ write_body(struct buf *b, const struct llm_request *r)
 	}
 	jw_key(&w, "messages");
 	jw_arr(&w);
-	for (size_t i = 0; i < r->n_messages; i++) {
+	for (size_t i = 0; i < r->n_messages && e == OK; i++) {
 		jw_obj(&w);
 		jw_kz(&w, "role", r->messages[i].role);
-		jw_kraw(&w, "content", r->messages[i].content);
+		if (r->messages[i].media)
+			e = write_blocks(&w, b, a, r->messages[i].content);
+		else
+			jw_kraw(&w, "content", r->messages[i].content);
 		jw_end_obj(&w);
 	}
 	jw_end_arr(&w);
 	jw_end_obj(&w);
-	return jw_done(&w);
+	return e != OK ? e : jw_done(&w);
 }
 
 /* Read for every call: a new key or address works from the next call on. */
@@ -366,11 +417,13 @@ anthropic_call(void *self, const struct llm_request *r, struct llm_call *call, v
 	static const struct fetch_cb cb = { on_head, on_data, on_done };
 	struct anthropic *p = self;
 	struct op *op = calloc(1, sizeof(*op));
-	struct buf body = BUF_INIT(REQUEST_MAX), url = BUF_INIT(2048), key = BUF_INIT(1024);
+	struct buf url = BUF_INIT(2048), key = BUF_INIT(1024);
+	struct body body;
 	enum err e;
 
 	if (op == NULL)
 		return ERR_NOMEM;
+	body_init(&body, REQUEST_MAX);
 	op->p = p;
 	op->call = call;
 	sse_init(&op->sse);
@@ -383,19 +436,19 @@ anthropic_call(void *self, const struct llm_request *r, struct llm_call *call, v
 	p->ops = op;
 	e = write_address(p->a->config, &url, &key);
 	if (e == OK)
-		e = write_body(&body, r);
+		e = write_body(&body, p->a, r);
 	if (e == OK) {
 		const char *headers[] = { "content-type: application/json",
 		    "anthropic-version: " ANTHROPIC_VERSION, key.p, NULL };
 		const struct fetch_req req = { .method = "POST", .url = url.p, .headers = headers,
-		    .body_take = &body, .idle_us = LLM_IDLE_US, .body_max = 256u << 20,
+		    .body_from = &body, .idle_us = LLM_IDLE_US, .body_max = 256u << 20,
 		    .once = true };      /* a call that was sent twice would be billed twice and booked once */
 
 		e = fetch_start(p->a->fetch, &req, &cb, op, &op->fetch);
 	}
 	if (key.p)
 		secret_wipe(key.p, key.n);
-	buf_free(&body);
+	body_free(&body);
 	buf_free(&url);
 	buf_free(&key);
 	if (e != OK) {
@@ -457,21 +510,21 @@ anthropic_free(void *self)
 /* Nano-dollars per token; prices of 2026-11. id, window, max out, in, out, write 5 m, write 1 h, read, flags. */
 #define M (MODEL_SYSTEM_TURNS | MODEL_ADAPTIVE)
 static const struct model_info models[] = {
-	{ "claude-sonnet-5-5", 1000000, 128000, 2000, 10000, 2500, 4000, 100, M, 0, 1 },
-	{ "claude-opus-5-5", 1000000, 128000, 4000, 20000, 5000, 8000, 200, M, 0, 1 },
-	{ "claude-haiku-5-5", 1000000, 128000, 100, 500, 125, 200, 10, M, 100000, 5 },
-	{ "claude-fable-5-2", 1000000, 128000, 8000, 40000, 10000, 16000, 200, M, 0, 1 },
-	{ "claude-fable-5-1", 1000000, 128000, 10000, 50000, 12500, 20000, 250, M, 0, 1 },
-	{ "claude-fable-5", 1000000, 128000, 10000, 50000, 12500, 20000, 1000, M, 0, 1 },
-	{ "claude-opus-5", 1000000, 128000, 5000, 25000, 6250, 10000, 500, M, 0, 1 },
-	{ "claude-opus-4-8", 1000000, 128000, 5000, 25000, 6250, 10000, 500, MODEL_SYSTEM_TURNS, 0, 1 },
-	{ "claude-opus-4-7", 1000000, 128000, 5000, 25000, 6250, 10000, 500, 0, 0, 1 },
-	{ "claude-opus-4-6", 1000000, 128000, 5000, 25000, 6250, 10000, 500, 0, 0, 1 },
-	{ "claude-opus-4-5", 200000, 64000, 5000, 25000, 6250, 10000, 500, 0, 0, 1 },
-	{ "claude-sonnet-5", 1000000, 128000, 2000, 10000, 2500, 4000, 200, MODEL_ADAPTIVE, 0, 1 },
-	{ "claude-sonnet-4-6", 1000000, 64000, 3000, 15000, 3750, 6000, 300, 0, 0, 1 },
-	{ "claude-haiku-4-5", 200000, 64000, 1000, 5000, 1250, 2000, 100, 0, 0, 1 },
-	{ "claude-haiku-4-5-20251001", 200000, 64000, 1000, 5000, 1250, 2000, 100, 0, 0, 1 },
+	{ "claude-sonnet-5-5", 1000000, 128000, 2000, 10000, 2500, 4000, 100, M, 0, 1, 600 },
+	{ "claude-opus-5-5", 1000000, 128000, 4000, 20000, 5000, 8000, 200, M, 0, 1, 600 },
+	{ "claude-haiku-5-5", 1000000, 128000, 100, 500, 125, 200, 10, M, 100000, 5, 600 },
+	{ "claude-fable-5-2", 1000000, 128000, 8000, 40000, 10000, 16000, 200, M, 0, 1, 600 },
+	{ "claude-fable-5-1", 1000000, 128000, 10000, 50000, 12500, 20000, 250, M, 0, 1, 600 },
+	{ "claude-fable-5", 1000000, 128000, 10000, 50000, 12500, 20000, 1000, M, 0, 1, 600 },
+	{ "claude-opus-5", 1000000, 128000, 5000, 25000, 6250, 10000, 500, M, 0, 1, 600 },
+	{ "claude-opus-4-8", 1000000, 128000, 5000, 25000, 6250, 10000, 500, MODEL_SYSTEM_TURNS, 0, 1, 600 },
+	{ "claude-opus-4-7", 1000000, 128000, 5000, 25000, 6250, 10000, 500, 0, 0, 1, 600 },
+	{ "claude-opus-4-6", 1000000, 128000, 5000, 25000, 6250, 10000, 500, 0, 0, 1, 600 },
+	{ "claude-opus-4-5", 200000, 64000, 5000, 25000, 6250, 10000, 500, 0, 0, 1, 100 },
+	{ "claude-sonnet-5", 1000000, 128000, 2000, 10000, 2500, 4000, 200, MODEL_ADAPTIVE, 0, 1, 600 },
+	{ "claude-sonnet-4-6", 1000000, 64000, 3000, 15000, 3750, 6000, 300, 0, 0, 1, 600 },
+	{ "claude-haiku-4-5", 200000, 64000, 1000, 5000, 1250, 2000, 100, 0, 0, 1, 100 },
+	{ "claude-haiku-4-5-20251001", 200000, 64000, 1000, 5000, 1250, 2000, 100, 0, 0, 1, 100 },
 	{ .id = NULL },
 };
 #undef M

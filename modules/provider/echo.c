@@ -48,7 +48,7 @@ answer(void *arg)
 	llm_feed_end(call, LLM_OK, 200, -1, STR_NONE, STR_NONE);
 }
 
-/* The text blocks of the newest user message. */
+/* The text blocks of the newest user message, and a word for each file. */
 static void
 newest_text(const struct llm_request *r, struct buf *out)
 {
@@ -57,9 +57,11 @@ newest_text(const struct llm_request *r, struct buf *out)
 
 	if (r->n_messages > 0 &&
 	    json_parse(&ar, r->messages[r->n_messages - 1].content, &blocks, NULL) == OK)
-		for (const struct json *b = blocks->first; b; b = b->next)
-			if (str_eqz(json_str(b, "type", STR_NONE), "text"))
-				buf_str(out, json_str(b, "text", STR_NONE));
+		for (const struct json *b = blocks->first; b; b = b->next) {
+			if (json_at(b, "source"))
+				buf_fmt(out, "(%.*s) ", STR_ARG(json_str(b, "type", STR_NONE)));
+			buf_str(out, json_str(b, "text", STR_NONE));
+		}
 	arena_free(&ar);
 }
 
@@ -131,7 +133,7 @@ echo_free(void *self)
 }
 
 static const struct model_info models[] = {
-	{ .id = "echo", .window = 1000000, .max_output = 1000000 },
+	{ .id = "echo", .window = 1000000, .max_output = 1000000, .images_max = 600 },
 	{ .id = NULL },
 };
 

@@ -15,7 +15,7 @@ anything that the test did not declare (w.tg.expect_refusal("text")).
 
 Environment: BLUFIO_BIN or BLUFIO the binary (build/blufio); BLUFIO_WRAP a command in
 front of it ("valgrind -q …", which must exec it in place); E2E_SLOW a factor
-for every timeout; E2E_KEEP=1 keeps the directories. Waiting is always for a
+for every timeout; E2E_KEEP=1 keeps the directories; E2E_MEMORY a limit in megabytes (memgroup.py). Waiting is always for a
 condition; no test sleeps to let something happen.
 """
 import json
@@ -33,6 +33,7 @@ import threading
 import time
 import traceback
 
+import memgroup
 from fake_anthropic import FakeAnthropic
 from fake_telegram import FakeTelegram
 
@@ -128,6 +129,7 @@ class Blufio:
         self.env = dict(env or {})      # for every process of this directory
         self.preload = preload          # for the daemon alone
         self.process = None
+        self.groups = []                # memory groups of the daemons so far
         self.sessions = []              # session ids of the daemons so far
         self.copies = 0
         self.logged = 0                 # size of the log before the running daemon
@@ -175,10 +177,13 @@ class Blufio:
         if self.process is not None:
             raise AssertionError("it runs already")
         self.logged = os.path.getsize(self.log_path) if os.path.exists(self.log_path) else 0
+        group = None if os.environ.get("BLUFIO_WRAP") else memgroup.group()
+        self.groups += [group] if group else []
         with open(self.log_path, "ab") as log:
             self.process = subprocess.Popen(
                 self.command("serve"), cwd=self.dir, env=self.environment(env, self.preload),
-                stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+                preexec_fn=group.join if group else None)
         self.sessions.append(self.process.pid)
         if wait:
             self.wait_ready()
@@ -272,6 +277,8 @@ class Blufio:
                 os.kill(pid, signal.SIGKILL)
             except OSError:
                 pass
+        for group in self.groups:
+            group.end()
         if not os.environ.get("E2E_KEEP"):
             shutil.rmtree(self.dir, ignore_errors=True)
 
@@ -595,5 +602,8 @@ def main(names):
         finally:
             clean_up()
             sys.stdout.flush()
+    if memgroup.peak:
+        print("most memory of a daemon with all it started: %.1f of %d MB"
+              % (memgroup.peak / 2**20, memgroup.LIMIT >> 20))
     print("%s: %d passed, %d failed, %d skipped" % (name, passed, failed, skipped))
     sys.exit(1 if failed else 0)

@@ -375,23 +375,65 @@ TEST(claude_refuses)
 /* The question itself: what stands in front never moves, what changes comes last. */
 TEST(claude_request)
 {
-	static const struct llm_message m[] = { { "user", { "[1]", 3 } }, { "assistant", { "[ 2 ]", 5 } } };
+	static const struct llm_message m[] = { { "user", { "[1]", 3 }, false }, { "assistant", { "[ 2 ]", 5 }, false } };
 	const struct llm_request r = { .model = "claude-x", .max_tokens = 9, .system = S("be \"x\""), .messages = m,
 	    .n_messages = 2, .tools = S("[{}]") };
-	struct buf b = BUF_INIT(4096);
+	struct body b;
 
-	if (write_body(&b, &r) == OK)
-		CHECK_STR(buf_view(&b), "{\"model\":\"claude-x\",\"max_tokens\":9,\"stream\":true,"
+	body_init(&b, 4096);
+	if (write_body(&b, NULL, &r) == OK)
+		CHECK_STR(buf_view(&b.text), "{\"model\":\"claude-x\",\"max_tokens\":9,\"stream\":true,"
 		    "\"cache_control\":{\"type\":\"ephemeral\"},\"tools\":[{}],\"system\":[{\"type\":\"text\",\"text\":"
 		    "\"be \\\"x\\\"\",\"cache_control\":{\"type\":\"ephemeral\"}}],\"messages\":[{\"role\":\"user\","
 		    "\"content\":[1]},{\"role\":\"assistant\",\"content\":[ 2 ]}]}");
-	buf_free(&b);
+	body_free(&b);
+}
+
+/* Files become bytes while the request is sent; all else stays as it is stored. */
+TEST(claude_request_with_files)
+{
+	char path[] = "/tmp/blufio-test-XXXXXX", content[512];
+	int fd = mkstemp(path);
+	struct llm_message m = { "user", STR_NONE, true };
+	const struct llm_request r = { .model = "m", .max_tokens = 9, .messages = &m, .n_messages = 1 };
+	struct buf all = BUF_INIT(4096);
+	struct body b;
+	char block[7];
+	size_t n = 1;
+
+	if (fd < 0 || fd_write_all(fd, "say \"hi\"\n", 9) != OK) {
+		CHECK(FAULTED());
+		goto out;
+	}
+	snprintf(content, sizeof(content), "[{\"type\":\"image\",\"source\":{\"type\":\"media\",\"media_type\":"
+	    "\"image/png\",\"hash\":\"%s\"}}, {\"type\":\"document\",\"source\":{\"type\":\"media\",\"media_type\":"
+	    "\"text/plain\",\"hash\":\"%s\"},\"title\":\"a\\\"b\"},{\"type\":\"text\",\"text\":\"what?\"}]", path, path);
+	m.content = str_z(content);
+	body_init(&b, 4096);
+	if (write_body(&b, NULL, &r) == OK) {
+		while (n && body_read(&b, block, sizeof(block), &n) == OK)
+			buf_put(&all, block, n);
+		CHECK(FAULTED() || body_size(&b) == all.n);
+		if (!FAULTED())
+			CHECK_STR(buf_view(&all), "{\"model\":\"m\",\"max_tokens\":9,\"stream\":true,\"cache_control\":"
+			    "{\"type\":\"ephemeral\"},\"messages\":[{\"role\":\"user\",\"content\":[{\"type\":\"image\",\"source\":"
+			    "{\"type\":\"base64\",\"media_type\":\"image/png\",\"data\":\"c2F5ICJoaSIK\"}},{\"type\":\"document\","
+			    "\"source\":{\"type\":\"text\",\"media_type\":\"text/plain\",\"data\":\"say \\\"hi\\\"\\n\"},"
+			    "\"title\":\"a\\\"b\"},{\"type\":\"text\",\"text\":\"what?\"}]}]}");
+	}
+	body_free(&b);
+out:
+	if (fd >= 0) {
+		close(fd);
+		(void)remove(path);
+	}
+	buf_free(&all);
 }
 
 /* The cancelled call of a provider: its exchange goes too. */
 TEST(claude_cancel)
 {
-	static const struct llm_message m = { "user", { "[]", 2 } };
+	static const struct llm_message m = { "user", { "[]", 2 }, false };
 	const struct llm_request r = { .model = "claude-x", .messages = &m, .n_messages = 1 };
 	struct fail f = FAIL_INIT;
 
@@ -514,6 +556,7 @@ main(int argc, char **argv)
 	RUN(claude_stops);
 	RUN(claude_refuses);
 	RUN(claude_request);
+	RUN(claude_request_with_files);
 	RUN(claude_cancel);
 	RUN(claude_recorded);
 	log_close();

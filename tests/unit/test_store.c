@@ -138,12 +138,33 @@ TEST(schema)
 	if (begin()) {
 		ONE("PRAGMA user_version", SCHEMA_VERSION);
 		CHECK_OK(store_migrate(db, sc.path, &f));        /* again: nothing to do */
-		ONE("SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'", 11);
+		ONE("SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'", 14);
 		CHECK_OK(db_script(db, "PRAGMA user_version = 7"));
 		CHECK_ERR(store_migrate(db, sc.path, &f), ERR_UNSUPPORTED);
 		CHECK(FAULTED() || (strstr(f.text, sc.path) && strstr(f.text, "schema version 7") &&
-		    strstr(f.text, "up to 1; next: ")));
+		    strstr(f.text, "up to 2; next: ")));
 		ONE("PRAGMA user_version", 7);
+	}
+	scratch_end(&sc);
+}
+
+/* What version 1 stored is there in today's version, with the new columns empty. */
+TEST(from_version_1)
+{
+	static const char back[] = "DROP TABLE media_uses; DROP TABLE media; DROP TABLE attachments; DROP INDEX inbound_album;"
+	    "ALTER TABLE inbound DROP COLUMN hold_until; ALTER TABLE inbound DROP COLUMN album;"
+	    "ALTER TABLE outbox DROP COLUMN buttons; ALTER TABLE sessions DROP COLUMN model; PRAGMA user_version = 1;"
+	    "INSERT INTO users VALUES(1, 'P', 1); INSERT INTO sessions(id, agent, channel, chat, thread, user_id, created_at)"
+	    " VALUES(1, 'a', 'c', '1', '', 1, 1); INSERT INTO inbound VALUES(1, 1, 'c', 'd', '', 's', '', 'text', 0, 1, 1);";
+	struct fail f = FAIL_INIT;
+
+	if (begin()) {
+		CHECK_OK(db_script(db, back));
+		CHECK_OK(store_migrate(db, sc.path, &f));
+		ONE("PRAGMA user_version", SCHEMA_VERSION);
+		ONE("SELECT count(*) FROM inbound WHERE text = 'text' AND album = '' AND hold_until = 0", 1);
+		ONE("SELECT count(*) FROM sessions WHERE model = ''", 1);
+		ONE("SELECT count(*) FROM attachments", 0);
 	}
 	scratch_end(&sc);
 }
@@ -516,6 +537,7 @@ main(int argc, char **argv)
 	TEST_BEGIN(argc, argv);
 	IGNORE(log_open(LOG_ERROR, LOG_TEXT, "/dev/null", NULL));       /* a fault may have met it */
 	RUN(schema);
+	RUN(from_version_1);
 	RUN(migration_is_whole_or_not_at_all);
 	RUN(people);
 	RUN(pairing_codes);

@@ -1,0 +1,26 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+/*
+ * sha2.h - SHA-256 (FIPS 180-4, RFC 6234).
+ *
+ *   struct sha256 h;
+ *   sha256_init(&h); sha256_update(&h, p, n); …; sha256_final(&h, digest);
+ */
+#ifndef BLUFIO_SHA2_H
+#define BLUFIO_SHA2_H
+
+#include "base/base.h"
+
+#define SHA256_SIZE 32u         /* bytes of a digest */
+#define SHA256_BLOCK 64u        /* bytes worked on at a time; what HMAC pads its key to */
+
+struct sha256 {
+	uint32_t state[8];
+	uint64_t n;                   /* bytes so far; the standard ends at 2^61 of them */
+	unsigned char block[SHA256_BLOCK]; /* the n % SHA256_BLOCK newest */
+};
+void sha256_init(struct sha256 *h);
+void sha256_update(struct sha256 *h, const void *p, size_t n);
+/* Wipes h: the next use begins with sha256_init. */
+void sha256_final(struct sha256 *h, unsigned char out[SHA256_SIZE]);
+
+#endif
