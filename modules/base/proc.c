@@ -528,6 +528,8 @@ procs_new(struct ev *ev, const struct spawner *s, struct procs **out)
 		free(ps);
 		return e;
 	}
+	if (spawner_lacks()[0] != '\0')
+		log_info("proc", "children: %s; absent: %s", spawner_system(), spawner_lacks());
 	*out = ps;
 	return OK;
 }
