@@ -203,16 +203,28 @@ unit-programs: $(UNIT)
 unit: $(UNIT)
 	@MALLOC_PERTURB_=165 $(SUITE) unit $(if $(ONLY),$(filter %test_$(ONLY),$(UNIT)),$(UNIT))
 
-## e2e: the program against fake servers, under a limit of 32 MB (ONLY=name: one file)
+## e2e: the program against fake servers, under a limit of 32 MB (ONLY="names": these files)
 .PHONY: e2e
 e2e: export E2E_MEMORY ?= 32
 e2e: $(B)/blufio
-	@$(SUITE) e2e $(if $(ONLY),$(filter %test_$(ONLY).py,$(E2E)),$(E2E))
+	@$(SUITE) e2e $(if $(ONLY),$(filter $(ONLY:%=tests/e2e/test_%.py),$(E2E)),$(E2E))
 
 ## kill: kill -9 at the system calls of a scripted day, restart, compare
 .PHONY: kill
 kill: $(B)/blufio $(if $(wildcard tests/kill/killpoint.c),$(B)/killpoint.so)
 	@KILLPOINT=$(abspath $(B)/killpoint.so) $(SUITE) kill $(wildcard tests/kill/campaign.py)
+
+## portable: the POSIX bodies alone: unit tests, e2e tests of processes and a day (ONLY=names: others)
+.PHONY: portable
+portable:
+	@$(MAKE) --no-print-directory B=$(B)/portable PORTABLE=1 ONLY= unit
+	@$(MAKE) --no-print-directory B=$(B)/portable PORTABLE=1 BLUFIO=$(abspath $(B)/portable/blufio) \
+	    ONLY='$(or $(ONLY),answers commit day shell)' e2e
+
+## cross: built and tried for musl, 32 bit, aarch64 and big endian, as far as that can be installed
+.PHONY: cross
+cross:
+	@B='$(B)' MAKE='$(MAKE)' sh scripts/cross.sh
 
 ## asan: unit and e2e tests under AddressSanitizer and UBSan
 .PHONY: asan
