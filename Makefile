@@ -257,6 +257,12 @@ fuzz-run: $(if $(ONLY),$(filter %fuzz_$(ONLY),$(FUZZ)),$(FUZZ))
 lint: $(B)/blufio $(B)/libblufio.a
 	@CC='$(CC)' B='$(B)' sh scripts/lint.sh
 
+## audit: licences, versions, banned functions and vulnerabilities against docs/DEPENDENCIES.md
+.PHONY: audit
+audit: $(B)/blufio
+	@sh scripts/deps.sh install audit
+	@CC='$(CC)' sh scripts/audit.sh $(B)/blufio
+
 ## budget: lines of code a ring
 .PHONY: budget
 budget:
