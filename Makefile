@@ -92,7 +92,9 @@ WARN := -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wsign-conversion -Wstric
 	-Wswitch-enum -Wnull-dereference $(if $(call on,WERROR),-Werror)
 HARDEN := -fPIE -fno-strict-overflow -fstack-protector-strong \
 	$(if $(SAN)$(filter -O0,$(CFLAGS)),,-U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2)
-ALL_CFLAGS = -std=c11 -D_POSIX_C_SOURCE=200809L $(WARN) $(HARDEN) -ffunction-sections \
+# Sizes of files, inode numbers and times have 64 bits on 32-bit machines too.
+WIDE := -D_FILE_OFFSET_BITS=64 -D_TIME_BITS=64
+ALL_CFLAGS = -std=c11 -D_POSIX_C_SOURCE=200809L $(WIDE) $(WARN) $(HARDEN) -ffunction-sections \
 	-fdata-sections -Imodules $(CFLAGS) $(SAN)
 ALL_LDFLAGS = -pie -Wl,-z,relro,-z,now -Wl,--gc-sections -Wl,--as-needed $(SAN) $(LDFLAGS)
 LIBS := -lcurl -lsqlite3 -lz -lm -lpthread
@@ -203,16 +205,28 @@ unit-programs: $(UNIT)
 unit: $(UNIT)
 	@MALLOC_PERTURB_=165 $(SUITE) unit $(if $(ONLY),$(filter %test_$(ONLY),$(UNIT)),$(UNIT))
 
-## e2e: the program against fake servers, under a limit of 32 MB (ONLY=name: one file)
+## e2e: the program against fake servers, under a limit of 32 MB (ONLY="names": these files)
 .PHONY: e2e
 e2e: export E2E_MEMORY ?= 32
 e2e: $(B)/blufio
-	@$(SUITE) e2e $(if $(ONLY),$(filter %test_$(ONLY).py,$(E2E)),$(E2E))
+	@$(SUITE) e2e $(if $(ONLY),$(filter $(ONLY:%=tests/e2e/test_%.py),$(E2E)),$(E2E))
 
 ## kill: kill -9 at the system calls of a scripted day, restart, compare
 .PHONY: kill
 kill: $(B)/blufio $(if $(wildcard tests/kill/killpoint.c),$(B)/killpoint.so)
 	@KILLPOINT=$(abspath $(B)/killpoint.so) $(SUITE) kill $(wildcard tests/kill/campaign.py)
+
+## portable: the POSIX bodies alone: unit tests, e2e tests of processes and a day (ONLY=names: others)
+.PHONY: portable
+portable:
+	@$(MAKE) --no-print-directory B=$(B)/portable PORTABLE=1 ONLY= unit
+	@$(MAKE) --no-print-directory B=$(B)/portable PORTABLE=1 BLUFIO=$(abspath $(B)/portable/blufio) \
+	    ONLY='$(or $(ONLY),answers commit day shell)' e2e
+
+## cross: built and tried for musl, 32 bit, aarch64 and big endian, as far as that can be installed
+.PHONY: cross
+cross:
+	@B='$(B)' MAKE='$(MAKE)' sh scripts/cross.sh
 
 ## asan: unit and e2e tests under AddressSanitizer and UBSan
 .PHONY: asan
@@ -244,6 +258,12 @@ fuzz-run: $(if $(ONLY),$(filter %fuzz_$(ONLY),$(FUZZ)),$(FUZZ))
 .PHONY: lint
 lint: $(B)/blufio $(B)/libblufio.a
 	@CC='$(CC)' B='$(B)' sh scripts/lint.sh
+
+## audit: licences, versions, banned functions and vulnerabilities against docs/DEPENDENCIES.md
+.PHONY: audit
+audit: $(B)/blufio
+	@sh scripts/deps.sh install audit
+	@CC='$(CC)' sh scripts/audit.sh $(B)/blufio
 
 ## budget: lines of code a ring
 .PHONY: budget

@@ -34,7 +34,8 @@ cmd_version(const struct command_env *env, int argc, char **argv)
 	printf("blufio %s\nfeatures:", BLUFIO_VERSION);
 	for (size_t i = 0; features[i]; i++)
 		printf(" %s", features[i]->name);
-	printf("\nevent loop: %s\nlibcurl: %s\n", ev_backend(), fetch_version());
+	printf("\nevent loop: %s\nchildren: %s%s%s\nlibcurl: %s\n", ev_backend(), spawner_system(),
+	    spawner_lacks()[0] ? "; absent: " : "", spawner_lacks(), fetch_version());
 	for (size_t i = 0; features[i]; i++)
 		if (features[i]->kind == FEATURE_STORAGE)
 			printf("%s: %s\n", features[i]->name, features[i]->storage->version());

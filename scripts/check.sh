@@ -87,8 +87,11 @@ lane_one() {
 
 lane_two() {
 	step lint $m lint
+	step audit $m audit
 	step budget $m budget
 	step matrix $m matrix
+	step portable $m portable
+	step cross $m cross
 	step asan $m asan
 	if have scripts/torture.sh; then
 		step torture $m torture

@@ -3,9 +3,11 @@
 #
 # deps.sh check build|test   - is everything there? If not: what, and the command that installs it.
 # deps.sh install build|test - installs it with apt-get when that is possible, else says the command.
+# deps.sh install cross|audit - the same for what is good to have: where it cannot be had, a line says so.
 #
 # build: a compiler, make, the headers of libcurl, sqlite3 and zlib.
 # test:  these, and clang, valgrind, python3, binutils; fuzzing needs clang's runtime.
+# cross: compilers for musl, i386, arm64 and s390x, and an emulator; audit: debsecan.
 set -u
 CC=${CC:-cc}
 
@@ -14,7 +16,7 @@ header() { echo "#include <$1>" | $CC -E - >/dev/null 2>&1; }
 
 # The names of what is missing, in our own words.
 missing() {
-	if has "$CC"; then
+	if has "${CC%% *}"; then
 		header stdio.h || echo libc
 		header curl/curl.h || echo curl
 		header sqlite3.h || echo sqlite
@@ -90,7 +92,7 @@ tell() {
 		echo "  Alpine:          apk add $(packages apk "$@")"
 		echo "  Arch:            pacman -S --needed $(packages pacman "$@")"
 	fi
-	has "$CC" || [ "$CC" = cc ] || echo "  (there is no compiler called $CC)"
+	has "${CC%% *}" || [ "$CC" = cc ] || echo "  (there is no compiler called $CC)"
 }
 
 check() {
@@ -129,6 +131,19 @@ install() {
 	return 0
 }
 
+# optional COMMAND:PACKAGE...: each package by itself, because one may well be absent.
+optional() {
+	want=
+	for pair in "$@"; do has "${pair%%:*}" || want="$want ${pair#*:}"; done
+	[ -n "$want" ] || return 0
+	if has apt-get && as_root true; then
+		as_root apt-get update -q </dev/null >/dev/null 2>&1
+		for p in $want; do apt_install "$p" >/dev/null 2>&1 || echo "not installable: $p"; done
+	else
+		echo "good to have, on Debian:  apt-get install -y$want"
+	fi
+}
+
 # Can clang link a fuzz target?
 fuzzer() {
 	tmp=$(mktemp -d) || return 1
@@ -143,6 +158,12 @@ fuzzer() {
 case ${1:-}:${2:-} in
 check:build | check:test) check "$2" ;;
 install:build | install:test) install "$2" ;;
+install:cross)
+	optional musl-gcc:musl-tools i686-linux-gnu-gcc:gcc-i686-linux-gnu \
+	    aarch64-linux-gnu-gcc:gcc-aarch64-linux-gnu s390x-linux-gnu-gcc:gcc-s390x-linux-gnu \
+	    qemu-s390x:qemu-user
+	;;
+install:audit) optional debsecan:debsecan ;;
 fuzzer:) fuzzer ;;
-*) echo "usage: deps.sh check|install build|test | fuzzer"; exit 2 ;;
+*) echo "usage: deps.sh check|install build|test | install cross|audit | fuzzer"; exit 2 ;;
 esac

@@ -63,6 +63,15 @@ lacks() {
 	rm -f "$B".has* "$B".in*
 }
 
+# posix_alone: nothing that only Linux has is asked of the C library by what was just linked.
+posix_alone() {
+	only='epoll_|eventfd|signalfd|timerfd_|inotify_|prctl|pipe2|accept4|getrandom|memfd_|pidfd_|clone|unshare'
+	nm -D --undefined-only "$B/blufio" >"$B.wants" || { bad "nm $B/blufio"; return; }
+	left=$(awk '{ print $2 }' "$B.wants" | sed 's/@.*//' | grep -E "^($only|syscall$|setns$|sendfile)" | tr '\n' ' ')
+	if [ -z "$left" ]; then ok; else bad "the POSIX bodies use what only Linux has: $left"; fi
+	rm -f "$B.wants"
+}
+
 matrix() {
 	mkdir -p "$(dirname "$B")"
 	links "the standard set"
@@ -71,7 +80,7 @@ matrix() {
 		links "$f alone" FEATURES="$f" && lacks "$f"
 		links "the standard set without $f" FEATURES="-$f"
 	done
-	links "POSIX bodies alone" PORTABLE=1
+	links "POSIX bodies alone" PORTABLE=1 && posix_alone
 	# A misspelt name stops before anything is compiled, and names the known ones.
 	rm -rf "$B.typo"
 	if $MAKE -s --no-print-directory B="$B.typo" FEATURES=telegrm all >"$B.log" 2>&1; then

@@ -13,6 +13,9 @@
  * and then says it failed, as the kernel does; else every injected failure
  * would leak a descriptor that the code under test gave up correctly.
  *
+ * On 32-bit glibc open, fcntl and their like are called by other names (open64)
+ * and pass by unseen; torture is for 64 bit.
+ *
  * An atexit handler disarms, because coverage and sanitizer runtimes allocate
  * while they write their reports.
  */

@@ -26,6 +26,17 @@ test_data(const char *sub)
 	return stat(path, &st) == 0 ? path : NULL;
 }
 
+bool
+test_left_out_(const char *name)
+{
+	const char *names = getenv("TEST_SKIP");
+	bool out = names != NULL && strstr(names, name) != NULL;
+
+	if (out)
+		printf("skip%s: TEST_SKIP names it\n", name);
+	return out;
+}
+
 int
 test_end_(void)
 {

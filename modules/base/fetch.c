@@ -32,11 +32,14 @@
 #include <curl/curl.h>
 #include <strings.h>
 
+#define CURL_MIN 0x075000             /* 7.80.0: the first to tell when a request is about to be written */
 #define FETCH_CONNECTIONS 16L         /* idle connections kept for reuse */
 #define FETCH_BUFFER (16L << 10)      /* libcurl's buffer per running op, each way */
 #define FETCH_KEEPALIVE_S 60L         /* TCP keep-alive: first probe and spacing */
 #define FETCH_HEAD_BYTES (64u << 10)  /* names and values of one response */
 #define FETCH_HOST_MAX 128            /* of a host name in messages */
+
+_Static_assert(LIBCURL_VERSION_NUM >= CURL_MIN, "blufio needs libcurl 7.80.0 or newer (docs/DEPENDENCIES.md)");
 
 enum op_state {
 	OP_NEW,                       /* waits for pump() to give it to libcurl */
@@ -122,13 +125,6 @@ op_finish(struct fetch_op *op, enum err e)
 {
 	struct fetch_result r;
 
-#if LIBCURL_VERSION_NUM < 0x075000            /* no word before the request: look behind */
-	curl_off_t ready = 0;
-
-	curl_easy_getinfo(op->easy, CURLINFO_PRETRANSFER_TIME_T, &ready);
-	if (ready != 0)
-		op->sent = true;
-#endif
 	op_kill(op);
 	curl_multi_remove_handle(op->f->multi, op->easy);
 	r.err = e;
@@ -233,7 +229,6 @@ op_touch(struct fetch_op *op)
 
 /* ---- called by libcurl for one op --------------------------------------------- */
 
-#if LIBCURL_VERSION_NUM >= 0x075000
 /* The connection stands, the request is about to be written. */
 static int
 on_ready(void *arg, char *ip, char *local_ip, int port, int local_port)
@@ -248,7 +243,6 @@ on_ready(void *arg, char *ip, char *local_ip, int port, int local_port)
 	op_touch(op);
 	return CURL_PREREQFUNC_OK;
 }
-#endif
 
 static int
 progress(void *arg, curl_off_t dltotal, curl_off_t dlnow, curl_off_t ultotal, curl_off_t ulnow)
@@ -585,10 +579,8 @@ request_build(struct fetch_op *op, const struct fetch_req *req)
 	SET(CURLOPT_XFERINFOFUNCTION, progress);
 	SET(CURLOPT_XFERINFODATA, op);
 	SET(CURLOPT_PRIVATE, (char *)(void *)op);
-#if LIBCURL_VERSION_NUM >= 0x075000
 	SET(CURLOPT_PREREQFUNCTION, on_ready);
 	SET(CURLOPT_PREREQDATA, op);
-#endif
 	return bad ? ERR_NOMEM : OK;
 }
 
@@ -755,6 +747,10 @@ fetch_new(struct ev *ev, const char *user_agent, struct fetch **out)
 	struct fetch *f;
 	unsigned bad = 0;
 
+	if (curl_version_info(CURLVERSION_NOW)->version_num < CURL_MIN) {
+		log_error("fetch", "this system's libcurl is %s; blufio needs 7.80.0 or newer", fetch_version());
+		return ERR_UNSUPPORTED;
+	}
 	if (curl_global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK)
 		return ERR_NOMEM;
 	f = calloc(1, sizeof(*f) + n);

@@ -86,11 +86,11 @@ send_request(const struct procs *ps, const struct proc_request *q, struct str st
 	if (n_fds > 0) {
 		memset(&ctl, 0, sizeof(ctl));
 		m.msg_control = ctl.bytes;
-		m.msg_controllen = CMSG_SPACE(n_fds * sizeof(int));
+		m.msg_controllen = (socklen_t)CMSG_SPACE(n_fds * sizeof(int));
 		c = CMSG_FIRSTHDR(&m);
 		c->cmsg_level = SOL_SOCKET;
 		c->cmsg_type = SCM_RIGHTS;
-		c->cmsg_len = CMSG_LEN(n_fds * sizeof(int));
+		c->cmsg_len = (socklen_t)CMSG_LEN(n_fds * sizeof(int));
 		memcpy(CMSG_DATA(c), fds, n_fds * sizeof(int));
 	}
 	do
@@ -528,6 +528,8 @@ procs_new(struct ev *ev, const struct spawner *s, struct procs **out)
 		free(ps);
 		return e;
 	}
+	if (spawner_lacks()[0] != '\0')
+		log_info("proc", "children: %s; absent: %s", spawner_system(), spawner_lacks());
 	*out = ps;
 	return OK;
 }

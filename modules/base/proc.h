@@ -91,6 +91,7 @@ struct proc_report {
 
 /* The system's part of the spawner (spawner_linux.c or spawner_posix.c, chosen by the Makefile). */
 const char *spawner_system(void);     /* "linux" or "posix" */
+const char *spawner_lacks(void);      /* the protection that is absent here, for people; "" when none */
 /* In the new spawner: becomes a subreaper. */
 void spawner_system_begin(void);
 /* In a child, before exec: no new privileges; dies with its parent. */

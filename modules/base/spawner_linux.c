@@ -26,11 +26,21 @@ spawner_system(void)
 	return "linux";
 }
 
+/* Asked of the kernel: Linux before 3.4, some emulators and sandboxes have no subreapers. */
+const char *
+spawner_lacks(void)
+{
+	int is = 0;
+
+	return prctl(PR_GET_CHILD_SUBREAPER, &is, 0L, 0L, 0L) == 0 ? "" :
+	    "a child that calls setsid outlives its job (no subreaper)";
+}
+
 void
 spawner_system_begin(void)
 {
 	prctl(PR_SET_NAME, "blufio-spawner");
-	/* Where this is refused (Linux before 3.4), setsid escapes. */
+	/* Where this is refused, setsid escapes, and spawner_lacks says so. */
 	prctl(PR_SET_CHILD_SUBREAPER, 1L, 0L, 0L, 0L);
 }
 

@@ -15,6 +15,13 @@ spawner_system(void)
 	return "posix";
 }
 
+const char *
+spawner_lacks(void)
+{
+	return "a child that calls setsid outlives its job (no subreaper), setuid programs are not held back, "
+	    "children outlive a spawner that is killed by itself";
+}
+
 void
 spawner_system_begin(void)
 {

@@ -467,7 +467,7 @@ FALLIBLE
 pair_code(struct agent *a, struct str code, struct buf *told, struct fail *f)
 {
 	struct pairing p = { BUF_INIT(256), BUF_INIT(256), BUF_INIT(256) };
-	char clean[16];
+	char clean[16] = "";
 	size_t n = 0;
 	enum err e;
 

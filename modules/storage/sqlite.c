@@ -25,6 +25,9 @@
 #include <sqlite3.h>
 #include <sys/stat.h>
 
+/* sqlite3_filename_wal and trusted_schema came with it. */
+_Static_assert(SQLITE_VERSION_NUMBER >= 3031000, "blufio needs SQLite 3.31.0 or newer (docs/DEPENDENCIES.md)");
+
 #define SLOTS (2u * DB_STMTS_MAX)       /* open addressing at most half full */
 #define CACHE_KIB "1024"                /* page cache of a connection */
 #define PRAGMAS "PRAGMA temp_store = MEMORY; PRAGMA cell_size_check = ON; PRAGMA mmap_size = 0; " \

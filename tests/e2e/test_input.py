@@ -156,6 +156,19 @@ def test_command_line():
         golden(name, place.run(*args), place, EXIT_USAGE)
 
 
+def test_says_which_protection_is_absent():
+    """POSIX alone cannot hold children as Linux does: `version` and the log say what is missing."""
+    with World() as w:
+        version = w.b.cli("version")[1]
+        children = re.search(r"^children: (.*)$", version, re.M).group(1)
+        said = [line["msg"] for line in w.b.logs(running=True) if line.get("component") == "proc"]
+        if "event loop: poll" in version:
+            assert children.startswith("posix; absent: "), children
+            for word in ("setsid", "setuid", "outlive a spawner"):
+                assert word in children, children
+        assert said == (["children: " + children] if "absent" in children else []), said
+
+
 def test_no_daemon():
     place = Place()
     place.database(os.path.join(place.dir, "blufio.db"))

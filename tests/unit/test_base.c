@@ -480,6 +480,13 @@ mode_of(const char *path)
 	return stat(path, &st) == 0 ? st.st_mode & 07777 : 0;
 }
 
+/* On 32-bit machines this is a choice (WIDE in the Makefile): without it a log of 2 GB, a file
+ * system with large inode numbers and the year 2038 are errors. */
+TEST(files_and_times_are_wide)
+{
+	CHECK(sizeof(off_t) == 8 && sizeof(ino_t) == 8 && sizeof(time_t) == 8);
+}
+
 TEST(file_replace)
 {
 	struct buf b = BUF_INIT(100);
@@ -918,6 +925,7 @@ main(int argc, char **argv)
 	RUN(clock_calendar);
 	RUN(clock_span);
 	RUN(rand);
+	RUN(files_and_times_are_wide);
 	RUN(file_replace);
 	RUN(file_replace_fails);
 	RUN(file_read);

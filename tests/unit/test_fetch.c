@@ -513,7 +513,7 @@ TEST(pause_and_resume)
 {
 	struct rig r;
 	struct call c;
-	struct fetch_req req = { .method = "GET", .idle_us = 60 * US_PER_MS };
+	struct fetch_req req = { .method = "GET", .idle_us = 150 * US_PER_MS };
 	size_t before;
 	enum at at;
 
