@@ -204,6 +204,7 @@ class Shift:
         # a poll whose answer was lost is asked again before the fake knows that its first one is gone
         self.tg.expect_refusal("terminated by other getUpdates")
         self.sent = []                  # (number, kind, point)
+        self.known = set()              # refusals that are told already
         self.maps = []
         self.outcomes, self.labels = Counter(), Counter()
         self.done, self.wrong, self.slowest = 0, [], (0.0, None)
@@ -233,6 +234,13 @@ class Shift:
         self.b.wait_no_orphans()
         if code != 0:
             raise Wrong("SIGTERM: exit code %d" % code)
+
+    def refused(self):
+        """What a fake has refused since it was asked last."""
+        all_of_them = self.tg.unexpected() + self.ai.unexpected()
+        fresh = [x for x in all_of_them if x not in self.known]
+        self.known.update(fresh)
+        return fresh
 
     def read_maps(self):
         self.maps = []
@@ -346,6 +354,10 @@ class Shift:
         number = self.sent[-1][0]
         follow = self.send("say", n)
         codes += self.settle(follow, "the next message")
+        refused = self.refused()
+        if refused:
+            self.describe(n, variant, "refused: " + "; ".join(refused))
+            self.fresh()                # or the next point meets the history that this one damaged
         if self.alive() and not self.maps:
             self.read_maps()
         outcome = self.rows("SELECT outcome FROM turns t JOIN inbound i ON i.id = t.inbound_id WHERE i.text LIKE ?1",
@@ -366,16 +378,16 @@ class Shift:
                            "log": self.b.log_lines()[-14:]})
 
     def run(self):
-        n = variant = 0
+        n = variant = at = 0
         try:
             self.start()
             self.read_maps()
             self.settle(self.send("say"), "the first message")
-            for i, (n, variant) in enumerate(self.points):
-                if i % FRESH == FRESH - 1 and self.start_kind == "warm" and n:
+            for at, (n, variant) in enumerate(self.points):
+                if at % FRESH == FRESH - 1 and self.start_kind == "warm" and n:
                     self.fresh()
                 self.point(n, variant)
-            n = variant = 0             # what is wrong from here on belongs to no point
+            n, variant, at = 0, 0, len(self.points)     # what is wrong from here on belongs to no point
             if not self.alive():
                 self.start()
                 self.settle(self.send("say"), "the last message")
@@ -386,7 +398,8 @@ class Shift:
         except Exception:
             self.describe(n, variant, traceback.format_exc())
         result = {"lane": self.lane, "done": self.done, "outcomes": self.outcomes, "labels": self.labels,
-                  "wrong": self.wrong, "count": self.count, "slowest": self.slowest, "asked": self.points}
+                  "wrong": self.wrong, "count": self.count, "slowest": self.slowest,
+                  "counts": not self.points[0][0], "rest": self.points[at + 1:]}
         self.tg.close()
         self.ai.close()
         if self.wrong and os.environ.get("E2E_KEEP"):
@@ -410,7 +423,7 @@ class Shift:
             self.verify_calls(c)
         finally:
             c.close()
-        for text in self.tg.unexpected() + self.ai.unexpected():
+        for text in self.refused():
             self.bad("refused: %s", text)
 
     def verify_turns(self, c):
@@ -531,7 +544,6 @@ def campaign(chosen, shim):
     with concurrent.futures.ProcessPoolExecutor(JOBS, mp_context=context) as pool:
         # three turns that only count say how many points a lane has
         running = {pool.submit(run_shift, lane, [(0, 0)] * 3, shim) for lane in chosen}
-        waiting = []
         while running:
             done, running = concurrent.futures.wait(running, return_when=concurrent.futures.FIRST_COMPLETED)
             for future in done:
@@ -540,7 +552,9 @@ def campaign(chosen, shim):
                 for wrong in r["wrong"]:
                     failed += 1
                     tell(wrong)
-                if r["asked"][0][0] == 0:
+                if r["rest"]:           # what comes after one that ended the shift
+                    running.add(pool.submit(run_shift, lane, r["rest"], shim))
+                if r["counts"]:
                     counts[lane] = r["count"]
                     points = choose(lane, r["count"])
                     for i in range(0, len(points), SHIFT):
