@@ -132,11 +132,12 @@ strike(const char *name, unsigned kinds, const int *errors)
 	while (errors[n] != 0)
 		n++;
 	error = errors[c->sticky ? 0 : c->variant % (unsigned)n];
-	if (__atomic_add_fetch(&c->hits, 1, __ATOMIC_SEQ_CST) == 1) {
+	if (at == c->n) {
 		inside = true;
 		note(name, error);
 		inside = false;
 	}
+	__atomic_add_fetch(&c->hits, 1, __ATOMIC_SEQ_CST);
 	errno = saved;
 	return error;
 }

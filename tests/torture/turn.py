@@ -206,7 +206,7 @@ class Shift:
         self.sent = []                  # (number, kind, point)
         self.known = set()              # refusals that are told already
         self.maps = []
-        self.outcomes, self.labels = Counter(), Counter()
+        self.outcomes, self.labels, self.told = Counter(), Counter(), Counter()
         self.done, self.wrong, self.slowest = 0, [], (0.0, None)
         self.count = 0
 
@@ -360,9 +360,11 @@ class Shift:
             self.fresh()                # or the next point meets the history that this one damaged
         if self.alive() and not self.maps:
             self.read_maps()
-        outcome = self.rows("SELECT outcome FROM turns t JOIN inbound i ON i.id = t.inbound_id WHERE i.text LIKE ?1",
-                            "#" + number + "%")
-        said = "answered" if outcome == [(ANSWERED,)] else "told"
+        row = self.rows("SELECT t.outcome, o.text FROM turns t JOIN inbound i ON i.id = t.inbound_id JOIN outbox o ON"
+                        " o.turn_id = t.id WHERE i.text LIKE ?1", "#" + number + "%")
+        said = "answered" if row and row[0][0] == ANSWERED else "told"
+        if said == "told" and row:
+            self.told[row[0][1].split("\n")[-1]] += 1
         if n:
             self.done += 1
             self.outcomes["exit %d, %s" % (codes[0], said) if codes else said] += 1
@@ -397,7 +399,7 @@ class Shift:
             self.describe(n, variant, str(e))
         except Exception:
             self.describe(n, variant, traceback.format_exc())
-        result = {"lane": self.lane, "done": self.done, "outcomes": self.outcomes, "labels": self.labels,
+        result = {"lane": self.lane, "done": self.done, "outcomes": self.outcomes, "labels": self.labels, "told": self.told,
                   "wrong": self.wrong, "count": self.count, "slowest": self.slowest,
                   "counts": not self.points[0][0], "rest": self.points[at + 1:]}
         self.tg.close()
@@ -538,7 +540,7 @@ def tell(wrong):
 
 def campaign(chosen, shim):
     begin = time.monotonic()
-    totals, outcomes, labels = Counter(), defaultdict(Counter), Counter()
+    totals, outcomes, labels, told = Counter(), defaultdict(Counter), Counter(), Counter()
     counts, failed, slowest = {}, 0, (0.0, None, None)
     context = multiprocessing.get_context("fork")
     with concurrent.futures.ProcessPoolExecutor(JOBS, mp_context=context) as pool:
@@ -563,6 +565,7 @@ def campaign(chosen, shim):
                 totals[lane] += r["done"]
                 outcomes[lane].update(r["outcomes"])
                 labels.update(r["labels"])
+                told.update(r["told"])
                 if r["slowest"][0] > slowest[0]:
                     slowest = (r["slowest"][0], lane, r["slowest"][1])
     print("%-24s %6s of %6s   outcomes" % ("lane", "points", "calls"))
@@ -573,6 +576,8 @@ def campaign(chosen, shim):
             failed += 1
             print("not ok %s: no point at all" % " ".join(lane))
     print("places: " + ", ".join("%s %d" % x for x in labels.most_common()))
+    for text, n in told.most_common():
+        print("told %d: %s" % (n, text))
     if slowest[1]:
         print("the slowest: %.1f s, %s %d" % (slowest[0], " ".join(slowest[1]), slowest[2]))
     points = sum(totals.values())
