@@ -581,7 +581,7 @@ def campaign(chosen, shim):
     if slowest[1]:
         print("the slowest: %.1f s, %s %d" % (slowest[0], " ".join(slowest[1]), slowest[2]))
     points = sum(totals.values())
-    print("torture: %d points of a whole turn, %d bad, %.0f s" % (points, failed, time.monotonic() - begin))
+    print("turn: %d points, %d bad, %.0f s" % (points, failed, time.monotonic() - begin))
     return points, failed
 
 
