@@ -62,6 +62,7 @@ SHIFT_MAX_S = 900.0
 REPEAT = "(This may be a repeat: I was interrupted while sending it.)"
 NO_TEXT = "(The model ended its answer without any text.)"
 ANSWERED, DONE, SENT = 1, 5, 2
+CONNECTIONS = 16            # that fetch.c keeps
 LOGGED = re.compile(r'"level":"(error|warn)"|^blufio: ')
 
 
@@ -203,7 +204,8 @@ class Shift:
         self.tg.add_chat(OWNER)
         # a poll whose answer was lost is asked again before the fake knows that its first one is gone
         self.tg.expect_refusal("terminated by other getUpdates")
-        self.sent = []                  # (number, kind, point)
+        self.sent = []                  # (number, kind, (n, variant))
+        self.files = None               # what the daemon has open at rest
         self.known = set()              # refusals that are told already
         self.maps = []
         self.outcomes, self.labels, self.told = Counter(), Counter(), Counter()
@@ -254,6 +256,18 @@ class Shift:
         except OSError:
             pass                        # it is gone already
 
+    def open_files(self):
+        """(what is open beside sockets, how many sockets). Of the database file itself SQLite keeps another
+        descriptor when a second connection was closed, and uses it again."""
+        names = []
+        for fd in os.listdir("/proc/%d/fd" % self.b.pid):
+            try:
+                names.append(re.sub(r"\[\d+\]", "", os.readlink("/proc/%d/fd/%s" % (self.b.pid, fd))))
+            except OSError:
+                pass                    # closed meanwhile
+        once = {self.b.db_path} if names.count(self.b.db_path) <= 2 else set()
+        return sorted(x for x in names if x != "socket:" and x not in once), names.count("socket:")
+
     # -- rows ----------------------------------------------------------------------------------
 
     def rows(self, sql, *values):
@@ -288,7 +302,7 @@ class Shift:
                 raise Wrong("waited %.0f s for %s" % (bound * SLOW, what))
             time.sleep(0.01)
 
-    def send(self, kind, point=None):
+    def send(self, kind, point=(0, 0)):
         number = "#%04d" % (len(self.sent) + 1)
         self.sent.append((number[1:], kind, point))
         self.tg.send_text(OWNER, "%s %s" % (number, kind))
@@ -322,13 +336,13 @@ class Shift:
         if self.start_kind == "cold":
             if self.alive():
                 self.stop()
-            message = self.send("tools", n)
+            message = self.send("tools", (n, variant))
             self.control.arm(mask, n, variant, sticky)
             self.start()
             self.read_maps()
         else:
             self.control.arm(mask, n, variant, sticky)
-            message = self.send("tools", n)
+            message = self.send("tools", (n, variant))
         begin = time.monotonic()
         if sticky:
             self.wait(lambda: self.control.read()["hits"] or self.idle(message), "the outage")
@@ -352,7 +366,7 @@ class Shift:
         if n and not seen["hits"]:
             return                      # the turn was shorter this time
         number = self.sent[-1][0]
-        follow = self.send("say", n)
+        follow = self.send("say", (n, variant))
         codes += self.settle(follow, "the next message")
         refused = self.refused()
         if refused:
@@ -385,6 +399,7 @@ class Shift:
             self.start()
             self.read_maps()
             self.settle(self.send("say"), "the first message")
+            self.files, sockets = self.open_files()
             for at, (n, variant) in enumerate(self.points):
                 if at % FRESH == FRESH - 1 and self.start_kind == "warm" and n:
                     self.fresh()
@@ -393,6 +408,11 @@ class Shift:
             if not self.alive():
                 self.start()
                 self.settle(self.send("say"), "the last message")
+            # a failure may cost a connection, but nothing stays open
+            extra = Counter(self.open_files()[0]) - Counter(self.files)
+            self.wait(lambda: self.open_files()[0] == self.files, "%s to be closed" % dict(extra), 5.0)
+            if self.open_files()[1] > sockets + CONNECTIONS:
+                raise Wrong("%d sockets are open" % self.open_files()[1])
             self.verify()
             self.stop()
         except Wrong as e:
@@ -411,43 +431,49 @@ class Shift:
 
     # -- the end of a shift: rows, fakes and what a person saw ----------------------------------------
 
-    def bad(self, text, *args):
-        self.wrong.append({"lane": " ".join(self.lane), "n": 0, "variant": 0, "why": text % args, "name": "",
+    def bad(self, number, text, *args):
+        """Something is wrong with the message of that number, or with none."""
+        n, variant = dict((s[0], s[2]) for s in self.sent).get(number, (0, 0))
+        self.wrong.append({"lane": " ".join(self.lane), "n": n, "variant": variant, "why": text % args, "name": "",
                            "errno": "", "callers": [], "log": []})
 
     def verify(self):
         c = self.b.db()
         try:
             if [r[0] for r in c.execute("PRAGMA integrity_check")] != ["ok"]:
-                self.bad("the database is damaged")
+                self.bad(None, "the database is damaged")
             self.verify_turns(c)
             self.verify_seen(c)
             self.verify_calls(c)
         finally:
             c.close()
         for text in self.refused():
-            self.bad("refused: %s", text)
+            self.bad(None, "refused: %s", text)
 
     def verify_turns(self, c):
         turns = defaultdict(list)
         for r in c.execute("SELECT t.id, t.state, t.outcome, i.text FROM turns t JOIN inbound i ON i.id = t.inbound_id"):
             turns[r["text"][1:5]].append(r)
-        for number, kind, point in self.sent:
+        for number, kind, _ in self.sent:
             mine = turns[number]
             if len(mine) != 1 or mine[0]["state"] != DONE:
-                self.bad("message %s (point %s) has %d turns", number, point, len(mine))
+                self.bad(number, "message %s has %d turns", number, len(mine))
                 continue
             replies = c.execute("SELECT text, state FROM outbox WHERE turn_id = ?1 AND kind = 0", (mine[0]["id"],)).fetchall()
             if len(replies) != 1 or replies[0]["state"] != SENT:
-                self.bad("message %s (point %s) has %d replies", number, point, len(replies))
+                self.bad(number, "message %s has %d replies", number, len(replies))
             elif mine[0]["outcome"] == ANSWERED and replies[0]["text"] != answer(number, kind):
-                self.bad("message %s (point %s) was answered %r", number, point, replies[0]["text"])
+                self.bad(number, "message %s was answered %r", number, replies[0]["text"])
             elif mine[0]["outcome"] != ANSWERED and (kind == "say" or NO_TEXT in replies[0]["text"]):
-                self.bad("message %s (%s, point %s) was told %r", number, kind, point, replies[0]["text"])
+                self.bad(number, "message %s (%s) was told %r", number, kind, replies[0]["text"])
 
     def verify_seen(self, c):
         """Every reply once; once more only when it says so; nothing that nobody said."""
-        want = Counter(words_of(r[0]) for r in c.execute("SELECT text FROM outbox WHERE state = 2"))
+        want, number = Counter(), {}
+        for r in c.execute("SELECT o.text, i.text AS asked FROM outbox o LEFT JOIN turns t ON t.id = o.turn_id LEFT JOIN"
+                           " inbound i ON i.id = t.inbound_id WHERE o.state = 2"):
+            want[words_of(r["text"])] += 1
+            number[words_of(r["text"])] = (r["asked"] or "")[1:5]
         fresh, copies = Counter(), Counter()
         for m in self.tg.messages(OWNER):
             text = words_of(m["text"].replace(REPEAT, "", 1))
@@ -455,10 +481,10 @@ class Shift:
             fresh[text] += not m["text"].startswith(REPEAT)
         for text, n in want.items():
             if copies[text] < n or fresh[text] > n:
-                self.bad("%d of %d arrived, %d of them unmarked: %r", copies[text], n, fresh[text], text[:100])
+                self.bad(number[text], "%d of %d arrived, %d of them unmarked: %r", copies[text], n, fresh[text], text[:100])
         for text in copies:
             if text not in want:
-                self.bad("nobody said %r", text[:100])
+                self.bad(None, "nobody said %r", text[:100])
 
     def verify_calls(self, c):
         """A call has its row before it is asked, its tools one result each, and its cost in the ledger."""
@@ -480,7 +506,7 @@ class Shift:
             for s in c.execute("SELECT * FROM steps WHERE turn_id = ?1", (t["id"],)):
                 if s["kind"] == 1:
                     if results[s["call_id"]] != 1:
-                        self.bad("#%s: tool call %s has %d results", number, s["name"], results[s["call_id"]])
+                        self.bad(number, "#%s: tool call %s has %d results", number, s["name"], results[s["call_id"]])
                     continue
                 journalled[s["round"]] += 1
                 good[s["round"]] += s["state"] == 2 and not s["failed"]
@@ -488,7 +514,7 @@ class Shift:
                 cut += s["state"] == 3
             for round_, n in journalled.items():
                 if asked[(number, round_)] > n or good[round_] > 1:
-                    self.bad("#%s: round %d was asked %d times, journalled %d times, answered %d times", number, round_,
+                    self.bad(number, "#%s: round %d was asked %d times, journalled %d times, answered %d times", number, round_,
                              asked[(number, round_)], n, good[round_])
             ledger = c.execute("SELECT * FROM cost_ledger WHERE turn_id = ?1", (t["id"],)).fetchall()
             exact = Counter((r["input"], r["output"], r["cache_read"], r["write_5m"]) for r in ledger if not r["estimated"])
@@ -496,9 +522,9 @@ class Shift:
             for round_, n in good.items():
                 fits = [u for u in billed[(number, round_)] if exact[u]]
                 if n and not fits:
-                    self.bad("#%s: round %d is billed %s, booked %s", number, round_, billed[(number, round_)], dict(exact))
+                    self.bad(number, "#%s: round %d is billed %s, booked %s", number, round_, billed[(number, round_)], dict(exact))
             if sum(exact.values()) != sum(good.values()) or not cut <= estimates <= cut + failed:
-                self.bad("#%s: %d answered, %d cut, %d failed calls; %d rows and %d estimates in the ledger", number,
+                self.bad(number, "#%s: %d answered, %d cut, %d failed calls; %d rows and %d estimates in the ledger", number,
                          sum(good.values()), cut, failed, sum(exact.values()), estimates)
 
 
