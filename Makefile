@@ -188,6 +188,10 @@ $(B)/killpoint.so: tests/kill/killpoint.c
 	@mkdir -p $(@D)
 	$(Q)$(CC) -std=c11 -O2 -g -fPIC -shared -Wall -Wextra -o $@ $< -ldl
 
+$(B)/failpoint.so: tests/torture/failpoint.c
+	@mkdir -p $(@D)
+	$(Q)$(CC) -std=c11 -O2 -g -fPIC -shared -Wall -Wextra -o $@ $< -ldl
+
 # ---- tests ---------------------------------------------------------------------------------
 # Each prints what it counted, and fails when that is nothing.
 
@@ -239,10 +243,10 @@ asan:
 valgrind: $(UNIT) $(B)/blufio $(B)/tests/leak/planted
 	@B='$(B)' sh scripts/valgrind.sh $(UNIT)
 
-## torture: unit tests with the n-th allocation or call failing (TORTURE_MAX=points)
+## torture: the n-th allocation or call fails, in unit tests and a whole turn (TORTURE_MAX=points)
 .PHONY: torture
-torture: $(UNIT)
-	@B='$(B)' sh scripts/torture.sh $(UNIT)
+torture: $(UNIT) $(B)/blufio $(B)/failpoint.so
+	@FAILPOINT_SO=$(abspath $(B)/failpoint.so) sh scripts/torture.sh $(UNIT)
 
 ## fuzz: every parser with libFuzzer (T=60 seconds each; ONLY=name)
 .PHONY: fuzz fuzz-run

@@ -11,8 +11,11 @@
 # crash, hang, or upset a sanitizer. One more run has every read and write
 # transfer a single byte: that is legal, so there the test has to pass.
 #
+# Then the same for the shipped binary ($BLUFIO) over one whole turn, once for
+# each call, preloaded with $FAILPOINT_SO: tests/torture/turn.py.
+#
 #   TORTURE_MAX=n    at most n points of each binary, evenly spread
-#   TORTURE_TIME=s   seconds before a run counts as hung (10)
+#   TORTURE_TIME=s   seconds before a run counts as hung (30)
 #   TORTURE_WRAP=c   run under c ("valgrind -q --error-exitcode=99 ...")
 #   FAULT_ERRNO, FAULT_KIND   passed on; EINTR runs are never sticky, because
 #                    retrying for ever is then the correct behaviour
@@ -87,6 +90,19 @@ for bin in "$@"; do
 	points=$((points + count))
 done
 
-echo "torture: $points points, $bad bad"
+echo "torture: $points points of unit tests, $bad bad"
 echo "torture: $((points > bad ? points - bad : 0)) passed, $bad failed, 0 skipped"
-[ "$points" -gt 0 ] && [ "$bad" -eq 0 ]
+
+turn=0 turn_bad=0
+if [ -z "${FAILPOINT_SO:-}" ]; then
+	echo "turn.py: not run, FAILPOINT_SO names no library (type \`make torture\`)"
+elif ! LD_PRELOAD="$FAILPOINT_SO" "$BLUFIO" version >/dev/null 2>&1; then
+	echo "turn.py: 0 passed, 0 failed, 1 skipped"
+	echo "(tests/torture/failpoint.c needs glibc and a dynamic binary)"
+else
+	python3 tests/torture/turn.py >"$log" 2>&1 || turn_bad=1
+	cat "$log"
+	turn=$(sed -n 's/^turn: \([0-9]*\) points.*/\1/p' "$log")
+fi
+echo "$((points + ${turn:-0})) points in all"
+[ "$points" -gt 0 ] && [ "$bad" -eq 0 ] && [ "$turn_bad" -eq 0 ]

@@ -37,6 +37,7 @@
 #define FETCH_BUFFER (16L << 10)      /* libcurl's buffer per running op, each way */
 #define FETCH_KEEPALIVE_S 60L         /* TCP keep-alive: first probe and spacing */
 #define FETCH_HEAD_BYTES (64u << 10)  /* names and values of one response */
+#define FETCH_MEND_US US_PER_S        /* from one try to replace a broken libcurl to the next */
 #define FETCH_HOST_MAX 128            /* of a host name in messages */
 
 _Static_assert(LIBCURL_VERSION_NUM >= CURL_MIN, "blufio needs libcurl 7.80.0 or newer (docs/DEPENDENCIES.md)");
@@ -79,6 +80,7 @@ struct fetch {
 	struct ev_defer pump;
 	struct fetch_op *ops;         /* all, the dead until they are freed */
 	size_t running;               /* without the dead */
+	bool broken;                  /* libcurl ran out of memory in mid-work */
 	char agent[];
 };
 
@@ -381,14 +383,20 @@ reap(struct fetch *f)
 	}
 }
 
-/* The result of an action is not looked at: the failure of a transfer comes as
- * its message, and what libcurl could lose beyond that, the timers find. */
+/* The failure of a transfer comes as its message, and what libcurl could lose
+ * beyond that, the timers find. But a libcurl that had no memory for its own
+ * tables leaves them half-made, and divides by zero when it meets them again. */
 static void
 act(struct fetch *f, curl_socket_t fd, int what)
 {
 	int running;
 
-	curl_multi_socket_action(f->multi, fd, what, &running);
+	if (f->broken)
+		return;
+	if (curl_multi_socket_action(f->multi, fd, what, &running) == CURLM_OUT_OF_MEMORY) {
+		f->broken = true;
+		ev_defer(f->ev, &f->pump);
+	}
 	reap(f);
 }
 
@@ -402,7 +410,12 @@ socket_ready(void *arg, int fd, unsigned events)
 static void
 timer_due(void *arg)
 {
-	act(arg, CURL_SOCKET_TIMEOUT, 0);
+	struct fetch *f = arg;
+
+	if (f->broken)                /* there was no memory for a new one either */
+		ev_defer(f->ev, &f->pump);
+	else
+		act(f, CURL_SOCKET_TIMEOUT, 0);
 }
 
 static int
@@ -464,12 +477,56 @@ op_resume(struct fetch_op *op)
 		op_end(op, code);
 }
 
+static CURLM *
+multi_new(struct fetch *f)
+{
+	CURLM *m = curl_multi_init();
+	unsigned bad = 0;
+
+	if (m == NULL)
+		return NULL;
+	bad |= (unsigned)curl_multi_setopt(m, CURLMOPT_SOCKETFUNCTION, socket_wish);
+	bad |= (unsigned)curl_multi_setopt(m, CURLMOPT_SOCKETDATA, f);
+	bad |= (unsigned)curl_multi_setopt(m, CURLMOPT_TIMERFUNCTION, timer_wish);
+	bad |= (unsigned)curl_multi_setopt(m, CURLMOPT_TIMERDATA, f);
+	bad |= (unsigned)curl_multi_setopt(m, CURLMOPT_MAXCONNECTS, FETCH_CONNECTIONS);
+	if (bad) {
+		curl_multi_cleanup(m);
+		return NULL;
+	}
+	return m;
+}
+
+/* Ends what runs in a broken multi and puts a new one in its place; false: not yet. */
+static bool
+mend(struct fetch *f)
+{
+	CURLM *fresh = multi_new(f);
+
+	for (struct fetch_op *op = f->ops, *next; op; op = next) {
+		next = op->next;
+		if (op->state == OP_RUNNING)
+			op_end(op, CURLE_OUT_OF_MEMORY);
+	}
+	if (fresh == NULL) {
+		ev_timer_in(f->ev, &f->timer, FETCH_MEND_US);
+		return false;
+	}
+	curl_multi_cleanup(f->multi);
+	ev_timer_cancel(f->ev, &f->timer);
+	f->multi = fresh;
+	f->broken = false;
+	return true;
+}
+
 static void
 pump(void *arg)
 {
 	struct fetch *f = arg;
 	struct fetch_op *op, *next;
 
+	if (f->broken && !mend(f))
+		return;
 	for (op = f->ops; op; op = next) {
 		next = op->next;
 		if (op->state == OP_DEAD)
@@ -745,7 +802,6 @@ fetch_new(struct ev *ev, const char *user_agent, struct fetch **out)
 {
 	size_t n = strlen(user_agent) + 1;
 	struct fetch *f;
-	unsigned bad = 0;
 
 	if (curl_version_info(CURLVERSION_NOW)->version_num < CURL_MIN) {
 		log_error("fetch", "this system's libcurl is %s; blufio needs 7.80.0 or newer", fetch_version());
@@ -762,15 +818,8 @@ fetch_new(struct ev *ev, const char *user_agent, struct fetch **out)
 	memcpy(f->agent, user_agent, n);
 	ev_timer_init(&f->timer, timer_due, f);
 	ev_defer_init(&f->pump, pump, f);
-	f->multi = curl_multi_init();
-	if (f->multi != NULL) {
-		bad |= (unsigned)curl_multi_setopt(f->multi, CURLMOPT_SOCKETFUNCTION, socket_wish);
-		bad |= (unsigned)curl_multi_setopt(f->multi, CURLMOPT_SOCKETDATA, f);
-		bad |= (unsigned)curl_multi_setopt(f->multi, CURLMOPT_TIMERFUNCTION, timer_wish);
-		bad |= (unsigned)curl_multi_setopt(f->multi, CURLMOPT_TIMERDATA, f);
-		bad |= (unsigned)curl_multi_setopt(f->multi, CURLMOPT_MAXCONNECTS, FETCH_CONNECTIONS);
-	}
-	if (f->multi == NULL || bad) {
+	f->multi = multi_new(f);
+	if (f->multi == NULL) {
 		fetch_free(f);
 		return ERR_NOMEM;
 	}

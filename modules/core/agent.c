@@ -198,11 +198,18 @@ static void
 on_retry(void *arg)
 {
 	struct agent *a = arg;
+	enum err e = load(a, false);
 
-	if (load(a, false) != OK)
+	if (e == ERR_PROTO) {           /* a lock that could not be given back lasts as long as the process */
+		log_error("storage", "%s cannot be used any more by this process (%s): it ends; next: `blufio serve`",
+		    a->database_path, a->db->why);
+		a->exit_code = EXIT_IO;
+		ev_stop(a->ev);
+	} else if (e != OK) {
 		storage_failed(a);
-	else
+	} else {
 		log_info("storage", "works again");
+	}
 }
 
 /* ---- the end of a loop turn --------------------------------------------------------------------------- */

@@ -72,6 +72,7 @@ cmd_serve(const struct command_env *env, int argc, char **argv)
 	struct config *config;
 	struct agent *a;
 	struct fail f = FAIL_INIT;
+	enum err e;
 	int code = command_config(env, LOG_WARN, &config);
 
 	(void)argv;
@@ -87,9 +88,13 @@ cmd_serve(const struct command_env *env, int argc, char **argv)
 	}
 	if (open_log(config, &f) != OK || agent_new(&a, config, env->spawner, true, &f) != OK) {
 		config_free(config);
-		return command_failed(&f);
+		code = command_failed(&f);
+		return code == EXIT_NOT_RUNNING ? EXIT_IO : code;       /* a file that is not there */
 	}
-	code = agent_run(a) == OK ? a->exit_code : EXIT_INTERNAL;
+	e = agent_run(a);
+	if (e != OK)
+		log_error("agent", "the event loop failed: %s; next: `blufio serve`", err_str(e));
+	code = e == OK ? a->exit_code : EXIT_INTERNAL;
 	log_info("agent", "stopped");
 	agent_free(a);
 	return code;

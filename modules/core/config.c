@@ -79,13 +79,20 @@ config_locate(struct arena *ar, const char *given, const char *const *env,
 	return ar->err;
 }
 
+/* What the machine could not do is no mistake in the configuration. */
+static enum err
+read_err(void)
+{
+	return errno == EIO || errno == ENOMEM ? err_errno(errno) : ERR_CONFIG;
+}
+
 enum err
 config_read(const char *path, struct buf *text, struct fail *f)
 {
 	struct stat st;
 
 	if (stat(path, &st) != 0)
-		return fail_set(f, ERR_CONFIG, "configuration file %s: %s; next: check the path, "
+		return fail_set(f, read_err(), "configuration file %s: %s; next: check the path, "
 		    "or make the file: blufio --config %s config set agent.name blufio", path,
 		    strerror(errno), path);
 	if (S_ISDIR(st.st_mode))
@@ -93,7 +100,7 @@ config_read(const char *path, struct buf *text, struct fail *f)
 		    "name the file in it: blufio --config %s/blufio.toml config validate", path,
 		    path);
 	if (access(path, R_OK) != 0)
-		return fail_set(f, ERR_CONFIG, "configuration file %s: %s; next: ls -l %s", path,
+		return fail_set(f, read_err(), "configuration file %s: %s; next: ls -l %s", path,
 		    strerror(errno), path);
 	if (st.st_size > (off_t)CONFIG_BYTES_MAX)
 		return fail_set(f, ERR_CONFIG, "configuration file %s: larger than %u bytes; next: "

@@ -51,20 +51,34 @@ has_block(struct str content, const char *start)
 #define RESULT_START "{\"type\":\"tool_result\""
 #define MEDIA_SOURCE "\"source\":{\"type\":\"media\""
 
+/* The blocks of a stored content. One that cannot be read for want of memory is not damaged: then
+ * there is no request, instead of one that has been "repaired". */
+static const struct json *
+blocks_of(struct rows *r, struct arena *tmp, struct str content)
+{
+	const struct json *v = NULL;
+	enum err e = json_parse(tmp, content, &v, NULL);
+
+	if (e == ERR_NOMEM)
+		r->err = e;
+	return e == OK && v->type == JSON_ARRAY ? v->first : NULL;
+}
+
 /* Rebuilds a content array from the blocks that keep() wants; same bytes for each. */
 static struct str
-filter(struct rows *r, struct str content, bool (*keep)(const struct json *block, const void *arg), const void *arg)
+filter(struct rows *r, struct str content, bool (*keep)(struct rows *r, const struct json *block, struct str arg),
+    struct str arg)
 {
 	struct arena tmp = ARENA_INIT(JSON_TREE_MAX(content.n));
 	struct buf out = BUF_INIT(content.n + 16);
-	const struct json *blocks;
+	const struct json *blocks = blocks_of(r, &tmp, content);
 	struct str s = STR_NONE;
 	size_t kept = 0;
 
-	if (json_parse(&tmp, content, &blocks, NULL) == OK && blocks->type == JSON_ARRAY) {
+	if (blocks) {
 		buf_putc(&out, '[');
-		for (const struct json *b = blocks->first; b; b = b->next)
-			if (keep(b, arg)) {
+		for (const struct json *b = blocks; b; b = b->next)
+			if (keep(r, b, arg)) {
 				if (kept++)
 					buf_putc(&out, ',');
 				buf_str(&out, b->raw);
@@ -81,37 +95,33 @@ filter(struct rows *r, struct str content, bool (*keep)(const struct json *block
 }
 
 static bool
-not_thinking(const struct json *b, const void *arg)
+not_thinking(struct rows *r, const struct json *b, struct str arg)
 {
 	struct str type = json_str(b, "type", STR_NONE);
 
-	(void)arg;
+	(void)r, (void)arg;
 	return !str_eqz(type, "thinking") && !str_eqz(type, "redacted_thinking");
 }
 
 /* Is id among the tool_use / tool_result blocks of content? */
 static bool
-names_id(struct str content, const char *type, const char *member, struct str id)
+names_id(struct rows *r, struct str content, const char *type, const char *member, struct str id)
 {
 	struct arena tmp = ARENA_INIT(JSON_TREE_MAX(content.n));
-	const struct json *blocks;
 	bool found = false;
 
-	if (json_parse(&tmp, content, &blocks, NULL) == OK)
-		for (const struct json *b = blocks->first; b && !found; b = b->next)
-			found = str_eqz(json_str(b, "type", STR_NONE), type) &&
-			    str_eq(json_str(b, member, STR_NONE), id);
+	for (const struct json *b = blocks_of(r, &tmp, content); b && !found; b = b->next)
+		found = str_eqz(json_str(b, "type", STR_NONE), type) &&
+		    str_eq(json_str(b, member, STR_NONE), id);
 	arena_free(&tmp);
 	return found;
 }
 
 static bool
-answers_a_use(const struct json *b, const void *arg)
+answers_a_use(struct rows *r, const struct json *b, struct str uses)
 {
-	const struct str *uses = arg;
-
 	return !str_eqz(json_str(b, "type", STR_NONE), "tool_result") ||
-	    (uses->n && names_id(*uses, "tool_use", "id", json_str(b, "tool_use_id", STR_NONE)));
+	    (uses.n && names_id(r, uses, "tool_use", "id", json_str(b, "tool_use_id", STR_NONE)));
 }
 
 static void
@@ -204,7 +214,7 @@ collect(void *arg, const struct message_row *m)
 		r->cap = cap;
 	}
 	if (m->seq < r->thinking_seq && str_eqz(m->role, "assistant")) {
-		content = filter(r, content, not_thinking, NULL);
+		content = filter(r, content, not_thinking, STR_NONE);
 		if (content.n == 0)
 			return r->err == OK;
 	} else {
@@ -226,19 +236,17 @@ missing_results(struct rows *r, struct str uses, struct str given)
 {
 	struct arena tmp = ARENA_INIT(JSON_TREE_MAX(uses.n));
 	struct buf out = BUF_INIT(REQUEST_MAX);
-	const struct json *blocks;
 	struct str s = STR_NONE, id;
 
-	if (json_parse(&tmp, uses, &blocks, NULL) == OK)
-		for (const struct json *b = blocks->first; b; b = b->next) {
-			id = json_str(b, "id", STR_NONE);
-			if (!str_eqz(json_str(b, "type", STR_NONE), "tool_use") ||
-			    (given.n && names_id(given, "tool_result", "tool_use_id", id)))
-				continue;
-			buf_puts(&out, out.n ? "," RESULT_START ",\"tool_use_id\":" : INTERRUPTED);
-			json_quote(&out, id);
-			buf_puts(&out, ",\"content\":\"interrupted: no result was recorded\",\"is_error\":true}");
-		}
+	for (const struct json *b = blocks_of(r, &tmp, uses); b; b = b->next) {
+		id = json_str(b, "id", STR_NONE);
+		if (!str_eqz(json_str(b, "type", STR_NONE), "tool_use") ||
+		    (given.n && names_id(r, given, "tool_result", "tool_use_id", id)))
+			continue;
+		buf_puts(&out, out.n ? "," RESULT_START ",\"tool_use_id\":" : INTERRUPTED);
+		json_quote(&out, id);
+		buf_puts(&out, ",\"content\":\"interrupted: no result was recorded\",\"is_error\":true}");
+	}
 	if (out.n) {
 		/* results come first in their message, then what it already held */
 		if (given.n > 2) {
@@ -282,7 +290,7 @@ repair(struct rows *r, struct llm_message *out)
 		if (n == 0 && !user)
 			continue;
 		if (user && e->results)
-			content = filter(r, content, answers_a_use, &open);
+			content = filter(r, content, answers_a_use, open);
 		if (open.n) {
 			fixed = missing_results(r, open, user ? content : STR_NONE);
 			if (fixed.n && user)

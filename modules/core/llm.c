@@ -281,7 +281,7 @@ call_done(void *arg)
 	if (jw_done(&w) != OK && c->err == OK)
 		c->err = ERR_NOMEM;
 	if (c->err != OK && c->class == LLM_OK) {
-		r.class = LLM_BAD_REQUEST;
+		r.class = c->err == ERR_NOMEM ? LLM_RETRY : LLM_BAD_REQUEST;
 		buf_reset(&c->detail);
 		buf_fmt(&c->detail, "the answer could not be held in memory (%s)", err_str(c->err));
 	}

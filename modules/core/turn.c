@@ -21,6 +21,7 @@
 #include <assert.h>
 
 #define TURN_STEPS_MAX 64               /* steps of one driver run: more means a loop */
+#define OUT_OF_MEMORY "I ran out of memory while preparing the request. Please send it again."
 
 enum step { NEXT, WAIT };
 
@@ -283,6 +284,8 @@ conclude(struct turn *t, enum turn_outcome outcome, struct str text)
 		buf_reset(&t->answer);
 		buf_puts(&t->answer, "(The model ended its answer without any text.)");
 	}
+	if (t->answer.err == ERR_NOMEM)         /* half a sentence is none */
+		agent_wrote(t->a, ERR_NOMEM);
 	partial(t, PARTIAL_END, STR_NONE, STR_NONE);
 	t->outcome = outcome;
 	progress(t);
@@ -456,14 +459,15 @@ prepare_call(struct turn *t, struct fail *f)
 		return e;
 	t->context = calloc(1, sizeof(*t->context));
 	if (t->context == NULL)
-		return fail_set(f, ERR_NOMEM, "I ran out of memory while preparing the request. Please send it again.");
+		return fail_set(f, ERR_NOMEM, OUT_OF_MEMORY);
 	e = context_render(a, t->s->id, &m, false, t->context, f);
 	if (e != OK) {
 		free(t->context);
 		t->context = NULL;
 		if (e == ERR_LIMIT && f->text[0])
 			return ERR_DENIED;      /* what came with the message is too much */
-		return fail_set(f, e, "I could not prepare the request (%s). Send /new to start a fresh"
+		return e == ERR_NOMEM ? fail_set(f, e, OUT_OF_MEMORY) :
+		    fail_set(f, e, "I could not prepare the request (%s). Send /new to start a fresh"
 		    " conversation.", err_str(e));
 	}
 	if (t->context->request.max_tokens > m.max_output)
@@ -671,7 +675,11 @@ step_stream(struct turn *t)
 	if (!t->result_set)
 		return WAIT;
 	t->result_set = false;
-	if (t->answer.err != OK) {      /* more text than a reply may have */
+	if (t->answer.err == ERR_NOMEM && r->class == LLM_OK) {         /* what earlier rounds said is there */
+		t->answer.err = OK;
+		r->class = LLM_RETRY;
+		r->detail = S("out of memory");
+	} else if (t->answer.err != OK) {       /* more text than a reply may have */
 		r->class = LLM_BAD_REQUEST;
 		r->detail = S("the answer is longer than a reply may be");
 		buf_reset(&t->answer);

@@ -68,13 +68,14 @@ map_code(int rc, int errnum)
 		{ SQLITE_OK, OK }, { SQLITE_ROW, OK }, { SQLITE_DONE, OK },
 		{ SQLITE_FULL, ERR_FULL }, { SQLITE_CANTOPEN, ERR_IO }, { SQLITE_NOMEM, ERR_NOMEM },
 		{ SQLITE_CORRUPT, ERR_CORRUPT }, { SQLITE_NOTADB, ERR_CORRUPT },
-		{ SQLITE_BUSY, ERR_BUSY }, { SQLITE_LOCKED, ERR_BUSY }, { SQLITE_PROTOCOL, ERR_BUSY },
+		{ SQLITE_BUSY, ERR_BUSY }, { SQLITE_LOCKED, ERR_BUSY },
 		{ SQLITE_READONLY, ERR_DENIED }, { SQLITE_PERM, ERR_DENIED },
 		{ SQLITE_AUTH, ERR_DENIED }, { SQLITE_TOOBIG, ERR_LIMIT }, { SQLITE_NOLFS, ERR_LIMIT },
 		{ SQLITE_INTERRUPT, ERR_CANCELLED }, { SQLITE_ABORT, ERR_CANCELLED },
 		{ SQLITE_IOERR, ERR_IO },
 	};
-	enum err e = ERR_PROTO; /* SQL that is wrong, a constraint, misuse: ours to mend */
+	/* SQL that is wrong, a constraint, misuse: ours to mend; and SQLITE_PROTOCOL: locks in disorder */
+	enum err e = ERR_PROTO;
 
 	if (rc == SQLITE_CONSTRAINT_UNIQUE || rc == SQLITE_CONSTRAINT_PRIMARYKEY ||
 	    rc == SQLITE_CONSTRAINT_ROWID)
