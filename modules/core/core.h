@@ -56,7 +56,7 @@ struct message_row { int64_t seq; struct str role, content; };
 struct outbox_row {
 	struct outbox_item item;
 	enum outbox_state state;
-	int64_t next_at;
+	int64_t next_at, updated_at;
 };
 
 /* Opens the schema: creates, migrates forward, refuses a newer one with a sentence. */

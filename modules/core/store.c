@@ -816,7 +816,7 @@ store_outbox_interrupted(struct db *db)
 }
 
 #define OUTBOX_COLUMNS "SELECT id, turn_id, session_id, channel, chat, thread, reply_to, text, edit_ref, format, part," \
-	" repeated, attempts, kind, state, next_at FROM outbox "
+	" repeated, attempts, kind, state, next_at, updated_at FROM outbox "
 
 static void
 outbox_rows(struct db_row *r, void (*fn)(void *arg, const struct outbox_row *r), void *arg)
@@ -828,7 +828,7 @@ outbox_rows(struct db_row *r, void (*fn)(void *arg, const struct outbox_row *r),
 			    .text = db_str(r, 7), .edit_ref = db_str(r, 8), .format = db_str(r, 9),
 			    .part = db_i64(r, 10), .repeated = db_i64(r, 11) != 0, .attempts = db_i64(r, 12),
 			    .kind = (enum outbox_kind)db_i64(r, 13) },
-			.state = (enum outbox_state)db_i64(r, 14), .next_at = db_i64(r, 15),
+			.state = (enum outbox_state)db_i64(r, 14), .next_at = db_i64(r, 15), .updated_at = db_i64(r, 16),
 		};
 
 		fn(arg, &row);
