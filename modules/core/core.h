@@ -154,7 +154,7 @@ FALLIBLE store_outbox_open(struct db *db, void (*fn)(void *arg, const struct out
 
 FALLIBLE store_cost_add(struct db *db, int64_t session, int64_t turn, const char *feature, const char *provider,
     const char *model, const struct usage *u, int64_t nano, bool estimated);
-FALLIBLE store_cost_since(struct db *db, int64_t since, int64_t *nano);
+FALLIBLE store_cost_between(struct db *db, int64_t from, int64_t to, int64_t *nano);      /* to is not in it */
 
 /* ---- conversations and turns in memory ------------------------------------------- */
 

@@ -869,7 +869,9 @@ store_cost_add(struct db *db, int64_t session, int64_t turn, const char *feature
 }
 
 FALLIBLE
-store_cost_since(struct db *db, int64_t since, int64_t *nano)
+store_cost_between(struct db *db, int64_t from, int64_t to, int64_t *nano)
 {
-	return get_i64(db, "SELECT coalesce(sum(nano_usd), 0) FROM cost_ledger WHERE at >= ?1", DBI(since), 0, nano);
+	const struct db_val v[] = { DBI(from), DBI(to) };
+
+	return db_get_i64(db, "SELECT coalesce(sum(nano_usd), 0) FROM cost_ledger WHERE at >= ?1 AND at < ?2", v, 2, 0, nano);
 }

@@ -499,13 +499,15 @@ TEST(ledger)
 	int64_t nano = -1;
 
 	if (begin()) {
-		CHECK_OK(store_cost_since(db, 0, &nano));
+		CHECK_OK(store_cost_between(db, 0, INT64_MAX, &nano));
 		CHECK(nano == 0 || FAULTED());
 		CHECK_OK(store_cost_add(db, 1, 2, "message", "p", "m", &u, 1000000000000, false));
 		CHECK_OK(store_cost_add(db, 1, 2, "tool", "p", "m", &u, 1, true));
-		CHECK_OK(store_cost_since(db, clock_us() - 3600 * US_PER_S, &nano));
+		CHECK_OK(store_cost_between(db, clock_us() - 3600 * US_PER_S, clock_us() + 1, &nano));
 		CHECK(nano == 1000000000001 || FAULTED());
-		CHECK_OK(store_cost_since(db, clock_us() + US_PER_S, &nano));
+		CHECK_OK(store_cost_between(db, 0, clock_us() - 3600 * US_PER_S, &nano));
+		CHECK(nano == 0 || FAULTED());
+		CHECK_OK(store_cost_between(db, clock_us() + US_PER_S, INT64_MAX, &nano));
 		CHECK(nano == 0 || FAULTED());
 		ONE("SELECT input + 10 * output + 100 * cache_read + 1000 * write_5m + 10000 * write_1h FROM cost_ledger"
 		    " WHERE estimated", 54321);
