@@ -198,11 +198,13 @@ store_pair(struct db *db, struct str channel, struct str sender, struct str name
 	    DBS(channel), DBS(sender), DBI(clock_us()));
 }
 
+/* One that would be alive for longer than a code is was made before the clock was set back: it counts
+ * no more. */
 FALLIBLE
 store_pairing_add(struct db *db, struct str code, struct str channel, struct str sender, struct str name, int64_t expires)
 {
-	enum err e = DB_EXEC(db, "DELETE FROM pairings WHERE expires_at < ?1",
-	    DBI(clock_us() - 3600 * US_PER_S));
+	enum err e = DB_EXEC(db, "DELETE FROM pairings WHERE expires_at < ?1 OR expires_at > ?2",
+	    DBI(clock_us() - 3600 * US_PER_S), DBI(clock_us() + PAIR_CODE_US));
 
 	if (e != OK)
 		return e;
@@ -214,10 +216,10 @@ store_pairing_add(struct db *db, struct str code, struct str channel, struct str
 FALLIBLE
 store_pairing_open(struct db *db, struct str channel, struct str sender, int64_t now, bool *open)
 {
-	const struct db_val v[] = { DBS(channel), DBS(sender), DBI(now) };
+	const struct db_val v[] = { DBS(channel), DBS(sender), DBI(now), DBI(now + PAIR_CODE_US) };
 	int64_t n;
 	enum err e = db_get_i64(db, "SELECT count(*) FROM pairings WHERE channel = ?1 AND external_id = ?2"
-	    " AND expires_at > ?3 AND used = 0", v, 3, 0, &n);
+	    " AND expires_at > ?3 AND expires_at <= ?4 AND used = 0", v, 4, 0, &n);
 
 	if (e == OK)
 		*open = n > 0;
@@ -227,7 +229,9 @@ store_pairing_open(struct db *db, struct str channel, struct str sender, int64_t
 FALLIBLE
 store_pairing_count(struct db *db, int64_t since, int64_t *n)
 {
-	return get_i64(db, "SELECT count(*) FROM pairings WHERE created_at > ?1", DBI(since), 0, n);
+	const struct db_val v[] = { DBI(since), DBI(clock_us() + PAIR_CODE_US) };
+
+	return db_get_i64(db, "SELECT count(*) FROM pairings WHERE created_at > ?1 AND expires_at <= ?2", v, 2, 0, n);
 }
 
 FALLIBLE
@@ -237,8 +241,8 @@ store_pairing_take(struct db *db, struct str code, int64_t now, struct pairing *
 	bool found;
 	enum err e;
 
-	ROWS(db, &r, "SELECT channel, external_id, name FROM pairings WHERE code = ?1 AND expires_at > ?2 AND used = 0",
-	    DBS(code), DBI(now));
+	ROWS(db, &r, "SELECT channel, external_id, name FROM pairings WHERE code = ?1 AND expires_at > ?2 AND expires_at <= ?3"
+	    " AND used = 0", DBS(code), DBI(now), DBI(now + PAIR_CODE_US));
 	found = db_step(&r);
 	if (found) {
 		buf_str(&out->channel, db_str(&r, 0));
@@ -261,7 +265,7 @@ store_pairing_list(struct db *db, int64_t now, pairing_fn *fn, void *arg)
 	struct db_row r;
 
 	ROWS(db, &r, "SELECT code, channel, external_id, name, expires_at FROM pairings"
-	    " WHERE expires_at > ?1 AND used = 0 ORDER BY created_at", DBI(now));
+	    " WHERE expires_at > ?1 AND expires_at <= ?2 AND used = 0 ORDER BY created_at", DBI(now), DBI(now + PAIR_CODE_US));
 	while (db_step(&r))
 		fn(arg, db_str(&r, 0), db_str(&r, 1), db_str(&r, 2), db_str(&r, 3), db_i64(&r, 4));
 	return db_end(&r);
