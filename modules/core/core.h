@@ -97,7 +97,7 @@ FALLIBLE store_inbound_edit(struct db *db, int64_t session, struct str ref, stru
 /* Sessions with queued messages, oldest first. */
 FALLIBLE store_inbound_sessions(struct db *db, int64_t limit, void (*fn)(void *arg, int64_t session), void *arg);
 FALLIBLE store_inbound_queued(struct db *db, int64_t *n);
-FALLIBLE store_inbound_expire(struct db *db, int64_t before);
+FALLIBLE store_inbound_expire(struct db *db, int64_t before, int64_t newest_kept);
 
 /* Parts of an album: the row that stands for it and may still take one, 0 none. A part joins it:
  * its caption (when the album has none yet), and a longer wait for the next part. */

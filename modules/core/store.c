@@ -452,11 +452,12 @@ store_inbound_queued(struct db *db, int64_t *n)
 }
 
 FALLIBLE
-store_inbound_expire(struct db *db, int64_t before)
+store_inbound_expire(struct db *db, int64_t before, int64_t newest_kept)
 {
 	/* the message itself lives on in messages; turns keep their inbound row's text elsewhere */
 	return DB_EXEC(db, "UPDATE inbound SET dedup = 'expired:' || id, text = '' WHERE state = 2"
-	    " AND received_at < ?1 AND substr(dedup, 1, 8) <> 'expired:'", DBI(before));
+	    " AND received_at < ?1 AND id <= (SELECT max(id) FROM inbound) - ?2 AND substr(dedup, 1, 8) <> 'expired:'",
+	    DBI(before), DBI(newest_kept));
 }
 
 /* ---- albums and attachments ------------------------------------------------------------- */

@@ -372,11 +372,13 @@ TEST(incoming)
 		CHECK_OK(store_inbound_set(db, i2, INBOUND_DONE));
 		CHECK_OK(store_inbound_next(db, s2, NULL, NULL, &found));
 		CHECK(!found || FAULTED());
-		/* what is done and old is forgotten; its repeat is a new message then */
-		CHECK_OK(store_inbound_expire(db, clock_us() + US_PER_S));
+		/* what is done and old is forgotten, if it is not among the newest; its repeat is a new message then */
+		CHECK_OK(store_inbound_expire(db, clock_us() + US_PER_S, 100));
+		ONE("SELECT count(*) FROM inbound WHERE text = ''", 0);
+		CHECK_OK(store_inbound_expire(db, clock_us() + US_PER_S, 0));
 		ONE("SELECT count(*) FROM inbound WHERE text = ''", 1);
 		CHECK(FAULTED() || inbound(s2, "d2", "much later") > 0);
-		CHECK_OK(store_inbound_expire(db, clock_us() + US_PER_S));
+		CHECK_OK(store_inbound_expire(db, clock_us() + US_PER_S, 0));
 		ONE("SELECT count(*) FROM inbound WHERE text = ''", 1);
 	}
 	scratch_end(&sc);
