@@ -254,6 +254,177 @@ TEST(local_time_is_nobodys_business)
 	zone("UTC0");
 }
 
+/* ---- clocks that jump ---------------------------------------------------------------------------- */
+
+static const char *const jumps[] = { "utc 0", "utc 86400", "utc -86400", "utc -1800", "utc -43210", "utc 31536000",
+    "utc -31536000", "suspend 3600", "suspend 86400", "freeze 86400" };
+
+/* Plays a script with one of the jumps in it; the caller looks, then calls jumped. */
+static bool
+jump(const char *how, const char *script)
+{
+	struct run r = { .script = script };
+
+	if (!begin(&r, 0))
+		return false;
+	day.jump = how;
+	CHECK_OK(day_script(script));
+	return true;
+}
+
+static void
+jumped(void)
+{
+	const char *how = day.jump;
+	int before = test_bad_;
+
+	/* nothing is left open */
+	CHECK(day_one("SELECT count(*) FROM turns WHERE state < 5") == 0);
+	CHECK(day_one("SELECT count(*) FROM inbound WHERE state < 2") == 0);
+	CHECK(day_one("SELECT count(*) FROM outbox WHERE state < 2") == 0);
+	CHECK(day_one("SELECT count(*) FROM steps WHERE state < 2") == 0);
+	finish(false);
+	if (test_bad_ > before)
+		printf("  after \"%s\"\n", how);
+}
+
+#define SAID(user, text, times) \
+	do { if (telegram_count(telegram_chat(user), S("You said: " text), NULL) != (times)) { \
+		test_bad_at_(__FILE__, __LINE__, "\"" text "\" is not said " #times " time(s)"); \
+		printf("  after \"%s\": %zu\n", day.jump, telegram_count(telegram_chat(user), S("You said: " text), NULL)); \
+	} } while (0)
+
+/* Where the monotonic clock goes on while the machine is suspended, a turn under way has had its time. */
+#define FROZEN (strncmp(day.jump, "freeze", 6) == 0)
+#define TOLD(user, text) do { \
+	SAID(user, text, FROZEN ? 0u : 1u); \
+	CHECK(!FROZEN || telegram_count(telegram_chat(user), S("this took longer than 30 minutes"), NULL) > 0); \
+} while (0)
+
+/* In the middle of an answer, and in a long poll. */
+TEST(jump_in_mid_turn)
+{
+	for (size_t i = 0; i < ARRAY_LEN(jumps); i++) {
+		if (!jump(jumps[i], "12:00:00 user 1 says A slow one. #slow\n+3 jump\n+1 user 2 says Two. #tools\n"
+		    "+60 jump\n+10 user 1 says Three.\n+90 end\n"))
+			return;
+		TOLD(1, "A slow one.");
+		SAID(2, "Two.", 1);
+		SAID(1, "Three.", 1);
+		jumped();
+	}
+}
+
+/* While a back-off is waited for, our own and one that was asked for: no wait becomes longer. */
+TEST(jump_in_back_off)
+{
+	for (size_t i = 0; i < ARRAY_LEN(jumps); i++) {
+		if (!jump(jumps[i], "12:00:00 user 1 says Busy. #busy\n+0.4 jump\n+5 claude fail 1 429 100\n"
+		    "+1 user 1 says Later.\n+30 jump\n+80 end\n"))
+			return;
+		TOLD(1, "Busy.");
+		TOLD(1, "Later.");
+		CHECK(claude.calls == (FROZEN ? 2 : 4));
+		jumped();
+	}
+}
+
+/* While a reply waits for Telegram, half a minute or hours: sent when they are over, and not before. */
+TEST(jump_in_the_outbox)
+{
+	for (size_t i = 0; i < ARRAY_LEN(jumps); i++) {
+		if (!jump(jumps[i], "12:00:00 telegram limit 28 30\n+1 user 1 says Half a minute.\n+20 jump\n+15 telegram limit 8990 9000\n"
+		    "+1 user 1 says Hours.\n+3 jump\n+9005 end\n"))
+			return;
+		SAID(1, "Half a minute.", 1);
+		SAID(1, "Hours.", 1);
+		CHECK(telegram.tries == 4);
+		jumped();
+	}
+}
+
+/* The same over a restart: the wait is a column. */
+TEST(jump_in_the_outbox_and_restart)
+{
+	for (size_t i = 0; i < ARRAY_LEN(jumps); i++) {
+		if (!jump(jumps[i], "12:00:00 telegram limit 590 600\n+1 user 1 says Patience.\n+20 jump\n+1 restart\n+605 end\n"))
+			return;
+		SAID(1, "Patience.", 1);
+		jumped();
+	}
+}
+
+/* A pairing code is good for ten minutes, whatever the clock says; a new one is given after it. */
+TEST(jump_while_a_code_is_open)
+{
+	for (size_t i = 0; i < ARRAY_LEN(jumps); i++) {
+		if (!jump(jumps[i], "12:00:00 user 50 says Hello?\n+1 jump\n+660 pair\n+1 user 50 says Am I in?\n+5 pair\n"
+		    "+5 user 50 says Now?\n+5 end\n"))
+			return;
+		CHECK(telegram_count(telegram_chat(50), S("your pairing code is"), NULL) == 2);
+		CHECK(telegram_count(telegram_chat(50), S("You are paired now"), NULL) == 1);
+		SAID(50, "Am I in?", 0);
+		SAID(50, "Now?", 1);
+		jumped();
+	}
+}
+
+/* The acknowledgement of an update fails for hours; then the daemon is started anew and gets it again. */
+TEST(jump_in_the_dedup_window)
+{
+	for (size_t i = 0; i < ARRAY_LEN(jumps); i++) {
+		if (!jump(jumps[i], "12:00:00 user 1 says Once.\n+0 telegram deaf 7200\n+30 jump\n+7000 jump\n+300 restart\n"
+		    "+60 user 1 says And on.\n+30 end\n"))
+			return;
+		SAID(1, "Once.", 1);
+		SAID(1, "And on.", 1);
+		CHECK(telegram_updates() == 0);
+		jumped();
+	}
+}
+
+/* A day's money: what is booked counts for one day, the one it was booked on. */
+TEST(each_day_has_its_cap)
+{
+	static const struct run with_cap = { .toml = "[cost]\ndaily_budget_usd = \"0.0012\"\n", .script = "" };
+	static const struct { const char *what, *script; size_t first, second, refusals; } days[] = {
+		{ "midnight", "23:50:00 user 1 says A.\n+5 user 1 says B.\n+5 user 1 says C.\n1+00:00:01 user 1 says D.\n"
+		    "+5 end\n", 2, 1, 1 },
+		{ "a year ahead, and back", "23:50:00 utc 31536000\n+1 user 1 says A.\n+1 user 1 says B.\n+1 utc -31536000\n"
+		    "+5 user 1 says C.\n1+00:00:01 user 1 says D.\n+5 end\n", 3, 1, 0 },
+		{ "back over midnight", "1+00:00:05 user 1 says A.\n+1 user 1 says B.\n+5 utc -60\n+1 user 1 says C.\n"
+		    "1+00:01:30 user 1 says D.\n+5 end\n", 3, 0, 1 },
+	};
+
+	for (size_t i = 0; i < ARRAY_LEN(days); i++) {
+		if (!begin(&with_cap, 0))
+			return;
+		day.jump = days[i].what;
+		CHECK_OK(day_script(days[i].script));
+		CHECK(telegram_count(telegram_chat(1), S("You said: "), NULL) == days[i].first + days[i].second);
+		SAID(1, "D.", days[i].second);
+		CHECK(telegram_count(telegram_chat(1), S("Today's budget is used up"), NULL) == days[i].refusals);
+		jumped();
+	}
+}
+
+/* After a week without an update its ids begin anew, perhaps lower: nothing of that is lost. */
+TEST(silence_of_a_week)
+{
+	static const char *const during[] = { "utc 0", "utc -864000", "utc 864000", "suspend 864000" };
+
+	for (size_t i = 0; i < ARRAY_LEN(during); i++) {
+		if (!jump(during[i], "12:00:00 user 1 says Bye.\n+3600 jump\n+600000 telegram ids 77\n+1 user 1 says Back.\n"
+		    "+60 user 1 says Still here.\n+600 end\n"))
+			return;
+		SAID(1, "Bye.", 1);
+		SAID(1, "Back.", 1);
+		SAID(1, "Still here.", 1);
+		CHECK(telegram_updates() == 0);
+		jumped();
+	}
+}
+
 int
 main(int argc, char **argv)
 {
@@ -277,6 +448,14 @@ main(int argc, char **argv)
 		RUN(record_tells_apart);
 		RUN(restart_changes_nothing);
 		RUN(local_time_is_nobodys_business);
+		RUN(jump_in_mid_turn);
+		RUN(jump_in_back_off);
+		RUN(jump_in_the_outbox);
+		RUN(jump_in_the_outbox_and_restart);
+		RUN(jump_while_a_code_is_open);
+		RUN(jump_in_the_dedup_window);
+		RUN(each_day_has_its_cap);
+		RUN(silence_of_a_week);
 		test_file_ = "replay";
 		code = TEST_END();
 	}

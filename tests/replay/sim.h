@@ -110,11 +110,12 @@ struct telegram {
 	int64_t update;                 /* the id of the next update */
 	int64_t down_until;             /* no connection until then */
 	int64_t silent_until;           /* connections, but never an answer */
+	int64_t deaf_until;             /* getUpdates fails from the next one on */
 	int64_t limit_until, limit_s;   /* sends get 429 with retry_after limit_s until then */
 	int64_t lose, fail, reset, refuse;      /* of the next so many sends: the receipt, with 500, the connection, with 403 */
 	unsigned chaos;                 /* of 1000 sends so many meet one of the first three */
 	int64_t refused;                /* requests that were wrong */
-	int64_t sends;                  /* messages that came to be */
+	int64_t sends, tries;           /* messages that came to be; that were to be */
 };
 extern struct telegram telegram;
 void telegram_begin(void);
@@ -162,6 +163,7 @@ struct day {
 	enum wish wish;                 /* for the end of the loop turn */
 	int64_t rise_at;                /* WISH_STOP: when it starts again */
 	struct sim_event rise, line;
+	const char *jump;               /* what the line "jump" does */
 	struct str rest;                /* lines of the script or record to come */
 	bool over;                      /* the line "end" was reached */
 	int64_t crashes;
@@ -176,7 +178,7 @@ void day_down(bool killed);
 /* One loop turn that waits until then at most; wishes are fulfilled after it. */
 FALLIBLE day_turn(int64_t until);
 FALLIBLE day_run(int64_t until);
-/* The lines "12:00:00 user 1 says hello" up to "… end". */
+/* The lines "12:00:00 user 1 says hello", "+2.5 restart" … up to one that says "end". */
 FALLIBLE day_script(const char *text);
 /* The same from a record, whose answers take the place of the peers; sim.feeding is set before day_begin. */
 FALLIBLE day_feed(struct str record);

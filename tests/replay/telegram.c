@@ -23,6 +23,7 @@ static size_t n_messages, cap_messages;
 static struct update updates[4096];
 static size_t n_updates;
 static struct exchange *polling;        /* the getUpdates that is held */
+static int64_t poll_offset;             /* and what it wants */
 static int64_t next_message, newest_draft[64];
 
 static char *
@@ -131,7 +132,7 @@ update_add(struct str json)
 	if (n_updates == ARRAY_LEN(updates))
 		abort();
 	updates[n_updates++] = (struct update){ telegram.update++, copy(json) };
-	if (polling)
+	if (polling && updates[n_updates - 1].id >= poll_offset)
 		poll_answer(polling);
 }
 
@@ -233,7 +234,8 @@ poll_answer(void *arg)
 	polling = NULL;
 	buf_putc(&b, '[');
 	for (size_t i = 0; i < n_updates && (int64_t)i < limit; i++)
-		buf_fmt(&b, "%s%s", i ? "," : "", updates[i].json);
+		if (updates[i].id >= poll_offset)
+			buf_fmt(&b, "%s%s", b.n > 1 ? "," : "", updates[i].json);
 	buf_putc(&b, ']');
 	answer_ok(x, "%s", buf_z(&b));
 	buf_free(&b);
@@ -254,6 +256,10 @@ get_updates(struct exchange *x, const struct json *v)
 	int64_t offset = json_i64(v, "offset", 0), wait = json_i64(v, "timeout", 0);
 	size_t confirmed = 0;
 
+	if (sim.now < telegram.deaf_until) {
+		answer_error(x, 502, "Bad Gateway", 0);
+		return;
+	}
 	if (polling) {
 		answer_error(x, 409, "Conflict: terminated by other getUpdates request", 0);
 		return;
@@ -263,6 +269,7 @@ get_updates(struct exchange *x, const struct json *v)
 	updates_drop(confirmed);
 	x->held.fn = poll_answer;
 	polling = x;
+	poll_offset = offset;
 	if (n_updates)
 		poll_answer(x);
 	else
@@ -373,6 +380,7 @@ send_message(struct exchange *x, const struct json *v)
 	struct str text = json_str(v, "text", json_str(v, "rich_message.markdown", STR_NONE));
 	const char *why = text_broken(v, text, false);
 
+	telegram.tries++;
 	if (!chat_known(chat))
 		why = "Bad Request: chat not found";
 	else if (to && !message_get(chat, to) && !json_bool(v, "reply_parameters.allow_sending_without_reply", false))
