@@ -32,7 +32,7 @@ struct fetch_op {
 	void *arg;
 	bool sent, paused, done;
 	unsigned status;
-	struct str head;                /* into the exchange's bytes */
+	size_t head_from, head_n;       /* in the exchange's bytes */
 	size_t got, body_max;
 	int64_t idle_us, total_us;
 	struct ev_timer idle, total;
@@ -133,7 +133,8 @@ deliver(struct exchange *x, const struct piece *p)
 		sim_note("#%lld < head %u %s", (long long)x->number, p->status, buf_z(&quoted));
 		touch(op);
 		op->status = p->status;
-		op->head = bytes;
+		op->head_from = p->from;
+		op->head_n = p->n;
 		if (op->cb.on_head)
 			op->cb.on_head(op->arg, op, op->status);
 		break;
@@ -491,7 +492,7 @@ fetch_pause(struct fetch_op *op, bool paused)
 struct str
 fetch_header(const struct fetch_op *op, const char *name)
 {
-	struct str rest = op->head, line, key, found = STR_NONE;
+	struct str rest = str_sub(buf_view(&op->x->bytes), op->head_from, op->head_n), line, key, found = STR_NONE;
 
 	while (rest.n > 0) {
 		(void)str_cut(&rest, '\n', &line);
