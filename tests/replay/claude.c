@@ -147,6 +147,7 @@ over(struct exchange *x)
 		claude.input += a->input;
 		claude.output += output > 1 ? output : 1;
 		claude.answers += whole;
+		claude.billed++;
 	}
 	buf_free(&a->event);
 	free(a);

@@ -425,6 +425,156 @@ TEST(silence_of_a_week)
 	}
 }
 
+/* ---- three days ------------------------------------------------------------------------------------------ */
+
+#define PEOPLE 12
+#define GAP_S 260                       /* between two messages of one person, on average half more */
+#define QUIET_FROM (4 * 3600 * US_PER_S)        /* of each day, for an hour, everybody sleeps */
+#define QUIET_UNTIL (5 * 3600 * US_PER_S)
+
+struct person { unsigned number; int64_t said; struct sim_event event; };
+static int64_t said;                    /* messages of all */
+static struct { unsigned who; int64_t number; } asked[PEOPLE * 86400 / GAP_S];  /* since the last look */
+static size_t n_asked;
+
+static void
+speak(void *arg)
+{
+	static const char *const wishes[] = { "#tools", "#think", "#slow", "#cut", "#busy", "#wait", "#error", "#torn",
+	    "#pause", "#refuse", "#limit", "#empty" };
+	struct person *p = arg;
+	int64_t of_day = sim.now % SIM_DAY_US;
+	char text[64];
+
+	sim_at(&p->event, sim.now + (GAP_S + (int64_t)sim_chance(GAP_S)) * US_PER_S + (int64_t)sim_chance(1000) * US_PER_MS);
+	if (of_day >= QUIET_FROM && of_day < QUIET_UNTIL)
+		return;
+	if (++p->said % 20 == 0) {
+		telegram_say(p->number, false, S("/new"));
+		return;
+	}
+	if (n_asked == ARRAY_LEN(asked))
+		abort();
+	snprintf(text, sizeof(text), "number %lld of all %s", (long long)++said,
+	    sim_chance(3) ? "" : wishes[sim_chance(ARRAY_LEN(wishes))]);
+	asked[n_asked].who = p->number;
+	asked[n_asked++].number = said;
+	telegram_say(p->number, false, str_z(text));
+	if (sim_chance(50) == 0)
+		telegram_press_stop(p->number);
+	if (sim_chance(100) == 0)
+		telegram_say(p->number, false, S("/stop"));
+}
+
+static struct sim_event trouble_event;
+
+static void
+trouble(void *arg)
+{
+	(void)arg;
+	sim_at(&trouble_event, sim.now + (1 + (int64_t)sim_chance(4)) * 3600 * US_PER_S);
+	switch (sim_chance(4)) {
+	case 0: telegram.down_until = sim.now + 600 * US_PER_S; break;
+	case 1: telegram.silent_until = sim.now + 200 * US_PER_S; break;
+	case 2:
+		telegram.limit_s = 40;
+		telegram.limit_until = sim.now + 60 * US_PER_S;
+		break;
+	default: claude.down_until = sim.now + 300 * US_PER_S; break;
+	}
+}
+
+/* Bytes that are allocated; 0: nobody can tell. */
+static size_t
+allocated(void)
+{
+#ifdef __GLIBC__
+	return mallinfo2().uordblks;
+#else
+	return 0;
+#endif
+}
+
+/* Everybody has an answer, and one only: of two the later says that it may be a repeat. */
+static void
+look(void)
+{
+	int before = test_bad_;
+	char text[64];
+
+	for (size_t i = 0; i < n_asked; i++) {
+		int64_t chat = telegram_chat(asked[i].who);
+
+		snprintf(text, sizeof(text), "You said: number %lld of all", (long long)asked[i].number);
+		if (telegram_count_sure(chat, str_z(text)) > 1 && test_bad_ < before + 5) {
+			printf("  %s\n", text);
+			test_bad_at_(__FILE__, __LINE__, "said twice");
+		}
+	}
+	CHECK(day_one("SELECT count(*) FROM turns WHERE state < 5") == 0);
+	CHECK(day_one("SELECT count(*) FROM inbound WHERE state < 2") == 0);
+	CHECK(day_one("SELECT count(*) FROM outbox WHERE state < 2") == 0);
+	CHECK(day_one("SELECT count(*) FROM steps WHERE state < 2") == 0);
+	CHECK(day_one("SELECT count(*) FROM outbox WHERE state = 3") == 0);
+	n_asked = 0;
+	telegram_forget();
+}
+
+#define CAP_NANO "3000000000"
+
+/* Thousands of messages, outages, limits, the cap and its midnight; the bill, the rows and the memory at the end. */
+TEST(three_days)
+{
+	static const struct run days = { .toml = "[cost]\ndaily_budget_usd = \"3.00\"\n", .begun = QUIET_UNTIL };
+	static struct person people[PEOPLE];
+	size_t bytes[4];
+
+	if (!begin(&days, 0))
+		return;
+	said = 0;
+	n_asked = 0;
+	telegram.chaos = claude.chaos = 30;
+	for (unsigned i = 0; i < PEOPLE; i++) {
+		people[i] = (struct person){ .number = i + 1, .event = { .fn = speak, .arg = &people[i] } };
+		sim_at(&people[i].event, sim.now + i * US_PER_S);
+	}
+	trouble_event = (struct sim_event){ .fn = trouble };
+	sim_at(&trouble_event, sim.now + 3600 * US_PER_S);
+	for (int64_t d = 0; d < 4; d++) {
+		CHECK_OK(day_run(d * SIM_DAY_US + QUIET_UNTIL));
+		look();
+		bytes[d] = allocated();
+	}
+	/* a turn for each message, a reply for each turn, and every answer in its place */
+	CHECK(said > 5000);
+	CHECK(day_one("SELECT count(*) FROM turns") == said);
+	CHECK(day_one("SELECT count(*) FROM (SELECT 1 FROM turns LEFT JOIN outbox ON turn_id = turns.id AND kind = 0"
+	    " GROUP BY turns.id HAVING count(turn_id) <> 1)") == 0);
+	CHECK(day_one("SELECT count(*) FROM turns WHERE outcome IN (0, 6)") == 0);
+	CHECK(day_one("SELECT count(*) FROM turns WHERE outcome = 1") > said / 2);
+	CHECK(day_one("SELECT count(*) FROM (SELECT CAST(external_id AS INTEGER) AS e, lag(CAST(external_id AS INTEGER))"
+	    " OVER (PARTITION BY session_id ORDER BY id) AS before FROM outbox WHERE kind = 0) WHERE before >= e") == 0);
+	/* the bill */
+	CHECK(day_one("SELECT count(*) FROM cost_ledger") == claude.billed);
+	CHECK(day_one("SELECT count(*) FROM cost_ledger WHERE NOT estimated") == claude.answers);
+	CHECK(day_one("SELECT sum(input) FROM cost_ledger") == claude.input);
+	CHECK(day_one("SELECT sum(output) FROM cost_ledger") == claude.output);
+	/* the cap: reached every evening, exceeded by what was under way at most, gone at midnight */
+	CHECK(day_one("SELECT count(DISTINCT created_at / 86400000000) FROM turns WHERE outcome = 5") >= 2);
+	CHECK(day_one("SELECT count(*) FROM (SELECT sum(nano_usd) AS n FROM cost_ledger GROUP BY at / 86400000000)"
+	    " WHERE n > 1.02 * " CAP_NANO) == 0);
+	CHECK(day_one("SELECT count(*) FROM turns WHERE outcome = 5 AND created_at % 86400000000 < 3600000000") == 0);
+	/* the third day left nothing behind; until then the page cache of the database grows to its size */
+	CHECK(bytes[3] <= bytes[2] + 16384);
+	if (test_bad_ || getenv("REPLAY_LOG"))
+		printf("  %lld messages, %lld calls, bytes %zu %zu %zu %zu\n", (long long)said, (long long)claude.calls,
+		    bytes[0], bytes[1], bytes[2], bytes[3]);
+	for (unsigned i = 0; i < PEOPLE; i++)
+		sim_cancel(&people[i].event);
+	sim_cancel(&trouble_event);
+	finish(false);
+}
+
 int
 main(int argc, char **argv)
 {
@@ -456,6 +606,7 @@ main(int argc, char **argv)
 		RUN(jump_in_the_dedup_window);
 		RUN(each_day_has_its_cap);
 		RUN(silence_of_a_week);
+		RUN(three_days);
 		test_file_ = "replay";
 		code = TEST_END();
 	}

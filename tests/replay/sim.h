@@ -130,6 +130,8 @@ size_t telegram_updates(void);                          /* not confirmed yet */
 const char *telegram_update(size_t i, int64_t *id);
 /* Messages of the bot, as they stand now, whose text contains part; the last one's text in *last (may be NULL). */
 size_t telegram_count(int64_t chat, struct str part, struct str *last);
+/* Those of them that do not say they may be repeats. */
+size_t telegram_count_sure(int64_t chat, struct str part);
 /* Does the bot's message with a stand before the one with b? */
 bool telegram_before(int64_t chat, struct str a, struct str b);
 void telegram_forget(void);             /* all messages: for long runs */
@@ -141,7 +143,7 @@ struct claude {
 	int64_t fail, fail_status, retry_after_s;       /* the next so many calls; retry-after when >= 0 */
 	int64_t cut;                    /* the next so many answers end in the middle */
 	unsigned chaos;                 /* of 1000 calls so many fail in one way or another */
-	int64_t calls, answers;         /* requests that came; answers that were complete */
+	int64_t calls, answers, billed; /* requests that came; answers that were complete; what is on the bill */
 	int64_t input, output;          /* tokens billed, of complete and of cut answers */
 	int64_t refused;
 };

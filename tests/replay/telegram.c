@@ -25,6 +25,7 @@ static size_t n_updates;
 static struct exchange *polling;        /* the getUpdates that is held */
 static int64_t poll_offset;             /* and what it wants */
 static int64_t next_message, newest_draft[64];
+static int64_t chats[64];               /* that somebody has written in */
 
 static char *
 copy(struct str s)
@@ -102,6 +103,11 @@ message_add(int64_t chat, bool bot, struct str text)
 		if (messages == NULL)
 			abort();
 	}
+	for (size_t i = 0; i < ARRAY_LEN(chats) && chats[i] != chat; i++)
+		if (chats[i] == 0) {
+			chats[i] = chat;
+			break;
+		}
 	messages[n_messages] = (struct message){ ++next_message, chat, bot, copy(text) };
 	return &messages[n_messages++];
 }
@@ -118,8 +124,8 @@ message_get(int64_t chat, int64_t id)
 static bool
 chat_known(int64_t chat)
 {
-	for (size_t i = n_messages; i-- > 0;)
-		if (messages[i].chat == chat)
+	for (size_t i = 0; i < ARRAY_LEN(chats); i++)
+		if (chats[i] == chat && chat)
 			return true;
 	return false;
 }
@@ -554,6 +560,17 @@ telegram_count(int64_t chat, struct str part, struct str *last)
 	return n;
 }
 
+size_t
+telegram_count_sure(int64_t chat, struct str part)
+{
+	size_t n = 0;
+
+	for (size_t i = 0; i < n_messages; i++)
+		n += messages[i].bot && messages[i].chat == chat && str_find(str_z(messages[i].text), part) != SIZE_MAX &&
+		    str_find(str_z(messages[i].text), S("This may be a repeat")) == SIZE_MAX;
+	return n;
+}
+
 bool
 telegram_before(int64_t chat, struct str a, struct str b)
 {
@@ -593,4 +610,5 @@ telegram_begin(void)
 	telegram = (struct telegram){ .update = 500000 };
 	next_message = 0;
 	memset(newest_draft, 0, sizeof(newest_draft));
+	memset(chats, 0, sizeof(chats));
 }
