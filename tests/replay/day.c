@@ -107,8 +107,8 @@ watch(struct exchange *x)
 		return;                         /* agent_new: nothing was said yet */
 	if (day.a->durable_owed || day.a->write_failed)
 		sim_broken("a request left though its commit is owed or failed");
-	if (x->peer == &claude_peer && (int64_t)net_open(&claude_peer, NULL) >
-	    day_one("SELECT count(*) FROM turns WHERE state = 2"))
+	if (x->peer == &claude_peer && (++day.asked > day_one("SELECT count(*) FROM steps WHERE kind = 0") ||
+	    day_one("SELECT count(*) FROM turns WHERE state = 2") < 1))
 		sim_broken("the model was asked and no row says so");
 	if (x->peer == &telegram_peer && str_starts(x->what, S("send")) && !str_ends(x->what, S("Draft")) &&
 	    !str_ends(x->what, S("Action")) &&
@@ -207,7 +207,6 @@ day_down(bool killed)
 	struct agent *a = day.a;
 
 	day.dead = killed;              /* a dead one cannot even write that it stopped */
-	day.crashes += killed;
 	day.a = NULL;
 	db_close(day.witness);
 	day.witness = NULL;

@@ -142,6 +142,7 @@ struct claude {
 	int64_t down_until;
 	int64_t fail, fail_status, retry_after_s;       /* the next so many calls; retry-after when >= 0 */
 	int64_t cut;                    /* the next so many answers end in the middle */
+	struct str garble;              /* the next answer's events, a byte each, in any order (fuzz_turn.c) */
 	unsigned chaos;                 /* of 1000 calls so many fail in one way or another */
 	int64_t calls, answers, billed; /* requests that came; answers that were complete; what is on the bill */
 	int64_t input, output;          /* tokens billed, of complete and of cut answers */
@@ -168,7 +169,7 @@ struct day {
 	const char *jump;               /* what the line "jump" does */
 	struct str rest;                /* lines of the script or record to come */
 	bool over;                      /* the line "end" was reached */
-	int64_t crashes;
+	int64_t asked;                  /* requests made to the model */
 };
 extern struct day day;
 
