@@ -432,7 +432,7 @@ TEST(silence_of_a_week)
 #define QUIET_FROM (4 * 3600 * US_PER_S)        /* of each day, for an hour, everybody sleeps */
 #define QUIET_UNTIL (5 * 3600 * US_PER_S)
 
-struct person { unsigned number; int64_t said; struct sim_event event; };
+struct person { unsigned number; int64_t said; struct sim_event event, second_thought; };
 static int64_t said;                    /* messages of all */
 static struct { unsigned who; int64_t number; } asked[PEOPLE * 86400 / GAP_S];  /* since the last look */
 static size_t n_asked;
@@ -441,7 +441,7 @@ static void
 speak(void *arg)
 {
 	static const char *const wishes[] = { "#tools", "#think", "#slow", "#cut", "#busy", "#wait", "#error", "#torn",
-	    "#pause", "#refuse", "#limit", "#empty" };
+	    "#slow #think", "#pause", "#refuse", "#limit", "#empty" };
 	struct person *p = arg;
 	int64_t of_day = sim.now % SIM_DAY_US;
 	char text[64];
@@ -460,9 +460,19 @@ speak(void *arg)
 	asked[n_asked].who = p->number;
 	asked[n_asked++].number = said;
 	telegram_say(p->number, false, str_z(text));
-	if (sim_chance(50) == 0)
+	if (sim_chance(20) == 0)
+		sim_at(&p->second_thought, sim.now + (int64_t)sim_chance(6000) * US_PER_MS);
+}
+
+/* Not that, after all. */
+static void
+stop(void *arg)
+{
+	struct person *p = arg;
+
+	if (sim_chance(2))
 		telegram_press_stop(p->number);
-	if (sim_chance(100) == 0)
+	else
 		telegram_say(p->number, false, S("/stop"));
 }
 
@@ -535,7 +545,8 @@ TEST(three_days)
 	n_asked = 0;
 	telegram.chaos = claude.chaos = 30;
 	for (unsigned i = 0; i < PEOPLE; i++) {
-		people[i] = (struct person){ .number = i + 1, .event = { .fn = speak, .arg = &people[i] } };
+		people[i] = (struct person){ .number = i + 1, .event = { .fn = speak, .arg = &people[i] },
+		    .second_thought = { .fn = stop, .arg = &people[i] } };
 		sim_at(&people[i].event, sim.now + i * US_PER_S);
 	}
 	trouble_event = (struct sim_event){ .fn = trouble };
@@ -569,8 +580,10 @@ TEST(three_days)
 	if (test_bad_ || getenv("REPLAY_LOG"))
 		printf("  %lld messages, %lld calls, bytes %zu %zu %zu %zu\n", (long long)said, (long long)claude.calls,
 		    bytes[0], bytes[1], bytes[2], bytes[3]);
-	for (unsigned i = 0; i < PEOPLE; i++)
+	for (unsigned i = 0; i < PEOPLE; i++) {
 		sim_cancel(&people[i].event);
+		sim_cancel(&people[i].second_thought);
+	}
 	sim_cancel(&trouble_event);
 	finish(false);
 }
