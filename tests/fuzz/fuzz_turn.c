@@ -19,7 +19,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 #define BASE (1772323200 * US_PER_S)
 #define NOON (12 * 3600 * US_PER_S)
-#define EVENTS_MAX 160
+#define EVENTS_MAX 100
 #define REST_TURNS_MAX 60000            /* loop turns until all is quiet */
 #define REST_US (6 * 3600 * US_PER_S)   /* or so much time */
 #define PEOPLE 4                        /* the last one in the group */

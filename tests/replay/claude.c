@@ -235,38 +235,59 @@ meets_fault(struct exchange *x, struct answer *a, struct str text, int64_t try)
 	return true;
 }
 
-/* What no server sends in this order, or perhaps one does. */
+static void
+garbled_event(struct answer *a, unsigned op, unsigned arg)
+{
+	static const char *const stops[] = { "end_turn", "tool_use", "max_tokens", "pause_turn", "refusal", "unheard_of" };
+	static const char start[] = "content_block_start";
+
+	switch (op) {
+	case 0:
+		event(a, a->gap, "message_start", ",\"message\":{\"usage\":{\"input_tokens\":%u,\"output_tokens\":1}}", arg);
+		break;
+	case 1:
+		event(a, 0, start, ",\"index\":%zu,\"content_block\":{\"type\":\"text\",\"text\":\"\"}", a->blocks);
+		break;
+	case 2:
+		event(a, 0, start, ",\"index\":%zu,\"content_block\":{\"type\":\"thinking\",\"thinking\":\"\"}", a->blocks);
+		break;
+	case 3:
+		event(a, 0, start, ",\"index\":%zu,\"content_block\":{\"type\":\"tool_use\",\"id\":\"toolu_%lld_%zu\","
+		    "\"name\":\"%s\",\"input\":{}}", a->blocks, (long long)claude.calls, a->x->n_pieces,
+		    arg & 4 ? "text_count" : "no_such_tool");
+		break;
+	case 4: delta(a, "text_delta", "text", arg & 8 ? S(" ") : S("Word. "), true); break;
+	case 5: delta(a, "thinking_delta", "thinking", S("Hm."), true); break;
+	case 6: delta(a, "signature_delta", "signature", arg & 8 ? S("") : S("c2ln"), true); break;
+	case 7:
+		delta(a, "input_json_delta", "partial_json", arg & 8 ? S("{\"text\":") : arg & 4 ? S("\"x\"}") : S("{}"), true);
+		break;
+	case 8: block_end(a); break;
+	case 9:
+		event(a, 0, "message_delta", ",\"delta\":{\"stop_reason\":\"%s\"},\"usage\":{\"output_tokens\":%u}",
+		    stops[arg % ARRAY_LEN(stops)], arg);
+		break;
+	case 10: event(a, 0, "message_stop", "%s", ""); break;
+	case 11:
+		event(a, 0, "error", ",\"error\":{\"type\":\"%s\"}", arg & 8 ? "invalid_request_error" : "api_error");
+		break;
+	case 12: event(a, 0, "ping", "%s", ""); break;
+	case 13: a->cut_after = 1 + arg; break;
+	case 14: event(a, a->gap, "content_block_delta", "%s", ""); break;
+	case 15: net_data(a->x, a->gap, arg & 8 ? S("data: {\n\n") : S(": nothing\n\n")); break;
+	}
+}
+
+/* What no server sends in this order, or perhaps one does: an event a byte. */
 static void
 reply_garbled(struct answer *a, struct str bytes)
 {
-	static const char *const stops[] = { "end_turn", "tool_use", "max_tokens", "pause_turn", "refusal", "unheard_of" };
-	size_t calls = 0;
-
 	net_head(a->x, LATENCY_US, 200, "content-type: text/event-stream\n");
 	for (size_t i = 0; i < bytes.n && !a->cut; i++) {
-		unsigned op = (unsigned char)bytes.p[i], arg = op >> 4;
+		unsigned byte = (unsigned char)bytes.p[i];
 
-		a->blocks = arg & 3;
-		switch (op & 15) {
-		case 0: event(a, a->gap, "message_start", ",\"message\":{\"usage\":{\"input_tokens\":%u,\"output_tokens\":1}}", arg); break;
-		case 1: event(a, 0, "content_block_start", ",\"index\":%zu,\"content_block\":{\"type\":\"text\",\"text\":\"\"}", a->blocks); break;
-		case 2: event(a, 0, "content_block_start", ",\"index\":%zu,\"content_block\":{\"type\":\"thinking\",\"thinking\":\"\"}", a->blocks); break;
-		case 3: event(a, 0, "content_block_start", ",\"index\":%zu,\"content_block\":{\"type\":\"tool_use\",\"id\":\"toolu_%lld_%zu\","
-		    "\"name\":\"%s\",\"input\":{}}", a->blocks, (long long)claude.calls, calls++, arg & 4 ? "text_count" : "no_such_tool"); break;
-		case 4: delta(a, "text_delta", "text", arg & 8 ? S(" ") : S("Word. "), true); break;
-		case 5: delta(a, "thinking_delta", "thinking", S("Hm."), true); break;
-		case 6: delta(a, "signature_delta", "signature", arg & 8 ? S("") : S("c2ln"), true); break;
-		case 7: delta(a, "input_json_delta", "partial_json", arg & 8 ? S("{\"text\":") : arg & 4 ? S("\"x\"}") : S("{}"), true); break;
-		case 8: block_end(a); break;
-		case 9: event(a, 0, "message_delta", ",\"delta\":{\"stop_reason\":\"%s\"},\"usage\":{\"output_tokens\":%u}",
-		    stops[arg % ARRAY_LEN(stops)], arg); break;
-		case 10: event(a, 0, "message_stop", "%s", ""); break;
-		case 11: event(a, 0, "error", ",\"error\":{\"type\":\"%s\"}", arg & 8 ? "invalid_request_error" : "api_error"); break;
-		case 12: event(a, 0, "ping", "%s", ""); break;
-		case 13: a->cut_after = 1 + arg; break;
-		case 14: event(a, a->gap, "content_block_delta", "%s", ""); break;
-		case 15: net_data(a->x, a->gap, arg & 8 ? S("data: {\n\n") : S(": nothing\n\n")); break;
-		}
+		a->blocks = byte >> 4 & 3;
+		garbled_event(a, byte & 15, byte >> 4);
 	}
 	if (!a->cut)
 		net_end(a->x, a->gap);

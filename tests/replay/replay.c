@@ -232,17 +232,21 @@ TEST(local_time_is_nobodys_business)
 	    "00:58:00 user 1 says Before. #tools\n"
 	    "00:59:50 user 1 says Over the change. #slow\n"
 	    "01:59:55 user 2 says An hour later. #wait #tools\n"
-	    "02:30:00 user 1 says What does it cost?\n"
-	    "23:59:50 user 1 says Over midnight. #slow\n"
+	    "02:30:00 user 1 says Too much already.\n"
+	    "23:30:00 user 2 says Too much still.\n"
+	    "1+00:00:01 user 1 says A new day. #slow\n"
 	    "1+00:01:00 end\n";
+	static const char cap[] = "[cost]\ndaily_budget_usd = \"0.004\"\n";
 
 	for (size_t d = 0; d < ARRAY_LEN(days); d++) {
-		struct run utc = { .script = text, .base = days[d] * US_PER_S, .begun = 3400 * US_PER_S };
+		struct run utc = { .script = text, .toml = cap, .base = days[d] * US_PER_S, .begun = 3400 * US_PER_S };
 
 		zone("UTC0");
 		run_once(&utc);
+		CHECK(str_find(buf_view(&utc.record), S("Today's budget is used up")) != SIZE_MAX);
+		CHECK(str_find(buf_view(&utc.record), S("You said: A new day.")) != SIZE_MAX);
 		for (size_t z = 0; z < ARRAY_LEN(zones); z++) {
-			struct run r = { .script = text, .base = days[d] * US_PER_S, .begun = 3400 * US_PER_S };
+			struct run r = { .script = text, .toml = cap, .base = days[d] * US_PER_S, .begun = 3400 * US_PER_S };
 
 			zone(zones[z]);
 			run_once(&r);
