@@ -5,6 +5,8 @@
  *   replay [NAME]       the tests, or those whose name has NAME in it
  *   replay --update     writes the record of golden/day.script anew
  *
+ * With REPLAY_LOG set the daemon's log goes to standard error, in simulated time.
+ *
  * A record is every request, every answer, every event with its time, and at the
  * end all rows. golden/day.record was written by --update and is read in reviews:
  * a change of it is a change of what the daemon says or stores.
@@ -581,9 +583,8 @@ TEST(three_days)
 	CHECK(day_one("SELECT count(*) FROM turns WHERE outcome = 5 AND created_at % 86400000000 < 3600000000") == 0);
 	/* the third day left nothing behind; until then the page cache of the database grows to its size */
 	CHECK(bytes[3] <= bytes[2] + 16384);
-	if (test_bad_ || getenv("REPLAY_LOG"))
-		printf("  %lld messages, %lld calls, bytes %zu %zu %zu %zu\n", (long long)said, (long long)claude.calls,
-		    bytes[0], bytes[1], bytes[2], bytes[3]);
+	printf("  %lld messages, %lld calls, %zu KB in use after a day, %zu after two, %zu after three\n",
+	    (long long)said, (long long)claude.calls, bytes[1] >> 10, bytes[2] >> 10, bytes[3] >> 10);
 	for (unsigned i = 0; i < PEOPLE; i++) {
 		sim_cancel(&people[i].event);
 		sim_cancel(&people[i].second_thought);
@@ -597,10 +598,11 @@ main(int argc, char **argv)
 {
 	extern char **environ;
 	static char *nothing[] = { NULL };
+	struct fail f = FAIL_INIT;
 	int code = 1;
 
-	if (getenv("REPLAY_LOG") == NULL)
-		log_set_level(LOG_ERROR);
+	if (getenv("REPLAY_LOG") == NULL && log_open(LOG_ERROR, LOG_TEXT, "/dev/null", &f) != OK)
+		return 1;
 	environ = nothing;              /* whatever is set here has no part in it */
 	zone("UTC0");
 	TEST_BEGIN(argc, argv);
@@ -627,6 +629,7 @@ main(int argc, char **argv)
 		test_file_ = "replay";
 		code = TEST_END();
 	}
+	log_close();
 	buf_free(&golden_script);
 	buf_free(&golden_record);
 	return code;
