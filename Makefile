@@ -170,15 +170,22 @@ TEST_OBJS := $(call obj,tests/test.c tests/fault.c)
 UNIT := $(patsubst %.c,$(B)/%,$(sort $(wildcard tests/unit/test_*.c)))
 FUZZ := $(patsubst %.c,$(B)/%,$(sort $(wildcard tests/fuzz/fuzz_*.c)))
 E2E := $(sort $(wildcard tests/e2e/test_*.py))
-.SECONDARY: $(call obj,$(patsubst $(B)/%,%.c,$(UNIT) $(FUZZ))) $(TEST_OBJS)
+# Linked before the library, these take the place of its clock, poller, network and worker.
+SIM_OBJS := $(call obj,$(addprefix tests/replay/,clock.c net.c work.c telegram.c claude.c day.c))
+.SECONDARY: $(SIM_OBJS) $(call obj,$(patsubst $(B)/%,%.c,$(UNIT) $(FUZZ))) $(TEST_OBJS)
 
 $(B)/tests/unit/%: $(B)/obj/tests/unit/%.o $(TEST_OBJS) $(B)/libblufio.a tests/fault.flags
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(ALL_LDFLAGS) @tests/fault.flags -o $@ $< $(TEST_OBJS) $(B)/libblufio.a $(LIBS)
 
+$(B)/tests/fuzz/fuzz_turn: $(SIM_OBJS)
 $(B)/tests/fuzz/%: $(B)/obj/tests/fuzz/%.o $(B)/libblufio.a
 	@mkdir -p $(@D)
-	$(Q)$(CC) $(ALL_LDFLAGS) -fsanitize=fuzzer -o $@ $< $(B)/libblufio.a $(LIBS)
+	$(Q)$(CC) $(ALL_LDFLAGS) -fsanitize=fuzzer -o $@ $(filter %.o,$^) $(B)/libblufio.a $(LIBS)
+
+$(B)/tests/replay/replay: $(B)/obj/tests/replay/replay.o $(SIM_OBJS) $(TEST_OBJS) $(B)/libblufio.a tests/fault.flags
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(ALL_LDFLAGS) @tests/fault.flags -o $@ $(filter %.o,$^) $(B)/libblufio.a $(LIBS)
 
 $(B)/tests/leak/planted: $(B)/obj/tests/leak/planted.o
 	@mkdir -p $(@D)
@@ -214,6 +221,11 @@ unit: $(UNIT)
 e2e: export E2E_MEMORY ?= 32
 e2e: $(B)/blufio
 	@$(SUITE) e2e $(if $(ONLY),$(filter $(ONLY:%=tests/e2e/test_%.py),$(E2E)),$(E2E))
+
+## replay: days under a clock and peers of our own, byte for byte (ONLY=name)
+.PHONY: replay
+replay: $(B)/tests/replay/replay
+	@$< $(ONLY)
 
 ## kill: kill -9 at the system calls of a scripted day, restart, compare
 .PHONY: kill
@@ -317,4 +329,4 @@ help:
 
 # Header dependencies of whatever has been built.
 -include $(patsubst %.o,%.d,$(LIB_OBJS) $(B)/obj/blufio.o $(TEST_OBJS))
--include $(patsubst $(B)/%,$(B)/obj/%.d,$(UNIT) $(FUZZ))
+-include $(patsubst $(B)/%,$(B)/obj/%.d,$(UNIT) $(FUZZ) $(B)/tests/replay/replay) $(SIM_OBJS:.o=.d)

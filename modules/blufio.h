@@ -58,6 +58,7 @@
 #define PAIR_CODE_US (600 * US_PER_S)   /* life of a pairing code */
 #define STRANGERS_HOUR_MAX 20           /* unknown senders answered in an hour */
 #define DEDUP_US (48 * 3600 * US_PER_S) /* repeats of an update are known this long */
+#define DEDUP_NEWEST 128                /* and of the newest in any case: more than one poll can bring again */
 #define CHECKPOINT_IDLE_US (300 * US_PER_MS) /* quiet time before the WAL is folded into the file */
 #define WAL_BYTES_MAX (16 << 20)        /* then it is folded in on the loop, quiet or not: about 15 ms */
 #define WAL_LOOK 64                     /* commits between two looks at its size */

@@ -82,6 +82,7 @@ lane_one() {
 	else
 		skip kill "no campaign"
 	fi
+	step replay $m replay
 	step valgrind $m valgrind
 }
 

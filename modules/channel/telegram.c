@@ -92,6 +92,7 @@ struct tg {
 	unsigned failures, poison;      /* in a row */
 	int64_t offset;         /* 0: none */
 	int64_t seen_at;        /* UTC of the last update */
+	int64_t seen_mono;      /* and monotonic: the first can be set, the second stops in a suspended machine */
 	int64_t last_poll;      /* monotonic; 0: none yet */
 	char username[64];      /* "" until getMe answered */
 	bool greeted;           /* setMyCommands was sent */
@@ -923,6 +924,7 @@ poll_done(struct call *c, const struct answer *r)
 	for (const struct json *u = json_at(r->result, "0"); u && e == OK; u = u->next) {
 		tg->offset = json_i64(u, "update_id", 0) + 1;
 		tg->seen_at = clock_us();
+		tg->seen_mono = ev_now(tg->a->ev);
 		e = take_update(tg, tg->offset - 1, u);
 		if (e == ERR_LIMIT) {   /* would be one again for ever */
 			log_error(ME, "an update beyond a limit is skipped");
@@ -961,7 +963,8 @@ poll_start(void *arg)
 		    "{\"command\":\"stop\",\"description\":\"Stop the running answer\"},"
 		    "{\"command\":\"help\",\"description\":\"What I can do\"}]"));
 	} else {
-		if (tg->offset && clock_us() - tg->seen_at < SILENCE_US)
+		if (tg->offset && clock_us() - tg->seen_at < SILENCE_US &&
+		    ev_now(tg->a->ev) - tg->seen_mono < SILENCE_US)
 			jw_ki64(w, "offset", tg->offset);
 		jw_ki64(w, "limit", tg->poison ? 1 : POLL_LIMIT);
 		jw_ki64(w, "timeout", wait);

@@ -334,7 +334,7 @@ on_housekeeping(void *arg)
 
 	ev_timer_in(a->ev, &a->housekeeping_timer, HOUSEKEEPING_US);
 	if (a->phase == AGENT_READY)
-		agent_wrote(a, store_inbound_expire(a->db, clock_us() - DEDUP_US));
+		agent_wrote(a, store_inbound_expire(a->db, clock_us() - DEDUP_US, DEDUP_NEWEST));
 }
 
 /* ---- loading: the one way into a state ------------------------------------------------------------------ */

@@ -56,7 +56,7 @@ struct message_row { int64_t seq; struct str role, content; };
 struct outbox_row {
 	struct outbox_item item;
 	enum outbox_state state;
-	int64_t next_at;
+	int64_t next_at, updated_at;
 };
 
 /* Opens the schema: creates, migrates forward, refuses a newer one with a sentence. */
@@ -99,7 +99,7 @@ FALLIBLE store_inbound_sessions(struct db *db, int64_t limit, void (*fn)(void *a
 /* Rewrites a chat's id everywhere: rows of a conversation that exists in both move to the new one. */
 FALLIBLE store_chat_moved(struct db *db, struct str channel, struct str from, struct str to);
 FALLIBLE store_inbound_queued(struct db *db, int64_t *n);
-FALLIBLE store_inbound_expire(struct db *db, int64_t before);
+FALLIBLE store_inbound_expire(struct db *db, int64_t before, int64_t newest_kept);
 
 /* Parts of an album: the row that stands for it and may still take one, 0 none. A part joins it:
  * its caption (when the album has none yet), and a longer wait for the next part. */
@@ -156,7 +156,7 @@ FALLIBLE store_outbox_open(struct db *db, void (*fn)(void *arg, const struct out
 
 FALLIBLE store_cost_add(struct db *db, int64_t session, int64_t turn, const char *feature, const char *provider,
     const char *model, const struct usage *u, int64_t nano, bool estimated);
-FALLIBLE store_cost_since(struct db *db, int64_t since, int64_t *nano);
+FALLIBLE store_cost_between(struct db *db, int64_t from, int64_t to, int64_t *nano);      /* to is not in it */
 
 /* ---- conversations and turns in memory ------------------------------------------- */
 

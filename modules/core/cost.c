@@ -10,6 +10,8 @@
  */
 #include "core.h"
 
+#define DAY_US (86400 * US_PER_S)
+
 FALLIBLE
 cost_model(struct agent *a, const char *model, struct model_info *out, struct fail *f)
 {
@@ -71,7 +73,8 @@ spent_today(struct agent *a, int64_t now, int64_t *nano)
 	enum err e = OK;
 
 	if (a->cost_day != day) {
-		e = store_cost_since(a->db, day, &a->cost_spent);
+		/* rows of a later day are there when the clock was ahead: they are that day's */
+		e = store_cost_between(a->db, day, day + DAY_US, &a->cost_spent);
 		a->cost_day = e == OK ? day : 0;
 	}
 	if (e == OK)
@@ -108,7 +111,7 @@ cost_check(struct agent *a, struct fail *f)
 		return OK;
 	cost_usd(spent, s);
 	cost_usd(cap, c);
-	clock_span(clock_day_start(now) + 86400 * US_PER_S - now, left);
+	clock_span(clock_day_start(now) + DAY_US - now, left);
 	return fail_set(f, ERR_LIMIT, "Today's budget is used up: %s spent of %s. It resets at 00:00 UTC,"
 	    " in %s. To raise it now: `blufio config set cost.daily_budget_usd %lld`, then `blufio reload`.",
 	    s, c, left, (long long)(cap / 500000000 + 1));      /* about twice as much */

@@ -43,14 +43,15 @@ enum phase { WAITING, FETCHING, STORING, TRANSCRIBING };
 struct item {
 	struct agent *a;
 	struct item *next;
-	int64_t id, inbound, attempts, next_at;
+	int64_t id, inbound, attempts;
+	int64_t due;                    /* monotonic: the row's next_at */
 	enum attachment_kind kind;
 	enum phase phase;
 	bool dead;                      /* its message is over; what runs may not touch rows any more */
 	char *names;                    /* channel, source and name, each with its NUL */
 	const char *channel, *source, *name;
 	int64_t bytes;
-	struct ev_timer timer;          /* WAITING: next_at; FETCHING: the try has taken too long */
+	struct ev_timer timer;          /* WAITING: due; FETCHING: the try has taken too long */
 	struct effect start;
 	/* the file */
 	int fd;
@@ -208,10 +209,10 @@ again(struct item *it, struct str why, int64_t wait_us)
 	if (wait_us < 0)
 		wait_us = llm_backoff_us((unsigned)it->attempts, -1);
 	log_warn("media", "an attachment did not arrive (try %lld): %s", (long long)it->attempts, text);
-	it->next_at = clock_us() + wait_us;
-	agent_wrote(it->a, store_attachment_retry(it->a->db, it->id, it->attempts, it->next_at));
+	it->due = ev_now(it->a->ev) + wait_us;
+	agent_wrote(it->a, store_attachment_retry(it->a->db, it->id, it->attempts, clock_us() + wait_us));
 	rest(it);
-	ev_timer_in(it->a->ev, &it->timer, wait_us);
+	ev_timer_at(it->a->ev, &it->timer, it->due);
 	kick(it->a);
 }
 
@@ -688,13 +689,12 @@ static void
 kick(struct agent *a)
 {
 	struct media *m = a->media;
-	int64_t now = clock_us();
 
 	for (struct item *it = m->items; it && m->running < ATTACHMENTS_RUNNING_MAX; it = it->next) {
 		if (it->dead || it->phase != WAITING)
 			continue;
-		if (it->next_at > now && it->next_at < now + 3600 * US_PER_S) {  /* more: the clock was set back */
-			ev_timer_in(a->ev, &it->timer, it->next_at - now);
+		if (it->due > ev_now(a->ev)) {
+			ev_timer_at(a->ev, &it->timer, it->due);
 			continue;
 		}
 		ev_timer_cancel(a->ev, &it->timer);
@@ -712,6 +712,7 @@ item_add(void *arg, const struct attachment_row *r)
 	struct agent *a = arg;
 	struct item **p = &a->media->items, *it;
 	size_t n = r->channel.n + r->at.source.n + r->at.name.n + 3;
+	int64_t wait;
 	int k;
 
 	if (r->state != ATTACHMENT_WANTED || item_get(a, r->at.id))
@@ -732,7 +733,8 @@ item_add(void *arg, const struct attachment_row *r)
 	it->id = r->at.id;
 	it->inbound = r->inbound;
 	it->attempts = r->attempts;
-	it->next_at = r->next_at;
+	wait = r->next_at - clock_us();
+	it->due = wait > 0 && wait < 3600 * US_PER_S ? ev_now(a->ev) + wait : 0;        /* more: the clock was set back */
 	it->kind = r->at.kind;
 	it->bytes = r->at.bytes;
 	it->fd = -1;

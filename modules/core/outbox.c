@@ -17,7 +17,8 @@
 
 struct item {
 	struct agent *a;
-	int64_t id, turn, next_at;
+	int64_t id, turn;
+	int64_t due;                    /* monotonic: the row's next_at, which a clock that is set cannot move */
 	enum outbox_state state;
 	enum outbox_kind kind;
 	bool parked;
@@ -28,7 +29,7 @@ struct item {
 struct line {                           /* one conversation's items, oldest first */
 	struct agent *a;
 	struct item *head, **tail;
-	struct ev_timer timer;          /* the head's next_at */
+	struct ev_timer timer;          /* the head's due */
 	struct str key;                 /* into the map's copy */
 	struct target to;
 	char *names;
@@ -94,17 +95,13 @@ static void
 pump(struct line *l)
 {
 	struct item *it = l->head;
-	int64_t now = clock_us();
 
 	if (it == NULL || it->state == OUTBOX_SENDING || it->parked)
 		return;
 	if (agent_channel(l->a, l->to.channel) == NULL)
 		return;                 /* the channel is not configured now: the row waits */
-	if (it->next_at > now) {
-		int64_t wait = it->next_at - now;
-
-		/* the clock may have been set back: no retry waits longer than an hour */
-		ev_timer_in(l->a->ev, &l->timer, wait < 3600 * US_PER_S ? wait : US_PER_S);
+	if (it->due > ev_now(l->a->ev)) {
+		ev_timer_at(l->a->ev, &l->timer, it->due);
 		return;
 	}
 	it->state = OUTBOX_SENDING;
@@ -115,11 +112,7 @@ pump(struct line *l)
 static void
 on_timer(void *arg)
 {
-	struct line *l = arg;
-
-	if (l->head && l->head->next_at > clock_us() + 3600 * US_PER_S)
-		l->head->next_at = 0;
-	pump(l);
+	pump(arg);
 }
 
 /* ---- lines and items ---------------------------------------------------------------------- */
@@ -175,7 +168,7 @@ line_free(struct line *l)
 
 static enum err
 item_add(struct agent *a, const struct target *to, int64_t id, int64_t turn, enum outbox_kind kind,
-    int64_t next_at, struct line **line)
+    int64_t wait_us, struct line **line)
 {
 	struct item *it = calloc(1, sizeof(*it));
 	enum err e = it ? line_open(a, to, line) : ERR_NOMEM;
@@ -194,7 +187,7 @@ item_add(struct agent *a, const struct target *to, int64_t id, int64_t turn, enu
 	it->turn = turn;
 	it->kind = kind;
 	it->state = OUTBOX_READY;
-	it->next_at = next_at;
+	it->due = ev_now(a->ev) + wait_us;
 	it->line = *line;
 	it->send.run = on_send;
 	*(*line)->tail = it;
@@ -290,8 +283,10 @@ outbox_retry(struct agent *a, int64_t id, int64_t delay_us, bool maybe_sent, str
 		log_info("outbox", "reply %lld again in %lld ms: %.*s", (long long)id, (long long)(delay_us / 1000),
 		    STR_ARG(why));
 	it->state = OUTBOX_READY;
-	it->next_at = delay_us > 0 ? clock_us() + delay_us : 0;
-	agent_wrote(a, store_outbox_retry(a->db, id, it->next_at, maybe_sent, format, why));
+	if (delay_us < 0)
+		delay_us = 0;
+	it->due = ev_now(a->ev) + delay_us;
+	agent_wrote(a, store_outbox_retry(a->db, id, clock_us() + delay_us, maybe_sent, format, why));
 	pump(it->line);
 }
 
@@ -330,10 +325,13 @@ static void
 load_row(void *arg, const struct outbox_row *row)
 {
 	struct loading *ld = arg;
+	/* what is left of the wait; were the clock set back since, all of it, and no more */
+	int64_t now = clock_us(), wait = row->next_at - (now > row->updated_at ? now : row->updated_at);
 	struct line *l;
 
 	if (ld->err == OK)
-		ld->err = item_add(ld->a, &row->item.to, row->item.id, row->item.turn, row->item.kind, row->next_at, &l);
+		ld->err = item_add(ld->a, &row->item.to, row->item.id, row->item.turn, row->item.kind,
+		    wait > 0 ? wait : 0, &l);
 }
 
 FALLIBLE

@@ -198,11 +198,13 @@ store_pair(struct db *db, struct str channel, struct str sender, struct str name
 	    DBS(channel), DBS(sender), DBI(clock_us()));
 }
 
+/* One that would be alive for longer than a code is was made before the clock was set back: it counts
+ * no more. */
 FALLIBLE
 store_pairing_add(struct db *db, struct str code, struct str channel, struct str sender, struct str name, int64_t expires)
 {
-	enum err e = DB_EXEC(db, "DELETE FROM pairings WHERE expires_at < ?1",
-	    DBI(clock_us() - 3600 * US_PER_S));
+	enum err e = DB_EXEC(db, "DELETE FROM pairings WHERE expires_at < ?1 OR expires_at > ?2",
+	    DBI(clock_us() - 3600 * US_PER_S), DBI(clock_us() + PAIR_CODE_US));
 
 	if (e != OK)
 		return e;
@@ -214,10 +216,10 @@ store_pairing_add(struct db *db, struct str code, struct str channel, struct str
 FALLIBLE
 store_pairing_open(struct db *db, struct str channel, struct str sender, int64_t now, bool *open)
 {
-	const struct db_val v[] = { DBS(channel), DBS(sender), DBI(now) };
+	const struct db_val v[] = { DBS(channel), DBS(sender), DBI(now), DBI(now + PAIR_CODE_US) };
 	int64_t n;
 	enum err e = db_get_i64(db, "SELECT count(*) FROM pairings WHERE channel = ?1 AND external_id = ?2"
-	    " AND expires_at > ?3 AND used = 0", v, 3, 0, &n);
+	    " AND expires_at > ?3 AND expires_at <= ?4 AND used = 0", v, 4, 0, &n);
 
 	if (e == OK)
 		*open = n > 0;
@@ -227,7 +229,9 @@ store_pairing_open(struct db *db, struct str channel, struct str sender, int64_t
 FALLIBLE
 store_pairing_count(struct db *db, int64_t since, int64_t *n)
 {
-	return get_i64(db, "SELECT count(*) FROM pairings WHERE created_at > ?1", DBI(since), 0, n);
+	const struct db_val v[] = { DBI(since), DBI(clock_us() + PAIR_CODE_US) };
+
+	return db_get_i64(db, "SELECT count(*) FROM pairings WHERE created_at > ?1 AND expires_at <= ?2", v, 2, 0, n);
 }
 
 FALLIBLE
@@ -237,8 +241,8 @@ store_pairing_take(struct db *db, struct str code, int64_t now, struct pairing *
 	bool found;
 	enum err e;
 
-	ROWS(db, &r, "SELECT channel, external_id, name FROM pairings WHERE code = ?1 AND expires_at > ?2 AND used = 0",
-	    DBS(code), DBI(now));
+	ROWS(db, &r, "SELECT channel, external_id, name FROM pairings WHERE code = ?1 AND expires_at > ?2 AND expires_at <= ?3"
+	    " AND used = 0", DBS(code), DBI(now), DBI(now + PAIR_CODE_US));
 	found = db_step(&r);
 	if (found) {
 		buf_str(&out->channel, db_str(&r, 0));
@@ -261,7 +265,7 @@ store_pairing_list(struct db *db, int64_t now, pairing_fn *fn, void *arg)
 	struct db_row r;
 
 	ROWS(db, &r, "SELECT code, channel, external_id, name, expires_at FROM pairings"
-	    " WHERE expires_at > ?1 AND used = 0 ORDER BY created_at", DBI(now));
+	    " WHERE expires_at > ?1 AND expires_at <= ?2 AND used = 0 ORDER BY created_at", DBI(now), DBI(now + PAIR_CODE_US));
 	while (db_step(&r))
 		fn(arg, db_str(&r, 0), db_str(&r, 1), db_str(&r, 2), db_str(&r, 3), db_i64(&r, 4));
 	return db_end(&r);
@@ -465,11 +469,12 @@ store_inbound_queued(struct db *db, int64_t *n)
 }
 
 FALLIBLE
-store_inbound_expire(struct db *db, int64_t before)
+store_inbound_expire(struct db *db, int64_t before, int64_t newest_kept)
 {
 	/* the message itself lives on in messages; turns keep their inbound row's text elsewhere */
 	return DB_EXEC(db, "UPDATE inbound SET dedup = 'expired:' || id, text = '' WHERE state = 2"
-	    " AND received_at < ?1 AND substr(dedup, 1, 8) <> 'expired:'", DBI(before));
+	    " AND received_at < ?1 AND id <= (SELECT max(id) FROM inbound) - ?2 AND substr(dedup, 1, 8) <> 'expired:'",
+	    DBI(before), DBI(newest_kept));
 }
 
 /* ---- albums and attachments ------------------------------------------------------------- */
@@ -833,7 +838,7 @@ store_outbox_interrupted(struct db *db)
 }
 
 #define OUTBOX_COLUMNS "SELECT id, turn_id, session_id, channel, chat, thread, reply_to, text, edit_ref, format, part," \
-	" repeated, attempts, kind, state, next_at FROM outbox "
+	" repeated, attempts, kind, state, next_at, updated_at FROM outbox "
 
 static void
 outbox_rows(struct db_row *r, void (*fn)(void *arg, const struct outbox_row *r), void *arg)
@@ -845,7 +850,7 @@ outbox_rows(struct db_row *r, void (*fn)(void *arg, const struct outbox_row *r),
 			    .text = db_str(r, 7), .edit_ref = db_str(r, 8), .format = db_str(r, 9),
 			    .part = db_i64(r, 10), .repeated = db_i64(r, 11) != 0, .attempts = db_i64(r, 12),
 			    .kind = (enum outbox_kind)db_i64(r, 13) },
-			.state = (enum outbox_state)db_i64(r, 14), .next_at = db_i64(r, 15),
+			.state = (enum outbox_state)db_i64(r, 14), .next_at = db_i64(r, 15), .updated_at = db_i64(r, 16),
 		};
 
 		fn(arg, &row);
@@ -886,7 +891,9 @@ store_cost_add(struct db *db, int64_t session, int64_t turn, const char *feature
 }
 
 FALLIBLE
-store_cost_since(struct db *db, int64_t since, int64_t *nano)
+store_cost_between(struct db *db, int64_t from, int64_t to, int64_t *nano)
 {
-	return get_i64(db, "SELECT coalesce(sum(nano_usd), 0) FROM cost_ledger WHERE at >= ?1", DBI(since), 0, nano);
+	const struct db_val v[] = { DBI(from), DBI(to) };
+
+	return db_get_i64(db, "SELECT coalesce(sum(nano_usd), 0) FROM cost_ledger WHERE at >= ?1 AND at < ?2", v, 2, 0, nano);
 }

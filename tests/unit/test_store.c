@@ -372,11 +372,13 @@ TEST(incoming)
 		CHECK_OK(store_inbound_set(db, i2, INBOUND_DONE));
 		CHECK_OK(store_inbound_next(db, s2, NULL, NULL, &found));
 		CHECK(!found || FAULTED());
-		/* what is done and old is forgotten; its repeat is a new message then */
-		CHECK_OK(store_inbound_expire(db, clock_us() + US_PER_S));
+		/* what is done and old is forgotten, if it is not among the newest; its repeat is a new message then */
+		CHECK_OK(store_inbound_expire(db, clock_us() + US_PER_S, 100));
+		ONE("SELECT count(*) FROM inbound WHERE text = ''", 0);
+		CHECK_OK(store_inbound_expire(db, clock_us() + US_PER_S, 0));
 		ONE("SELECT count(*) FROM inbound WHERE text = ''", 1);
 		CHECK(FAULTED() || inbound(s2, "d2", "much later") > 0);
-		CHECK_OK(store_inbound_expire(db, clock_us() + US_PER_S));
+		CHECK_OK(store_inbound_expire(db, clock_us() + US_PER_S, 0));
 		ONE("SELECT count(*) FROM inbound WHERE text = ''", 1);
 	}
 	scratch_end(&sc);
@@ -499,13 +501,15 @@ TEST(ledger)
 	int64_t nano = -1;
 
 	if (begin()) {
-		CHECK_OK(store_cost_since(db, 0, &nano));
+		CHECK_OK(store_cost_between(db, 0, INT64_MAX, &nano));
 		CHECK(nano == 0 || FAULTED());
 		CHECK_OK(store_cost_add(db, 1, 2, "message", "p", "m", &u, 1000000000000, false));
 		CHECK_OK(store_cost_add(db, 1, 2, "tool", "p", "m", &u, 1, true));
-		CHECK_OK(store_cost_since(db, clock_us() - 3600 * US_PER_S, &nano));
+		CHECK_OK(store_cost_between(db, clock_us() - 3600 * US_PER_S, clock_us() + 1, &nano));
 		CHECK(nano == 1000000000001 || FAULTED());
-		CHECK_OK(store_cost_since(db, clock_us() + US_PER_S, &nano));
+		CHECK_OK(store_cost_between(db, 0, clock_us() - 3600 * US_PER_S, &nano));
+		CHECK(nano == 0 || FAULTED());
+		CHECK_OK(store_cost_between(db, clock_us() + US_PER_S, INT64_MAX, &nano));
 		CHECK(nano == 0 || FAULTED());
 		ONE("SELECT input + 10 * output + 100 * cache_read + 1000 * write_5m + 10000 * write_1h FROM cost_ledger"
 		    " WHERE estimated", 54321);
