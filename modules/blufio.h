@@ -262,17 +262,25 @@ void turn_pause(struct agent *a, int64_t turn, bool paused);
 /* ---- llm.c: provider-neutral request, stream assembly, retry classes --------------------- */
 
 struct model_info {
-	const char *id;             /* exact; ends a list when NULL */
+	const char *id;             /* exact; ends a list when NULL; of a family the newest first */
 	int64_t window, max_output; /* tokens */
+	int64_t cache_min;          /* the shortest prefix that is cached, tokens */
+	int64_t images_max;         /* pictures of one request; 0 = it takes none */
 	/* nano-dollars per token: 1 USD per million tokens = 1000 */
 	int64_t in, out, write_5m, write_1h, read;
-	unsigned flags;
 	/* A second price band for prompts above band_above tokens (0 = none): its prices are the
 	 * first band's times band_factor. */
 	int64_t band_above, band_factor;
-	int64_t images_max;         /* pictures of one request; 0 = it takes none */
+	unsigned flags;
 };
-enum { MODEL_SYSTEM_TURNS = 1, MODEL_ADAPTIVE = 2 };  /* takes role system in messages; thinks adaptively */
+enum {
+	MODEL_PDF = 1,              /* takes PDFs */
+	MODEL_SYSTEM_TURNS = 2,     /* takes role system in messages */
+	/* what it takes as the type of `thinking` */
+	MODEL_ADAPTIVE = 4, MODEL_BUDGET = 8, MODEL_DISABLED = 16, MODEL_BETWEEN_TOOLS = 32,
+	MODEL_SILENT = 64,          /* its thinking comes empty unless a summary is asked for */
+	MODEL_BOUND = 128           /* its thinking is valid after the same prefix only, for it alone */
+};
 
 struct usage {
 	int64_t input, output, cache_read, write_5m, write_1h;  /* tokens */
@@ -366,6 +374,7 @@ struct context {
 	struct arena arena;
 	struct llm_request request;
 	int64_t estimated_input;            /* tokens, for the ledger's estimates */
+	bool documents;                     /* it holds PDFs, whose tokens nobody can guess */
 };
 /* Renders the session's history up to now. drop_thinking: without any thinking block. ERR_LIMIT with
  * a sentence when the model or the API would refuse it: too many or too large pictures, too many bytes. */

@@ -99,6 +99,44 @@ status_channels(struct agent *a, struct jw *w)
 }
 
 static void
+status_models(struct agent *a, struct jw *w)
+{
+	static const struct { unsigned flag; const char *name; } can[] = {
+		{ MODEL_PDF, "pdf" }, { MODEL_SYSTEM_TURNS, "system_turns" }, { MODEL_ADAPTIVE, "thinking_adaptive" },
+		{ MODEL_BUDGET, "thinking_enabled" }, { MODEL_DISABLED, "thinking_disabled" },
+		{ MODEL_BETWEEN_TOOLS, "thinking_between_tools" }, { MODEL_SILENT, "thinking_silent" },
+		{ MODEL_BOUND, "thinking_bound" },
+	};
+	static const struct { const char *name; size_t field; } figures[] = {
+#define FIGURE(x) { #x, offsetof(struct model_info, x) }
+		FIGURE(window), FIGURE(max_output), FIGURE(cache_min), FIGURE(images_max), FIGURE(in), FIGURE(out),
+		FIGURE(write_5m), FIGURE(write_1h), FIGURE(read), FIGURE(band_above), FIGURE(band_factor),
+#undef FIGURE
+	};
+
+	jw_key(w, "models");
+	jw_obj(w);
+	for (const struct model_info *m = a->provider->provider->models; m && m->id; m++) {
+		jw_key(w, m->id);
+		jw_obj(w);
+		for (size_t i = 0; i < ARRAY_LEN(figures); i++) {
+			int64_t v;
+
+			memcpy(&v, (const char *)m + figures[i].field, sizeof(v));
+			jw_ki64(w, figures[i].name, v);
+		}
+		jw_key(w, "can");
+		jw_arr(w);
+		for (size_t i = 0; i < ARRAY_LEN(can); i++)
+			if (m->flags & can[i].flag)
+				jw_z(w, can[i].name);
+		jw_end_arr(w);
+		jw_end_obj(w);
+	}
+	jw_end_obj(w);
+}
+
+static void
 status_provider(struct agent *a, struct jw *w)
 {
 	const struct provider_health *h = &a->provider_health;
@@ -112,11 +150,7 @@ status_provider(struct agent *a, struct jw *w)
 	jw_ki64(w, "failures", h->failures);
 	jw_ki64(w, "last_answer_age_s", h->answered_at ? (clock_us() - h->answered_at) / US_PER_S : -1);
 	jw_kz(w, "problem", h->failing ? h->problem : "");
-	jw_key(w, "models");
-	jw_arr(w);
-	for (const struct model_info *m = a->provider->provider->models; m && m->id; m++)
-		jw_z(w, m->id);
-	jw_end_arr(w);
+	status_models(a, w);
 	jw_end_obj(w);
 }
 

@@ -507,27 +507,41 @@ anthropic_free(void *self)
 	free(p);
 }
 
-/* Nano-dollars per token; prices of 2026-11. id, window, max out, in, out, write 5 m, write 1 h, read, flags. */
-#define M (MODEL_SYSTEM_TURNS | MODEL_ADAPTIVE)
+/* State of 2026-11. What a model takes as `thinking` is here for whoever sends one: left out, it thinks as it
+ * was made to. Haiku 5.5 can be told not to think at low effort only, so here it counts as one that cannot. */
+#define K 1000
+#define M (1000 * K)
+#define ALL MODEL_PDF
+#define OLD (ALL | MODEL_DISABLED | MODEL_BUDGET)                       /* up to 4.6 */
+#define NEW (ALL | MODEL_ADAPTIVE | MODEL_SILENT)                       /* from 4.7 on */
+#define SYS (NEW | MODEL_SYSTEM_TURNS)
+#define TOP (SYS | MODEL_BOUND)                                         /* 5.5, and Fable from 5.1 on */
 static const struct model_info models[] = {
-	{ "claude-sonnet-5-5", 1000000, 128000, 2000, 10000, 2500, 4000, 100, M, 0, 1, 600 },
-	{ "claude-opus-5-5", 1000000, 128000, 4000, 20000, 5000, 8000, 200, M, 0, 1, 600 },
-	{ "claude-haiku-5-5", 1000000, 128000, 100, 500, 125, 200, 10, M, 100000, 5, 600 },
-	{ "claude-fable-5-2", 1000000, 128000, 8000, 40000, 10000, 16000, 200, M, 0, 1, 600 },
-	{ "claude-fable-5-1", 1000000, 128000, 10000, 50000, 12500, 20000, 250, M, 0, 1, 600 },
-	{ "claude-fable-5", 1000000, 128000, 10000, 50000, 12500, 20000, 1000, M, 0, 1, 600 },
-	{ "claude-opus-5", 1000000, 128000, 5000, 25000, 6250, 10000, 500, M, 0, 1, 600 },
-	{ "claude-opus-4-8", 1000000, 128000, 5000, 25000, 6250, 10000, 500, MODEL_SYSTEM_TURNS, 0, 1, 600 },
-	{ "claude-opus-4-7", 1000000, 128000, 5000, 25000, 6250, 10000, 500, 0, 0, 1, 600 },
-	{ "claude-opus-4-6", 1000000, 128000, 5000, 25000, 6250, 10000, 500, 0, 0, 1, 600 },
-	{ "claude-opus-4-5", 200000, 64000, 5000, 25000, 6250, 10000, 500, 0, 0, 1, 100 },
-	{ "claude-sonnet-5", 1000000, 128000, 2000, 10000, 2500, 4000, 200, MODEL_ADAPTIVE, 0, 1, 600 },
-	{ "claude-sonnet-4-6", 1000000, 64000, 3000, 15000, 3750, 6000, 300, 0, 0, 1, 600 },
-	{ "claude-haiku-4-5", 200000, 64000, 1000, 5000, 1250, 2000, 100, 0, 0, 1, 100 },
-	{ "claude-haiku-4-5-20251001", 200000, 64000, 1000, 5000, 1250, 2000, 100, 0, 0, 1, 100 },
+	/*                     window  answer   min  pics    in    out  5 min   1 h   read  band  x  flags */
+	{ "claude-sonnet-5-5",    M, 128 * K,  512, 600,  2000, 10000,  2500,  4000,  100,     0, 1, TOP | MODEL_BETWEEN_TOOLS },
+	{ "claude-sonnet-5",      M, 128 * K, 1024, 600,  2000, 10000,  2500,  4000,  200,     0, 1, NEW | MODEL_DISABLED },
+	{ "claude-sonnet-4-6",    M,  64 * K, 1024, 600,  3000, 15000,  3750,  6000,  300,     0, 1, OLD },
+	{ "claude-opus-5-5",      M, 128 * K,  512, 600,  4000, 20000,  5000,  8000,  200,     0, 1, TOP },
+	{ "claude-opus-5",        M, 128 * K,  512, 600,  5000, 25000,  6250, 10000,  500,     0, 1, SYS | MODEL_DISABLED },
+	{ "claude-opus-4-8",      M, 128 * K, 1024, 600,  5000, 25000,  6250, 10000,  500,     0, 1, SYS | MODEL_DISABLED },
+	{ "claude-opus-4-7",      M, 128 * K, 2048, 600,  5000, 25000,  6250, 10000,  500,     0, 1, NEW | MODEL_DISABLED },
+	{ "claude-opus-4-6",      M, 128 * K, 4096, 600,  5000, 25000,  6250, 10000,  500,     0, 1, OLD },
+	{ "claude-opus-4-5", 200 * K, 64 * K, 4096, 100,  5000, 25000,  6250, 10000,  500,     0, 1, OLD },
+	{ "claude-haiku-5-5",     M, 128 * K,  512, 600,   100,   500,   125,   200,   10, 100 * K, 5, TOP },
+	{ "claude-haiku-4-5", 200 * K, 64 * K, 4096, 100, 1000,  5000,  1250,  2000,  100,     0, 1, OLD },
+	{ "claude-haiku-4-5-20251001", 200 * K, 64 * K, 4096, 100, 1000, 5000, 1250, 2000, 100, 0, 1, OLD },
+	{ "claude-fable-5-2",     M, 128 * K,  512, 600,  8000, 40000, 10000, 16000,  200,     0, 1, TOP },
+	{ "claude-fable-5-1",     M, 128 * K,  512, 600, 10000, 50000, 12500, 20000,  250,     0, 1, TOP },
+	{ "claude-fable-5",       M, 128 * K,  512, 600, 10000, 50000, 12500, 20000, 1000,     0, 1, SYS },
 	{ .id = NULL },
 };
+#undef K
 #undef M
+#undef ALL
+#undef OLD
+#undef NEW
+#undef SYS
+#undef TOP
 
 static const struct config_key keys[] = {
 	{ .name = "anthropic.api_key", .type = CONFIG_SECRET, .env = "ANTHROPIC_API_KEY",
