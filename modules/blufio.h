@@ -320,7 +320,7 @@ struct llm_result {
 	bool usage_known;                   /* final usage was reported */
 	int64_t retry_after_us;             /* -1 = not said */
 	unsigned status;
-	struct str detail;                  /* provider's own words, scrubbed, short; refusal category */
+	struct str detail;                  /* provider's own words, scrubbed, short; why it refused */
 	struct str request_id;
 };
 struct llm_call;                            /* one call in flight (core/llm.c) */
@@ -360,6 +360,8 @@ void llm_feed_text(struct llm_call *c, size_t index, struct str delta);
 void llm_feed_thinking(struct llm_call *c, size_t index, struct str delta);
 void llm_feed_signature(struct llm_call *c, size_t index, struct str signature);
 void llm_feed_input(struct llm_call *c, size_t index, struct str json_piece);
+void llm_feed_citation(struct llm_call *c, size_t index, struct str json);
+void llm_feed_compaction(struct llm_call *c, size_t index, struct str text);
 void llm_feed_block_end(struct llm_call *c, size_t index);
 void llm_feed_stop(struct llm_call *c, enum llm_stop stop, struct str detail);
 /* Ends the call: LLM_OK after a complete message, else the class of failure. */

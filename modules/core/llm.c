@@ -8,7 +8,10 @@
  * array of content blocks that will be replayed byte for byte in later
  * requests. Only complete blocks are kept: a thinking block without its
  * signature or a tool call whose input was cut must never be replayed or run.
- * Tool calls count only when the model stopped in order to make them.
+ * Tool calls count only when the model stopped in order to make them. What the
+ * provider's own tools did (server_tool_use and its result, citations) is kept
+ * as it came: a paused answer has to go back unchanged, and later thinking is
+ * bound to it. Blocks of kinds that are not known are passed over.
  *
  * The sink's done() is called once, from the loop, never from inside a feed
  * that a cancel could race with: llm_feed_end defers it.
@@ -17,14 +20,19 @@
 
 #define TOKENS_MAX 1000000000           /* of one count: a sum of money stays far from 2^63 */
 
-enum block_kind { BLOCK_SKIP, BLOCK_TEXT, BLOCK_THINKING, BLOCK_REDACTED, BLOCK_TOOL };
+enum block_kind {
+	BLOCK_SKIP, BLOCK_TEXT, BLOCK_THINKING, BLOCK_TOOL,
+	BLOCK_RAW,                      /* complete when it starts: redacted thinking, results of server tools */
+	BLOCK_SERVER_TOOL,              /* the same, but for an input that arrives in pieces */
+	BLOCK_COMPACTION                /* the provider's own summary, for those who ask for it */
+};
 
 struct block {
 	size_t index;                   /* the provider's */
 	enum block_kind kind;
 	bool complete;
 	struct buf data;                /* text, thinking, or the input's JSON */
-	struct buf extra;               /* signature, or redacted raw, or tool id + NUL + name */
+	struct buf extra;               /* signature; citations; the block's start; or tool id and name */
 	size_t id_len;
 };
 
@@ -118,9 +126,14 @@ llm_feed_block(struct llm_call *c, size_t index, struct str type, struct str id,
 		b->kind = BLOCK_TEXT;
 	} else if (str_eqz(type, "thinking")) {
 		b->kind = BLOCK_THINKING;
-	} else if (str_eqz(type, "redacted_thinking")) {
-		b->kind = BLOCK_REDACTED;
+	} else if (str_eqz(type, "redacted_thinking") || str_ends(type, S("_tool_result"))) {
+		b->kind = BLOCK_RAW;
 		buf_str(&b->extra, raw);
+	} else if (str_eqz(type, "server_tool_use") && id.n) {
+		b->kind = BLOCK_SERVER_TOOL;
+		buf_str(&b->extra, raw);
+	} else if (str_eqz(type, "compaction")) {
+		b->kind = BLOCK_COMPACTION;
 	} else if (str_eqz(type, "tool_use") && id.n && name.n) {
 		b->kind = BLOCK_TOOL;
 		b->id_len = id.n;
@@ -178,6 +191,25 @@ llm_feed_input(struct llm_call *c, size_t index, struct str json_piece)
 {
 	c->other_bytes += json_piece.n;
 	feed(c, index, BLOCK_TOOL, json_piece, false);
+	feed(c, index, BLOCK_SERVER_TOOL, json_piece, false);
+}
+
+void
+llm_feed_citation(struct llm_call *c, size_t index, struct str json)
+{
+	struct block *b = block_at(c, index);
+
+	if (json.n == 0)
+		return;
+	if (b && b->extra.n)
+		feed(c, index, BLOCK_TEXT, S(","), true);
+	feed(c, index, BLOCK_TEXT, json, true);
+}
+
+void
+llm_feed_compaction(struct llm_call *c, size_t index, struct str text)
+{
+	feed(c, index, BLOCK_COMPACTION, text, false);
 }
 
 void
@@ -192,9 +224,9 @@ llm_feed_block_end(struct llm_call *c, size_t index)
 	b->complete = true;
 	if (b->kind == BLOCK_THINKING && b->extra.n == 0)
 		b->complete = false;    /* a lost signature is a 400 later */
-	if (b->kind == BLOCK_TOOL) {
-		if (b->data.n == 0)
-			buf_puts(&b->data, "{}");
+	if (b->kind == BLOCK_TOOL && b->data.n == 0)
+		buf_puts(&b->data, "{}");
+	if (b->kind == BLOCK_TOOL || (b->kind == BLOCK_SERVER_TOOL && b->data.n)) {
 		if (json_parse(&ar, buf_view(&b->data), &input, NULL) != OK || input->type != JSON_OBJECT)
 			b->complete = false;
 		if (b->data.err != OK || ar.err != OK)
@@ -211,8 +243,45 @@ llm_feed_stop(struct llm_call *c, enum llm_stop stop, struct str detail)
 	buf_str(&c->detail, detail);
 }
 
+/* The member "id" (or the like) of a block that is kept as it came. */
+static bool
+raw_names(const struct block *b, const char *member, struct str id)
+{
+	struct arena ar = ARENA_INIT(JSON_TREE_MAX(b->extra.n));
+	const struct json *j;
+	bool same = json_parse(&ar, buf_view(&b->extra), &j, NULL) == OK && str_eq(json_str(j, member, STR_NONE), id);
+
+	arena_free(&ar);
+	return same;
+}
+
+/* The start of the block with the input that came after it. One without a result may be replayed only when
+ * the provider goes on with it: the answer was paused, or waits for a tool of ours. */
 static void
-write_block(struct jw *w, const struct block *b, enum llm_stop stop)
+write_server_tool(struct jw *w, const struct llm_call *c, const struct block *b)
+{
+	struct arena ar = ARENA_INIT(JSON_TREE_MAX(b->extra.n));
+	const struct json *j;
+	bool wanted = c->stop == LLM_STOP_PAUSE || c->stop == LLM_STOP_TOOLS;
+
+	if (json_parse(&ar, buf_view(&b->extra), &j, NULL) == OK) {
+		for (size_t i = 0; i < c->n_blocks && !wanted; i++)
+			wanted = c->blocks[i].kind == BLOCK_RAW && c->blocks[i].complete &&
+			    raw_names(&c->blocks[i], "tool_use_id", json_str(j, "id", STR_NONE));
+		if (wanted)
+			jw_obj(w);
+		for (const struct json *m = wanted ? j->first : NULL; m; m = m->next) {
+			jw_key_str(w, m->key);
+			jw_raw(w, str_eqz(m->key, "input") && b->data.n ? buf_view(&b->data) : m->raw);
+		}
+		if (wanted)
+			jw_end_obj(w);
+	}
+	arena_free(&ar);
+}
+
+static void
+write_block(struct jw *w, const struct llm_call *c, const struct block *b)
 {
 	struct str extra = buf_view(&b->extra);
 
@@ -227,6 +296,12 @@ write_block(struct jw *w, const struct block *b, enum llm_stop stop)
 		jw_obj(w);
 		jw_kz(w, "type", "text");
 		jw_kstr(w, "text", buf_view(&b->data));
+		if (extra.n) {
+			jw_key(w, "citations");
+			jw_arr(w);
+			jw_raw(w, extra);
+			jw_end_arr(w);
+		}
 		break;
 	case BLOCK_THINKING:
 		jw_obj(w);
@@ -234,11 +309,19 @@ write_block(struct jw *w, const struct block *b, enum llm_stop stop)
 		jw_kstr(w, "thinking", buf_view(&b->data));
 		jw_kstr(w, "signature", extra);
 		break;
-	case BLOCK_REDACTED:
+	case BLOCK_RAW:
 		jw_raw(w, extra);
 		return;
+	case BLOCK_SERVER_TOOL:
+		write_server_tool(w, c, b);
+		return;
+	case BLOCK_COMPACTION:
+		jw_obj(w);
+		jw_kz(w, "type", "compaction");
+		jw_kstr(w, "content", buf_view(&b->data));
+		break;
 	case BLOCK_TOOL:
-		if (stop != LLM_STOP_TOOLS)
+		if (c->stop != LLM_STOP_TOOLS)
 			return;
 		jw_obj(w);
 		jw_kz(w, "type", "tool_use");
@@ -276,7 +359,7 @@ call_done(void *arg)
 	jw_arr(&w);
 	if (c->class == LLM_OK)
 		for (size_t i = 0; i < c->n_blocks; i++)
-			write_block(&w, &c->blocks[i], c->stop);
+			write_block(&w, c, &c->blocks[i]);
 	jw_end_arr(&w);
 	if (jw_done(&w) != OK && c->err == OK)
 		c->err = ERR_NOMEM;

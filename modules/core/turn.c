@@ -556,6 +556,7 @@ answered(struct turn *t)
 {
 	struct llm_result *r = &t->result;
 	enum llm_stop stop = r->stop;
+	struct fail f = FAIL_INIT;
 
 	progress(t);
 	if (r->content.n > 2 && stop != LLM_STOP_REFUSAL)   /* "[]" is nothing to keep */
@@ -574,8 +575,10 @@ answered(struct turn *t)
 	case LLM_STOP_REFUSAL:
 		agent_wrote(t->a, store_messages_void(t->a->db, t->id));
 		buf_reset(&t->answer);
-		return conclude(t, OUTCOME_REFUSED, S("(The model declined to answer this. The exchange was"
-		    " left out of the conversation, so you can go on with something else.)"));
+		IGNORE(fail_set(&f, ERR_DENIED, "(The model declined to answer this%s%.*s%s The exchange was left out of the"
+		    " conversation, so you can go on with something else.)", r->detail.n ? ": " : "",
+		    STR_ARG(utf8_prefix(r->detail, 300)), str_ends(r->detail, S(".")) ? "" : "."));
+		return conclude(t, OUTCOME_REFUSED, str_z(f.text));
 	case LLM_STOP_MAX_TOKENS:
 		return conclude(t, OUTCOME_ANSWERED, S("(The answer reached its length limit. Send \"go on\""
 		    " to continue.)"));

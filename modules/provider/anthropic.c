@@ -100,6 +100,10 @@ on_block_delta(struct op *op, size_t index, const struct json *d)
 		llm_feed_thinking(op->call, index, json_str(d, "thinking", STR_NONE));
 	else if (str_eqz(type, "signature_delta"))
 		llm_feed_signature(op->call, index, json_str(d, "signature", STR_NONE));
+	else if (str_eqz(type, "citations_delta") && json_at(d, "citation"))
+		llm_feed_citation(op->call, index, json_at(d, "citation")->raw);
+	else if (str_eqz(type, "compaction_delta"))
+		llm_feed_compaction(op->call, index, json_str(d, "content", STR_NONE));
 }
 
 static void
@@ -111,6 +115,10 @@ on_block_start(struct op *op, size_t index, const struct json *b)
 	llm_feed_text(op->call, index, json_str(b, "text", STR_NONE));
 	llm_feed_thinking(op->call, index, json_str(b, "thinking", STR_NONE));
 	llm_feed_signature(op->call, index, json_str(b, "signature", STR_NONE));
+	if (str_eqz(json_str(b, "type", STR_NONE), "compaction"))
+		llm_feed_compaction(op->call, index, json_str(b, "content", STR_NONE));
+	for (const struct json *k = json_at(b, "citations") ? json_at(b, "citations")->first : NULL; k; k = k->next)
+		llm_feed_citation(op->call, index, k->raw);
 }
 
 static void
@@ -128,8 +136,8 @@ on_stop(struct op *op, const struct json *delta)
 		return;
 	for (size_t i = 0; i < ARRAY_LEN(reasons); i++)
 		if (str_eqz(reason, reasons[i].name)) {
-			llm_feed_stop(op->call, reasons[i].stop,
-			    json_str(delta, "stop_details.category", STR_NONE));
+			llm_feed_stop(op->call, reasons[i].stop, json_str(delta, "stop_details.explanation",
+			    json_str(delta, "stop_details.category", STR_NONE)));
 			return;
 		}
 	log_warn("anthropic", "unknown stop_reason %.*s taken as the end of the answer", STR_ARG(reason));
