@@ -97,6 +97,9 @@ main(int argc, char **argv)
 	signal(SIGPIPE, SIG_IGN);       /* a peer that left is an error of the write, not our end */
 #ifdef __GLIBC__
 	mallopt(M_ARENA_MAX, 1);        /* one thread does the work: arenas for the others are waste */
+	/* what is large goes back at once; left alone, the threshold grows with the first large message,
+	 * and the heap keeps 3.7 MB after three messages of a megabyte */
+	mallopt(M_MMAP_THRESHOLD, 128 << 10);
 #endif
 	if (at < argc && strcmp(argv[at], "--config") == 0) {
 		if (at + 2 >= argc) {

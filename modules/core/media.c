@@ -310,18 +310,23 @@ static enum err
 look(struct item *it)
 {
 	char *head = malloc(IMAGE_HEAD_MAX);
-	ssize_t n = head ? pread(it->fd, head, IMAGE_HEAD_MAX, 0) : -1;
+	size_t n = 0;
+	ssize_t got = 1;
 	enum err e = head ? OK : ERR_NOMEM;
 
-	if (head && n < 0)
+	while (head && got > 0 && n < IMAGE_HEAD_MAX) {
+		got = pread(it->fd, head + n, IMAGE_HEAD_MAX - n, (off_t)n);
+		n += got > 0 ? (size_t)got : 0;
+	}
+	if (got < 0)
 		e = fail_set(&it->why, err_errno(errno), "its file cannot be read");
 	if (e == OK)
-		e = image_probe(str_make(head, (size_t)n), &it->image);
+		e = image_probe(str_make(head, n), &it->image);
 	if (e == ERR_PARSE || e == ERR_LIMIT)
 		e = fail_set(&it->why, ERR_PARSE, "the picture is damaged");
 	else if (e == OK && it->image.type != IMAGE_NONE)
 		it->type = image_mime(it->image.type);
-	else if (e == OK && str_starts(str_make(head, (size_t)n), S("%PDF-")))
+	else if (e == OK && str_starts(str_make(head, n), S("%PDF-")))
 		it->type = TYPE_PDF;
 	else if (e == OK && it->kind == ATTACHMENT_AUDIO)
 		it->type = TYPE_AUDIO;
