@@ -41,6 +41,7 @@ struct llm_call {
 	struct llm_sink sink;
 	void *arg;
 	void *op;                       /* the provider's */
+	char model[64];
 	struct block *blocks;
 	size_t n_blocks;
 	struct usage usage;
@@ -69,6 +70,100 @@ call_free(struct llm_call *c)
 	buf_free(&c->content);
 	ev_defer_cancel(&c->done);
 	free(c);
+}
+
+/* ---- rate limits: kept as they come, so that the next call does not run into them ------------ */
+
+/* "claude-opus-5-5" -> "claude-opus": models of one name share their limits. */
+struct str
+llm_family(struct str model)
+{
+	size_t n = 0;
+
+	while (n < model.n && n < LLM_FAMILY_MAX - 1 && !(model.p[n] >= '0' && model.p[n] <= '9'))
+		n++;
+	while (n > 0 && model.p[n - 1] == '-')
+		n--;
+	return str_sub(model, 0, n);
+}
+
+/* The family's pool; when it has none, *oldest is the one to be given up for it. */
+static struct llm_pool *
+pool_of(struct agent *a, const char *model, struct llm_pool **oldest)
+{
+	struct str name = llm_family(str_z(model));
+
+	*oldest = a->pools;
+	for (size_t i = 0; i < LLM_POOLS_MAX; i++) {
+		struct llm_pool *p = &a->pools[i];
+
+		if (p->fed_at && str_eqz(name, p->family))
+			return p;
+		if (p->fed_at < (*oldest)->fed_at)
+			*oldest = p;
+	}
+	return NULL;
+}
+
+void
+llm_feed_limits(struct llm_call *c, const struct llm_limit l[LLM_LIMITS])
+{
+	struct llm_pool *oldest, *p = pool_of(c->a, c->model, &oldest);
+	int64_t now = clock_mono_us();
+
+	if (p == NULL)
+		p = oldest;
+	*p = (struct llm_pool){ .fed_at = now > 0 ? now : 1 };
+	snprintf(p->family, sizeof(p->family), "%.*s", STR_ARG(llm_family(str_z(c->model))));
+	for (size_t i = 0; i < LLM_LIMITS; i++) {
+		p->of[i] = l[i];
+		if (add_i64(now, l[i].reset_us, &p->of[i].reset_us))
+			p->of[i].reset_us = INT64_MAX;
+	}
+}
+
+/* The provider's own word for when to come again is better than the time at which a limit is whole again. */
+static void
+limits_end(struct agent *a, const char *model, int64_t in_us)
+{
+	struct llm_pool *oldest, *p = pool_of(a, model, &oldest);
+	int64_t at;
+
+	for (size_t i = 0; p && i < LLM_LIMITS; i++)
+		if (!add_i64(clock_mono_us(), in_us, &at) && p->of[i].reset_us > at)
+			p->of[i].reset_us = at;
+}
+
+int64_t
+llm_limits_wait(struct agent *a, const char *model, int64_t input)
+{
+	const int64_t need[LLM_LIMITS] = { [LIMIT_REQUESTS] = 1, [LIMIT_TOKENS] = input, [LIMIT_INPUT] = input,
+	    [LIMIT_OUTPUT] = 1 };
+	struct llm_pool *oldest, *p = pool_of(a, model, &oldest);
+	int64_t now = clock_mono_us(), wait = 0;
+
+	for (size_t i = 0; p && i < LLM_LIMITS; i++) {
+		const struct llm_limit *l = &p->of[i];
+
+		if (l->remaining < 0 || l->remaining >= need[i] || l->reset_us <= now)
+			continue;
+		if (l->limit >= 0 && need[i] > l->limit)
+			continue;       /* no wait makes it fit: the provider shall say so itself */
+		if (l->reset_us - now > wait)
+			wait = l->reset_us - now;
+	}
+	return wait ? wait + rand_u32() % LLM_LIMIT_JITTER_US : 0;
+}
+
+void
+llm_limits_take(struct agent *a, const char *model, int64_t input)
+{
+	const int64_t taken[LLM_LIMITS] = { 1, input, input, 0 };
+	struct llm_pool *oldest, *p = pool_of(a, model, &oldest);
+
+	for (size_t i = 0; p && i < LLM_LIMITS; i++)
+		if (p->of[i].remaining >= 0)
+			p->of[i].remaining = p->of[i].remaining > taken[i] ? p->of[i].remaining - taken[i] : 0;
 }
 
 /* ---- assembling ------------------------------------------------------------------- */
@@ -399,6 +494,8 @@ llm_feed_end(struct llm_call *c, enum llm_class class, unsigned status, int64_t 
 	c->class = class;
 	c->status = status;
 	c->retry_after_us = retry_after_us;
+	if (status == 429 && retry_after_us >= 0)
+		limits_end(c->a, c->model, retry_after_us);
 	if (class != LLM_OK) {
 		size_t n;
 
@@ -423,6 +520,7 @@ llm_start(struct agent *a, const struct llm_request *r, const struct llm_sink *s
 	if (c == NULL)
 		return ERR_NOMEM;
 	c->a = a;
+	snprintf(c->model, sizeof(c->model), "%s", r->model);
 	c->sink = *sink;
 	c->arg = arg;
 	c->retry_after_us = -1;

@@ -136,6 +136,37 @@ status_models(struct agent *a, struct jw *w)
 	jw_end_obj(w);
 }
 
+/* What is known of the provider's rate limits; one whose reset is past is whole again. */
+static void
+status_limits(struct agent *a, struct jw *w)
+{
+	static const char *const names[LLM_LIMITS] = { "requests", "tokens", "input_tokens", "output_tokens" };
+	int64_t now = clock_mono_us();
+
+	jw_key(w, "rate_limits");
+	jw_obj(w);
+	for (size_t i = 0; i < LLM_POOLS_MAX; i++) {
+		const struct llm_pool *p = &a->pools[i];
+
+		if (p->fed_at == 0)
+			continue;
+		jw_key(w, p->family);
+		jw_obj(w);
+		for (size_t k = 0; k < LLM_LIMITS; k++) {
+			if (p->of[k].remaining < 0 || p->of[k].reset_us <= now)
+				continue;
+			jw_key(w, names[k]);
+			jw_obj(w);
+			jw_ki64(w, "limit", p->of[k].limit);
+			jw_ki64(w, "remaining", p->of[k].remaining);
+			jw_ki64(w, "reset_s", (p->of[k].reset_us - now) / US_PER_S + 1);
+			jw_end_obj(w);
+		}
+		jw_end_obj(w);
+	}
+	jw_end_obj(w);
+}
+
 static void
 status_provider(struct agent *a, struct jw *w)
 {
@@ -150,6 +181,7 @@ status_provider(struct agent *a, struct jw *w)
 	jw_ki64(w, "failures", h->failures);
 	jw_ki64(w, "last_answer_age_s", h->answered_at ? (clock_us() - h->answered_at) / US_PER_S : -1);
 	jw_kz(w, "problem", h->failing ? h->problem : "");
+	status_limits(a, w);
 	status_models(a, w);
 	jw_end_obj(w);
 }

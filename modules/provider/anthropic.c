@@ -13,13 +13,19 @@
  * answer and is asked for again by the rules of turn.c. After message_stop the
  * exchange is detached from its call, so that the answer goes on at once while
  * the connection finishes and returns to the pool.
+ *
+ * Two smaller questions are plain HTTP: how many tokens a request has, and which
+ * models there are. They are free, and their failure is nobody's: no number, no
+ * list.
  */
 #include "blufio.h"
 
 #include "base/sse.h"
 
 #define ANTHROPIC_VERSION "2026-10-21"
-#define ERROR_BODY_MAX (64u << 10)
+#define PLAIN_MAX (1u << 20)            /* bytes of an answer that is no stream: a page of models, an error */
+#define PAGE "100"                      /* models of one page */
+#define PAGES_MAX 10
 #define EVENT_ARENA_MAX (16u << 20)
 
 struct op;
@@ -29,14 +35,41 @@ struct anthropic {
 };
 struct op {
 	struct anthropic *p;
-	struct llm_call *call;          /* NULL once ended */
+	struct llm_call *call;          /* NULL once ended, and for plain questions */
 	struct fetch_op *fetch;
 	struct sse sse;
 	struct arena ar;                /* reset for every event */
-	struct buf error_body;
+	struct buf body;                /* of an answer that is no stream */
 	unsigned status;
+	/* plain questions: who takes the answer (NULL: there is none), and whom it is for */
+	void (*plain)(struct op *op, const struct json *answer);
+	llm_count_fn *count;
+	llm_list_fn *list;
+	void *arg;
+	struct buf models;              /* what earlier pages said */
+	unsigned pages;
 	struct op *next, **prev;
 };
+
+static struct op *
+op_new(struct anthropic *p)
+{
+	struct op *op = calloc(1, sizeof(*op));
+
+	if (op == NULL)
+		return NULL;
+	op->p = p;
+	sse_init(&op->sse);
+	arena_init(&op->ar, EVENT_ARENA_MAX);
+	buf_init(&op->body, PLAIN_MAX);
+	buf_init(&op->models, PLAIN_MAX);
+	op->next = p->ops;
+	op->prev = &p->ops;
+	if (op->next)
+		op->next->prev = &op->next;
+	p->ops = op;
+	return op;
+}
 
 static void
 op_free(struct op *op)
@@ -47,7 +80,8 @@ op_free(struct op *op)
 		op->next->prev = op->prev;
 	sse_free(&op->sse);
 	arena_free(&op->ar);
-	buf_free(&op->error_body);
+	buf_free(&op->body);
+	buf_free(&op->models);
 	free(op);
 }
 
@@ -247,20 +281,58 @@ class_of_status(const struct op *op, struct str type, struct str message)
 	return type.n ? class_of_type(type) : LLM_BAD_REQUEST;
 }
 
+/* What it answers may be cut or no JSON at all: then NULL. */
+static const struct json *
+plain_body(struct op *op)
+{
+	const struct json *body;
+
+	arena_reset(&op->ar);
+	return json_parse(&op->ar, buf_view(&op->body), &body, NULL) == OK ? body : NULL;
+}
+
 static void
 on_http_error(struct op *op)
 {
-	const struct json *body = NULL;
+	const struct json *body = plain_body(op);
 	struct str message;
 	char fallback[64];
 
-	arena_reset(&op->ar);
-	if (json_parse(&op->ar, buf_view(&op->error_body), &body, NULL) != OK)
-		body = NULL;
 	snprintf(fallback, sizeof(fallback), "HTTP status %u", op->status);
 	message = json_str(body, "error.message", str_z(fallback));
 	end(op, class_of_status(op, json_str(body, "error.type", STR_NONE), message),
 	    retry_after(op->fetch), message);
+}
+
+/* The limits of this model's pool. A reset is a time of the provider's clock: its own Date makes it a span. */
+static void
+feed_limits(struct op *op)
+{
+	static const char *const names[LLM_LIMITS] = { "requests", "tokens", "input-tokens", "output-tokens" };
+	struct llm_limit l[LLM_LIMITS];
+	int64_t date, reset;
+
+	if (clock_parse(fetch_header(op->fetch, "date"), &date) != OK)
+		date = clock_us();
+	for (size_t i = 0; i < LLM_LIMITS; i++) {
+		static const char *const leaf[] = { "limit", "remaining", "reset" };
+		struct str said[3];
+
+		for (size_t k = 0; k < 3; k++) {
+			char name[64];
+
+			snprintf(name, sizeof(name), "anthropic-ratelimit-%s-%s", names[i], leaf[k]);
+			said[k] = fetch_header(op->fetch, name);
+		}
+		l[i] = (struct llm_limit){ -1, -1, 0 };
+		if (str_i64(said[1], 0, INT64_MAX, &l[i].remaining) != OK || clock_parse(said[2], &reset) != OK)
+			l[i].remaining = -1;
+		else if (reset > date)
+			l[i].reset_us = reset - date;
+		if (str_i64(said[0], 0, INT64_MAX, &l[i].limit) != OK)
+			l[i].limit = -1;
+	}
+	llm_feed_limits(op->call, l);
 }
 
 static void
@@ -270,6 +342,8 @@ on_head(void *arg, struct fetch_op *f, unsigned status)
 
 	(void)f;
 	op->status = status;
+	if (op->call)
+		feed_limits(op);
 }
 
 static void
@@ -278,8 +352,8 @@ on_data(void *arg, struct fetch_op *f, struct str bytes)
 	struct op *op = arg;
 
 	(void)f;
-	if (op->status != 200) {
-		buf_str(&op->error_body, str_sub(bytes, 0, ERROR_BODY_MAX - op->error_body.n));
+	if (op->status != 200 || op->plain) {
+		buf_str(&op->body, str_sub(bytes, 0, PLAIN_MAX - op->body.n));
 		return;
 	}
 	if (op->call && sse_feed(&op->sse, bytes, on_event, op) != OK)
@@ -301,7 +375,13 @@ on_done(void *arg, struct fetch_op *f, const struct fetch_result *r)
 			end(op, LLM_RETRY, -1, S("the answer ended before it was complete"));
 	}
 	op->fetch = NULL;               /* freed by fetch after this call */
-	op_free(op);
+	if (op->plain) {
+		if (r->err != OK || op->status != 200)
+			log_info("anthropic", "no answer to a side question: status %u %s", op->status, r->why);
+		op->plain(op, r->err == OK && op->status == 200 ? plain_body(op) : NULL);
+	}
+	if (op->fetch == NULL)          /* else it goes on with another page */
+		op_free(op);
 }
 
 /* ---- the question -------------------------------------------------------------------------------- */
@@ -363,7 +443,7 @@ write_blocks(struct jw *w, struct body *b, struct agent *a, struct str content)
 }
 
 static enum err
-write_body(struct body *b, struct agent *a, const struct llm_request *r)
+write_body(struct body *b, struct agent *a, const struct llm_request *r, bool counting)
 {
 	struct jw w;
 	enum err e = OK;
@@ -371,8 +451,10 @@ write_body(struct body *b, struct agent *a, const struct llm_request *r)
 	jw_init(&w, &b->text);
 	jw_obj(&w);
 	jw_kz(&w, "model", r->model);
-	jw_ki64(&w, "max_tokens", r->max_tokens);
-	jw_kbool(&w, "stream", true);
+	if (!counting) {
+		jw_ki64(&w, "max_tokens", r->max_tokens);
+		jw_kbool(&w, "stream", true);
+	}
 	write_cache_control(&w);
 	if (r->tools.n)
 		jw_kraw(&w, "tools", r->tools);
@@ -404,7 +486,7 @@ write_body(struct body *b, struct agent *a, const struct llm_request *r)
 
 /* Read for every call: a new key or address works from the next call on. */
 static enum err
-write_address(const struct config *c, struct buf *url, struct buf *key)
+write_address(const struct config *c, const char *path, struct buf *url, struct buf *key)
 {
 	struct str base = config_str(c, "anthropic.base_url");
 	const struct secret *secret = config_secret(c, "anthropic.api_key");
@@ -412,59 +494,144 @@ write_address(const struct config *c, struct buf *url, struct buf *key)
 	while (str_ends(base, S("/")))
 		base.n--;
 	buf_str(url, base);
-	buf_puts(url, "/v1/messages");
+	buf_puts(url, path);
 	buf_puts(key, "x-api-key: ");
 	if (secret)
 		buf_str(key, secret_reveal(secret));
 	return url->err != OK ? url->err : key->err;
 }
 
+/* body NULL: a GET. Takes what is in body. A call may take long and must not be sent twice: it would be
+ * billed twice and booked once. */
+static enum err
+send(struct op *op, const char *path, struct body *body)
+{
+	static const struct fetch_cb cb = { on_head, on_data, on_done };
+	struct buf url = BUF_INIT(2048), key = BUF_INIT(1024);
+	enum err e = write_address(op->p->a->config, path, &url, &key);
+
+	if (e == OK) {
+		const char *headers[] = { "content-type: application/json",
+		    "anthropic-version: " ANTHROPIC_VERSION, key.p, NULL };
+		const struct fetch_req req = { .method = body ? "POST" : "GET", .url = url.p, .headers = headers,
+		    .body_from = body, .idle_us = op->plain ? 0 : LLM_IDLE_US, .once = !op->plain,
+		    .total_us = op->plain ? LLM_PLAIN_US : 0, .body_max = op->plain ? PLAIN_MAX : 256u << 20 };
+
+		e = fetch_start(op->p->a->fetch, &req, &cb, op, &op->fetch);
+	}
+	if (key.p)
+		secret_wipe(key.p, key.n);
+	buf_free(&url);
+	buf_free(&key);
+	return e;
+}
+
+static enum err
+post(struct op *op, const char *path, const struct llm_request *r, void **out)
+{
+	struct body body;
+	enum err e;
+
+	body_init(&body, REQUEST_MAX);
+	e = write_body(&body, op->p->a, r, op->plain != NULL);
+	if (e == OK)
+		e = send(op, path, &body);
+	body_free(&body);
+	if (e != OK)
+		op_free(op);
+	else
+		*out = op;
+	return e;
+}
+
 static enum err
 anthropic_call(void *self, const struct llm_request *r, struct llm_call *call, void **out)
 {
-	static const struct fetch_cb cb = { on_head, on_data, on_done };
-	struct anthropic *p = self;
-	struct op *op = calloc(1, sizeof(*op));
-	struct buf url = BUF_INIT(2048), key = BUF_INIT(1024);
-	struct body body;
+	struct op *op = op_new(self);
+
+	if (op == NULL)
+		return ERR_NOMEM;
+	op->call = call;
+	return post(op, "/v1/messages", r, out);
+}
+
+static void
+on_counted(struct op *op, const struct json *answer)
+{
+	op->count(op->arg, json_i64(answer, "input_tokens", -1));
+}
+
+static enum err
+anthropic_count(void *self, const struct llm_request *r, llm_count_fn *fn, void *arg, void **out)
+{
+	struct op *op = op_new(self);
+
+	if (op == NULL)
+		return ERR_NOMEM;
+	op->plain = on_counted;
+	op->count = fn;
+	op->arg = arg;
+	return post(op, "/v1/messages/count_tokens", r, out);
+}
+
+/* Goes into an address as it is: anything unusual ends the list instead. */
+static bool
+is_plain_id(struct str id)
+{
+	for (size_t i = 0; i < id.n; i++)
+		if (!((id.p[i] >= 'a' && id.p[i] <= 'z') || (id.p[i] >= 'A' && id.p[i] <= 'Z') ||
+		    (id.p[i] >= '0' && id.p[i] <= '9') || id.p[i] == '-' || id.p[i] == '.' || id.p[i] == '_'))
+			return false;
+	return id.n > 0 && id.n <= 128;
+}
+
+/* A page joins the list; with the last one, or without an answer, it is handed over. */
+static void
+on_models(struct op *op, const struct json *answer)
+{
+	const struct json *data = json_at(answer, "data");
+	struct str last = json_str(answer, "last_id", STR_NONE);
+	char path[256];
+
+	for (const struct json *m = data ? data->first : NULL; m; m = m->next) {
+		struct str id = json_str(m, "id", STR_NONE);
+
+		if (!is_plain_id(id))
+			continue;
+		buf_puts(&op->models, op->models.n ? ",[" : "[[");
+		json_quote(&op->models, id);
+		buf_putc(&op->models, ',');
+		json_quote(&op->models, json_str(m, "display_name", id));
+		buf_putc(&op->models, ']');
+	}
+	if (json_bool(answer, "has_more", false) && is_plain_id(last) && ++op->pages < PAGES_MAX) {
+		snprintf(path, sizeof(path), "/v1/models?limit=" PAGE "&after_id=%.*s", STR_ARG(last));
+		buf_reset(&op->body);
+		if (send(op, path, NULL) == OK)
+			return;
+	}
+	if (op->models.n)
+		buf_putc(&op->models, ']');
+	op->list(op->arg, answer && op->models.err == OK ? buf_view(&op->models) : STR_NONE);
+}
+
+static enum err
+anthropic_list(void *self, llm_list_fn *fn, void *arg, void **out)
+{
+	struct op *op = op_new(self);
 	enum err e;
 
 	if (op == NULL)
 		return ERR_NOMEM;
-	body_init(&body, REQUEST_MAX);
-	op->p = p;
-	op->call = call;
-	sse_init(&op->sse);
-	arena_init(&op->ar, EVENT_ARENA_MAX);
-	buf_init(&op->error_body, ERROR_BODY_MAX);
-	op->next = p->ops;
-	op->prev = &p->ops;
-	if (op->next)
-		op->next->prev = &op->next;
-	p->ops = op;
-	e = write_address(p->a->config, &url, &key);
-	if (e == OK)
-		e = write_body(&body, p->a, r);
-	if (e == OK) {
-		const char *headers[] = { "content-type: application/json",
-		    "anthropic-version: " ANTHROPIC_VERSION, key.p, NULL };
-		const struct fetch_req req = { .method = "POST", .url = url.p, .headers = headers,
-		    .body_from = &body, .idle_us = LLM_IDLE_US, .body_max = 256u << 20,
-		    .once = true };      /* a call that was sent twice would be billed twice and booked once */
-
-		e = fetch_start(p->a->fetch, &req, &cb, op, &op->fetch);
-	}
-	if (key.p)
-		secret_wipe(key.p, key.n);
-	body_free(&body);
-	buf_free(&url);
-	buf_free(&key);
-	if (e != OK) {
+	op->plain = on_models;
+	op->list = fn;
+	op->arg = arg;
+	e = send(op, "/v1/models?limit=" PAGE, NULL);
+	if (e != OK)
 		op_free(op);
-		return e;
-	}
-	*out = op;
-	return OK;
+	else
+		*out = op;
+	return e;
 }
 
 static void
@@ -571,6 +738,8 @@ static const struct provider_ops ops = {
 	.start = anthropic_start,
 	.free = anthropic_free,
 	.call = anthropic_call,
+	.count = anthropic_count,
+	.list = anthropic_list,
 	.cancel = anthropic_cancel,
 	.pause = anthropic_pause,
 };

@@ -464,7 +464,7 @@ TEST(claude_request)
 	struct body b;
 
 	body_init(&b, 4096);
-	if (write_body(&b, NULL, &r) == OK)
+	if (write_body(&b, NULL, &r, false) == OK)
 		CHECK_STR(buf_view(&b.text), "{\"model\":\"claude-x\",\"max_tokens\":9,\"stream\":true,"
 		    "\"cache_control\":{\"type\":\"ephemeral\"},\"tools\":[{}],\"system\":[{\"type\":\"text\",\"text\":"
 		    "\"be \\\"x\\\"\",\"cache_control\":{\"type\":\"ephemeral\"}}],\"messages\":[{\"role\":\"user\","
@@ -493,7 +493,7 @@ TEST(claude_request_with_files)
 	    "\"text/plain\",\"hash\":\"%s\"},\"title\":\"a\\\"b\"},{\"type\":\"text\",\"text\":\"what?\"}]", path, path);
 	m.content = str_z(content);
 	body_init(&b, 4096);
-	if (write_body(&b, NULL, &r) == OK) {
+	if (write_body(&b, NULL, &r, false) == OK) {
 		while (n && body_read(&b, block, sizeof(block), &n) == OK)
 			buf_put(&all, block, n);
 		CHECK(FAULTED() || body_size(&b) == all.n);
