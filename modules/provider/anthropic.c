@@ -304,7 +304,8 @@ on_http_error(struct op *op)
 	    retry_after(op->fetch), message);
 }
 
-/* The limits of this model's pool. A reset is a time of the provider's clock: its own Date makes it a span. */
+/* The limits of this model's pool. A reset is a time of the provider's clock: its own Date makes it a span.
+ * Both may be cut to whole seconds, so that it may be one more. */
 static void
 feed_limits(struct op *op)
 {
@@ -327,8 +328,8 @@ feed_limits(struct op *op)
 		l[i] = (struct llm_limit){ -1, -1, 0 };
 		if (str_i64(said[1], 0, INT64_MAX, &l[i].remaining) != OK || clock_parse(said[2], &reset) != OK)
 			l[i].remaining = -1;
-		else if (reset > date)
-			l[i].reset_us = reset - date;
+		else if (reset >= date)
+			l[i].reset_us = reset - date + US_PER_S;
 		if (str_i64(said[0], 0, INT64_MAX, &l[i].limit) != OK)
 			l[i].limit = -1;
 	}
