@@ -1069,6 +1069,7 @@ class FakeAnthropic(FakeServer):
         return self.messages(conn, request, request_id, body, check)
 
     def plain_fault(self, conn, name, request_id):
+        """Faults of the small endpoints; True when the call is over."""
         kind, options = self.faults.take(name)
         if kind == "hang":
             conn.hang()
@@ -1076,15 +1077,16 @@ class FakeAnthropic(FakeServer):
             conn.reset()
         if kind == "garbage":
             conn.respond(200, self.headers(request_id), b'{"input_tokens": "many", "data": [{')
-            raise Gone()
-        if kind:
-            raise ApiError(int(kind), options.get("text", "injected"))
+        elif kind:
+            self.send_error(conn, request_id, ApiError(int(kind), options.get("text", "injected")))
+        return bool(kind)
 
     def count(self, conn, request_id, body, check):
         with self.cond:
             self.counts.append(body)
             self.cond.notify_all()
-        self.plain_fault(conn, "count", request_id)
+        if self.plain_fault(conn, "count", request_id):
+            return
         check.run(self.resumable)
         verify(body)
         if self.hold_count is not None:
@@ -1096,7 +1098,8 @@ class FakeAnthropic(FakeServer):
         with self.cond:
             self.listings.append(query)
             self.cond.notify_all()
-        self.plain_fault(conn, "models", request_id)
+        if self.plain_fault(conn, "models", request_id):
+            return
         if self.hold_models is not None:
             conn.hold(self.hold_models)
         have = [n for n in MODELS if n not in self.hidden_models]
