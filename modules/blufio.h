@@ -37,7 +37,13 @@
 #define LLM_BACKOFF_US (500 * US_PER_MS)
 #define LLM_BACKOFF_MAX_US (8 * US_PER_S)
 #define LLM_RETRY_AFTER_MAX_US (120 * US_PER_S) /* a longer wait is told to the user instead */
+#define LLM_LIMIT_JITTER_US (2 * US_PER_S) /* turns that wait for the same reset spread over this */
+#define LLM_FAMILY_MAX 64
+#define LLM_POOLS_MAX 8                 /* families of models whose rate limits are kept */
 #define LLM_IDLE_US (90 * US_PER_S)     /* no byte (the API pings) */
+#define LLM_PLAIN_US (60 * US_PER_S)    /* a side question: how many tokens, which models */
+#define LLM_COUNT_ABOVE 50000           /* tokens by estimate: such a request is counted before it is made */
+#define LLM_ANSWER_MIN 1024             /* tokens: an answer that has no more room is not worth asking for */
 #define LLM_BLOCKS_MAX 256              /* content blocks of one answer */
 #define TOOL_CALLS_MAX 32               /* parallel tool calls of one answer */
 #define TOOL_RESULT_MAX (64u << 10)     /* bytes of a tool's result kept for the model */
@@ -53,6 +59,10 @@
 #define IMAGES_MANY 20
 #define TRANSCRIPT_MAX (256u << 10)     /* bytes of text that a voice message may become */
 #define TRANSCRIBE_US (120 * US_PER_S)
+#define BUTTONS_MAX 16                  /* of one notice */
+#define MODELS_US (5 * US_PER_S)        /* /model waits so long for the provider's list */
+#define MODELS_FRESH_US (3600 * US_PER_S)
+#define MODELS_ASKS_MAX 64              /* conversations that wait for it; the next is told without */
 #define SESSIONS_LOADED_MAX 4096        /* conversations with work in memory; more wait on disk */
 #define HISTORY_MESSAGES_MAX 2000       /* rows of one request (money's compaction makes this rare) */
 #define PAIR_CODE_US (600 * US_PER_S)   /* life of a pairing code */
@@ -135,6 +145,8 @@ size_t config_ids(const struct config *c, const char *key, const int64_t **ids);
 const char *const *config_argv(const struct config *c, const char *key);
 /* A wildcard key: config_wild(c, "pricing.*.input", model, &v); false when unset. */
 bool config_wild(const struct config *c, const char *key, struct str segment, int64_t *v);
+/* The i-th segment that a wildcard key was given for. */
+bool config_segment(const struct config *c, const char *key, size_t i, struct str *segment);
 /* Where a value came from: "default", "blufio.toml:3", "BLUFIO__COST__DAILY_BUDGET_USD". */
 const char *config_origin(const struct config *c, const char *key);
 /* "blufio config set cost.daily_budget_usd 2" – the hint other errors end with. */
@@ -203,7 +215,7 @@ struct inbound {
 	int64_t position;           /* of this part among them */
 };
 /* Stores the message in this loop turn's transaction and schedules its session; control words
- * (/stop, /new, /help, /start) act at once. *fresh = false for a repeat (then nothing happened).
+ * (/stop, /new, /model, /help, /start) act at once. *fresh = false for a repeat (then nothing happened).
  * The channel may acknowledge only in an effect (after the commit). */
 FALLIBLE inbound_put(struct agent *a, const struct inbound *in, bool *fresh);
 /* The sender corrected message ref: replaces the text when its turn has not begun; *applied tells. */
@@ -266,17 +278,25 @@ void turn_pause(struct agent *a, int64_t turn, bool paused);
 /* ---- llm.c: provider-neutral request, stream assembly, retry classes --------------------- */
 
 struct model_info {
-	const char *id;             /* exact; ends a list when NULL */
+	const char *id;             /* exact; ends a list when NULL; of a family the newest first */
 	int64_t window, max_output; /* tokens */
+	int64_t cache_min;          /* the shortest prefix that is cached, tokens */
+	int64_t images_max;         /* pictures of one request; 0 = it takes none */
 	/* nano-dollars per token: 1 USD per million tokens = 1000 */
 	int64_t in, out, write_5m, write_1h, read;
-	unsigned flags;
 	/* A second price band for prompts above band_above tokens (0 = none): its prices are the
 	 * first band's times band_factor. */
 	int64_t band_above, band_factor;
-	int64_t images_max;         /* pictures of one request; 0 = it takes none */
+	unsigned flags;
 };
-enum { MODEL_SYSTEM_TURNS = 1, MODEL_ADAPTIVE = 2 };  /* takes role system in messages; thinks adaptively */
+enum {
+	MODEL_PDF = 1,              /* takes PDFs */
+	MODEL_SYSTEM_TURNS = 2,     /* takes role system in messages */
+	/* what it takes as the type of `thinking` */
+	MODEL_ADAPTIVE = 4, MODEL_BUDGET = 8, MODEL_DISABLED = 16, MODEL_BETWEEN_TOOLS = 32,
+	MODEL_SILENT = 64,          /* its thinking comes empty unless a summary is asked for */
+	MODEL_BOUND = 128           /* its thinking is valid after the same prefix only, for it alone */
+};
 
 struct usage {
 	int64_t input, output, cache_read, write_5m, write_1h;  /* tokens */
@@ -316,14 +336,27 @@ struct llm_result {
 	bool usage_known;                   /* final usage was reported */
 	int64_t retry_after_us;             /* -1 = not said */
 	unsigned status;
-	struct str detail;                  /* provider's own words, scrubbed, short; refusal category */
+	struct str detail;                  /* provider's own words, scrubbed, short; why it refused */
 	struct str request_id;
+};
+/* One of a provider's rate limits, as of an answer. */
+enum { LIMIT_REQUESTS, LIMIT_TOKENS, LIMIT_INPUT, LIMIT_OUTPUT, LLM_LIMITS };
+struct llm_limit {
+	int64_t limit, remaining;           /* -1 = not said */
+	int64_t reset_us;                   /* fed: from now; kept: monotonic time */
+};
+struct llm_pool {                           /* models that share their limits: a family, by its name */
+	char family[LLM_FAMILY_MAX];
+	int64_t fed_at;                     /* monotonic; 0 = free */
+	struct llm_limit of[LLM_LIMITS];
 };
 struct llm_call;                            /* one call in flight (core/llm.c) */
 struct llm_sink {
 	void (*text)(void *arg, struct str delta);
 	void (*done)(void *arg, const struct llm_result *r);   /* once, from the loop; the call is freed after it */
 };
+typedef void llm_count_fn(void *arg, int64_t tokens);       /* -1: nobody knows */
+typedef void llm_list_fn(void *arg, struct str models);     /* JSON [["id","name for people"],…]; empty: not to be had */
 struct provider_ops {
 	const struct model_info *models;    /* what is known with prices; NULL-id terminated */
 	const char *default_model_key;      /* config key naming the default model */
@@ -334,6 +367,10 @@ struct provider_ops {
 	void (*free)(void *self);
 	/* Begins the exchange; answers arrive through llm_feed_* on call. Sets *op for cancel/pause. */
 	FALLIBLE (*call)(void *self, const struct llm_request *r, struct llm_call *call, void **op);
+	/* How many input tokens r has; which models there are. May be NULL. Free of charge; fn is called
+	 * once, from the loop, when op is gone already; never after cancel. */
+	FALLIBLE (*count)(void *self, const struct llm_request *r, llm_count_fn *fn, void *arg, void **op);
+	FALLIBLE (*list)(void *self, llm_list_fn *fn, void *arg, void **op);
 	void (*cancel)(void *op);           /* no feed after it; frees op */
 	void (*pause)(void *op, bool paused);
 	bool offline;                       /* never leaves the machine; costs nothing */
@@ -356,11 +393,18 @@ void llm_feed_text(struct llm_call *c, size_t index, struct str delta);
 void llm_feed_thinking(struct llm_call *c, size_t index, struct str delta);
 void llm_feed_signature(struct llm_call *c, size_t index, struct str signature);
 void llm_feed_input(struct llm_call *c, size_t index, struct str json_piece);
+void llm_feed_citation(struct llm_call *c, size_t index, struct str json);
+void llm_feed_compaction(struct llm_call *c, size_t index, struct str text);
 void llm_feed_block_end(struct llm_call *c, size_t index);
 void llm_feed_stop(struct llm_call *c, enum llm_stop stop, struct str detail);
 /* Ends the call: LLM_OK after a complete message, else the class of failure. */
 void llm_feed_end(struct llm_call *c, enum llm_class class, unsigned status, int64_t retry_after_us,
     struct str detail, struct str request_id);
+/* Of each answer, as soon as it begins. */
+void llm_feed_limits(struct llm_call *c, const struct llm_limit l[LLM_LIMITS]);
+/* How long a call with so many new input tokens has to wait for the provider's rate limits; 0: not at all. */
+int64_t llm_limits_wait(struct agent *a, const char *model, int64_t input);
+void llm_limits_take(struct agent *a, const char *model, int64_t input);    /* it is made: until its answer says better */
 /* attempt 1.. -> wait before the next one, jitter included (reference: SDK policy). */
 int64_t llm_backoff_us(unsigned attempt, int64_t retry_after_us);
 
@@ -370,6 +414,7 @@ struct context {
 	struct arena arena;
 	struct llm_request request;
 	int64_t estimated_input;            /* tokens, for the ledger's estimates */
+	bool documents;                     /* it holds PDFs, whose tokens nobody can guess */
 };
 /* Renders the session's history up to now. drop_thinking: without any thinking block. ERR_LIMIT with
  * a sentence when the model or the API would refuse it: too many or too large pictures, too many bytes. */
@@ -431,9 +476,12 @@ struct outbox_item {
 	bool repeated;              /* may have been sent before: its next part begins with a line that says so */
 	int64_t attempts;
 	enum outbox_kind kind;
+	struct str buttons;         /* JSON [["label","/word"],…], at most BUTTONS_MAX; may be empty */
 };
 FALLIBLE outbox_put(struct agent *a, enum outbox_kind kind, int64_t session, int64_t turn,
     const struct target *to, struct str text, struct str edit_ref);
+/* A notice with words to choose from: each is sent as if it had been typed. */
+FALLIBLE outbox_put_buttons(struct agent *a, int64_t session, const struct target *to, struct str text, struct str buttons);
 /* From the channel, after send() was called for item id. Each writes the row in this loop turn's
  * transaction; the next send() of that conversation comes after its commit. */
 void outbox_part_done(struct agent *a, int64_t id, struct str external_id, int64_t part, struct str format); /* more parts follow */
@@ -500,11 +548,13 @@ struct agent {
 	struct turns *turns;                 /* turn.c */
 	struct outbox *outbox;               /* outbox.c */
 	struct media *media;                 /* media.c */
+	struct models *models;               /* model.c */
 	struct bus *bus;                     /* bus.c */
 	struct control *control;             /* control.c */
 	const struct feature *provider;      /* the model provider in use */
 	void *provider_self;
 	struct provider_health provider_health;
+	struct llm_pool pools[LLM_POOLS_MAX];        /* llm.c: rate limits */
 	int64_t cost_day, cost_spent;        /* cost.c: nano-dollars of that UTC day; day 0 = read it from the rows */
 	struct channel channels[8];
 	size_t n_channels;

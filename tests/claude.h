@@ -23,10 +23,12 @@ struct fetch_op {
 	struct fetch_cb cb;
 	void *arg;
 	const char *retry_after, *should_retry;
+	const char *const *headers;     /* name, value, …, NULL */
 	bool paused;
 };
 static struct fetch_op *claude_fetch;           /* the one that is open, or NULL */
 static struct buf claude_body = BUF_INIT(REQUEST_MAX);
+static char claude_url[256];                    /* of the newest request */
 
 enum err
 fetch_start(struct fetch *f, const struct fetch_req *req, const struct fetch_cb *cb, void *arg,
@@ -40,9 +42,11 @@ fetch_start(struct fetch *f, const struct fetch_req *req, const struct fetch_cb 
 	if (op == NULL)
 		return ERR_NOMEM;
 	buf_reset(&claude_body);
-	while (body_read(req->body_from, block, sizeof(block), &n) == OK && n)
+	snprintf(claude_url, sizeof(claude_url), "%s %s", req->method, req->url);
+	while (req->body_from && body_read(req->body_from, block, sizeof(block), &n) == OK && n)
 		buf_put(&claude_body, block, n);
-	body_free(req->body_from);
+	if (req->body_from)
+		body_free(req->body_from);
 	op->cb = *cb;
 	op->arg = arg;
 	*out = claude_fetch = op;
@@ -60,6 +64,9 @@ fetch_cancel(struct fetch_op *op)
 struct str
 fetch_header(const struct fetch_op *op, const char *name)
 {
+	for (size_t i = 0; op->headers && op->headers[i]; i += 2)
+		if (strcmp(name, op->headers[i]) == 0)
+			return str_z(op->headers[i + 1]);
 	if (strcmp(name, "retry-after") == 0)
 		return str_z(op->retry_after);
 	if (strcmp(name, "x-should-retry") == 0)
@@ -156,6 +163,7 @@ struct answer {
 	struct str body;
 	size_t piece;                   /* bytes of each piece; 0 = everything at once */
 	const char *retry_after, *should_retry;
+	const char *const *headers;     /* name, value, …, NULL */
 	bool broken;                    /* the connection ends with an error */
 };
 
@@ -187,6 +195,7 @@ hear(struct ev *ev, const struct answer *in, struct heard *h)
 
 		op->retry_after = in->retry_after;
 		op->should_retry = in->should_retry;
+		op->headers = in->headers;
 		op->cb.on_head(op->arg, op, in->status);
 		for (; rest.n; rest = str_sub(rest, piece, rest.n))
 			op->cb.on_data(op->arg, op, str_sub(rest, 0, piece));

@@ -235,6 +235,8 @@ FALLIBLE rand_bytes(void *p, size_t n);        /* the kernel's generator */
 uint32_t rand_u32(void);                       /* for jitter only; 0 when the kernel has none */
 /* "2026-11-21T09:30:00.123Z" (24 characters and NUL). */
 void clock_iso(int64_t us, char out[32]);
+/* "2026-11-21T00:00:00.5Z", "2026-11-21T02:00:00+02:00" (RFC 3339), "Sat, 21 Nov 2026 00:00:00 GMT" (HTTP). */
+FALLIBLE clock_parse(struct str s, int64_t *us);
 /* "3 h 12 min" style, for people; at most two units. */
 void clock_span(int64_t us, char out[32]);
 int64_t clock_day_start(int64_t us);           /* 00:00 UTC of that day, in us */

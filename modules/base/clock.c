@@ -117,6 +117,107 @@ clock_iso(int64_t us, char out[32])
 	put_digits(out + 20, 3, into / US_PER_MS % 1000);
 }
 
+/* The number that the first n bytes are, all digits; -1: they are not. */
+static int64_t
+take_digits(struct str *s, size_t n)
+{
+	int64_t v = 0;
+
+	if (s->n < n)
+		return -1;
+	for (size_t i = 0; i < n; i++) {
+		if (s->p[i] < '0' || s->p[i] > '9')
+			return -1;
+		v = v * 10 + s->p[i] - '0';
+	}
+	*s = str_sub(*s, n, s->n);
+	return v;
+}
+
+static bool
+take(struct str *s, const char *text)
+{
+	bool there = str_starts(*s, str_z(text));
+
+	if (there)
+		*s = str_sub(*s, strlen(text), s->n);
+	return there;
+}
+
+/* clock_iso backwards; INT64_MIN for what is no date. */
+static int64_t
+days(int64_t year, int64_t month, int64_t day)
+{
+	int64_t of_era, y = month > 2 ? year : year - 1;
+
+	if (year < 1 || month < 1 || month > 12 || day < 1 || day > 31)
+		return INT64_MIN;
+	of_era = y % 400 * 365 + y % 400 / 4 - y % 400 / 100 + (153 * (month > 2 ? month - 3 : month + 9) + 2) / 5 + day - 1;
+	return y / 400 * DAYS_PER_ERA + of_era + DAY_ZERO_US / US_PER_DAY;
+}
+
+/* "12:34:56" */
+static int64_t
+take_time(struct str *s)
+{
+	int64_t h = take_digits(s, 2), m = take(s, ":") ? take_digits(s, 2) : -1, sec = take(s, ":") ? take_digits(s, 2) : -1;
+
+	return h < 0 || h > 23 || m < 0 || m > 59 || sec < 0 || sec > 60 ? -1 : h * 3600 + m * 60 + sec;
+}
+
+static int64_t
+take_month(struct str *s)
+{
+	static const char names[] = "JanFebMarAprMayJunJulAugSepOctNovDec";
+	size_t at = s->n < 3 ? SIZE_MAX : str_find(str_z(names), str_sub(*s, 0, 3));
+
+	if (at == SIZE_MAX || at % 3 != 0)
+		return -1;
+	*s = str_sub(*s, 3, s->n);
+	return (int64_t)at / 3 + 1;
+}
+
+FALLIBLE
+clock_parse(struct str s, int64_t *us)
+{
+	bool http = s.n > 5 && s.p[3] == ',';
+	int64_t year, month, day, time, date, part = US_PER_S, more = 0, offset = 0;
+
+	if (http) {
+		s = str_sub(s, 4, s.n);
+		day = take(&s, " ") ? take_digits(&s, 2) : -1;
+		month = take(&s, " ") ? take_month(&s) : -1;
+		year = take(&s, " ") ? take_digits(&s, 4) : -1;
+	} else {
+		year = take_digits(&s, 4);
+		month = take(&s, "-") ? take_digits(&s, 2) : -1;
+		day = take(&s, "-") ? take_digits(&s, 2) : -1;
+	}
+	date = days(year, month, day);
+	time = take(&s, http ? " " : "T") ? take_time(&s) : -1;
+	if (date == INT64_MIN || time < 0)
+		return ERR_PARSE;
+	if (!http && take(&s, "."))
+		for (int64_t d; (d = take_digits(&s, 1)) >= 0;)
+			more += d * (part /= 10);
+	if (!take(&s, http ? " GMT" : "Z")) {
+		bool east = take(&s, "+");
+		int64_t h, m;
+
+		if (http || (!east && !take(&s, "-")))
+			return ERR_PARSE;
+		h = take_digits(&s, 2);
+		m = take(&s, ":") ? take_digits(&s, 2) : -1;
+		if (h < 0 || h > 23 || m < 0 || m > 59)
+			return ERR_PARSE;
+		offset = (h * 3600 + m * 60) * (east ? 1 : -1);
+	}
+	if (s.n)
+		return ERR_PARSE;
+	*us = date * US_PER_DAY + (time - offset) * US_PER_S + more;
+	return OK;
+}
+
 void
 clock_span(int64_t us, char out[32])
 {

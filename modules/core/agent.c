@@ -146,6 +146,7 @@ clear(struct agent *a)
 		sessions_clear(a);
 	outbox_clear(a);
 	media_clear(a);
+	models_clear(a);
 }
 
 static void
@@ -576,6 +577,8 @@ open_core(struct agent *a, struct fail *f)
 		e = outbox_new(a);
 	if (e == OK)
 		e = media_new(a);
+	if (e == OK)
+		e = models_new(a);
 	a->checkpoint = e == OK ? calloc(1, sizeof(*a->checkpoint)) : NULL;
 	if (a->checkpoint == NULL)
 		return fail_set(f, e == OK ? ERR_NOMEM : e, "cannot start: %s", err_str(e == OK ? ERR_NOMEM : e));
@@ -708,6 +711,7 @@ agent_free(struct agent *a)
 		turns_free(a);
 	outbox_free(a);
 	bus_free(a);
+	models_free(a);                 /* before the provider that was asked for the list */
 	if (a->provider)
 		a->provider->provider->free(a->provider_self);
 	if (a->db) {

@@ -122,6 +122,22 @@ print_channels(const struct json *channels)
 	}
 }
 
+/* "rate limits of claude-opus: 12 of 1000 requests for 3 s, …" */
+static void
+print_limits(const struct json *families)
+{
+	for (const struct json *f = families ? families->first : NULL; f; f = f->next) {
+		for (const struct json *l = f->first; l; l = l->next) {
+			if (l == f->first)
+				printf("rate limits of %.*s: ", STR_ARG(f->key));
+			printf("%s%lld of %lld %.*s for %lld s", l == f->first ? "" : ", ", (long long)json_i64(l, "remaining", 0),
+			    (long long)json_i64(l, "limit", 0), STR_ARG(l->key), (long long)json_i64(l, "reset_s", 0));
+		}
+		if (f->first)
+			putchar('\n');
+	}
+}
+
 static void
 print_status(const struct json *s)
 {
@@ -140,7 +156,9 @@ print_status(const struct json *s)
 	    STR_ARG(json_str(s, "provider.name", STR_NONE)), STR_ARG(json_str(s, "provider.state", STR_NONE)));
 	if (json_str(s, "provider.problem", STR_NONE).n)
 		printf(" (%.*s)", STR_ARG(json_str(s, "provider.problem", STR_NONE)));
-	printf("\nchannels:\n");
+	putchar('\n');
+	print_limits(json_at(s, "provider.rate_limits"));
+	printf("channels:\n");
 	print_channels(json_at(s, "channels"));
 	printf("conversations: %lld stored, %lld running of at most %lld, %lld waiting\n",
 	    (long long)json_i64(s, "sessions.stored", 0), (long long)json_i64(s, "sessions.running", 0),

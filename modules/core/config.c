@@ -517,3 +517,15 @@ config_wild(const struct config *c, const char *key, struct str segment, int64_t
 	return w->given;
 }
 
+bool
+config_segment(const struct config *c, const char *key, size_t i, struct str *segment)
+{
+	const struct config_value *first = lookup(c, key);
+
+	for (const struct config_value *v = first; v; v = v->next)
+		if (v->key == first->key && v->given && v->segment.n && i-- == 0) {
+			*segment = v->segment;
+			return true;
+		}
+	return false;
+}

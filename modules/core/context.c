@@ -36,6 +36,7 @@ struct rows {
 	struct agent *a;
 	int64_t thinking_seq;           /* before it, thinking blocks are left out */
 	int64_t images, large;          /* pictures, and those beyond IMAGE_PIXELS_MANY */
+	int64_t documents;              /* PDFs */
 	int64_t file_bytes, file_tokens;
 	bool lost;                      /* a file that should be there is not */
 	enum err err;
@@ -134,6 +135,7 @@ count_media(void *arg, const struct media_row *m)
 		return;
 	r->images += image;
 	r->large += image && (m->width > IMAGE_PIXELS_MANY || m->height > IMAGE_PIXELS_MANY);
+	r->documents += str_eqz(m->type, "application/pdf");
 	r->file_bytes += m->bytes + m->bytes / 3 + 4;
 	/* a picture by its area; text by its length; of a PDF nobody can tell: a page of 50 KB is two thousand */
 	r->file_tokens += image ? m->width * m->height / 750 + 1 : str_eqz(m->type, "text/plain") ?
@@ -315,6 +317,8 @@ refuse_media(const struct rows *r, const struct model_info *m, size_t bytes, str
 {
 	if (r->images > 0 && m->images_max == 0)
 		return fail_set(f, ERR_LIMIT, "The model %s cannot look at pictures.", m->id);
+	if (r->documents > 0 && !(m->flags & MODEL_PDF))
+		return fail_set(f, ERR_LIMIT, "The model %s cannot read PDFs.", m->id);
 	if (r->images > m->images_max)
 		return fail_set(f, ERR_LIMIT, "This conversation would hold %lld pictures; %s takes %lld. Send /new to"
 		    " start a fresh one.", (long long)r->images, m->id, (long long)m->images_max);
@@ -366,6 +370,7 @@ render(struct session *s, struct rows *r, const struct model_info *m, struct con
 	for (size_t i = 0; i < out->request.n_messages; i++)
 		bytes += messages[i].content.n;
 	out->estimated_input = llm_tokens_estimate(bytes) + r->file_tokens;
+	out->documents = r->documents > 0;
 	return refuse_media(r, m, bytes + (size_t)r->file_bytes, f);
 }
 

@@ -501,12 +501,32 @@ shell_start(struct agent *a, void **self, struct fail *f)
 }
 
 /* To every terminal of the chat; the first acknowledgement is the delivery. */
+/* The text, and the words that could be chosen as its last line. */
+static void
+text_with_words(const struct outbox_item *item, struct buf *out)
+{
+	struct arena ar = ARENA_INIT(JSON_TREE_MAX(item->buttons.n));
+	const struct json *buttons;
+
+	buf_str(out, item->text);
+	if (item->buttons.n && json_parse(&ar, item->buttons, &buttons, NULL) == OK)
+		for (const struct json *b = buttons->first; b; b = b->next) {
+			buf_puts(out, b == buttons->first ? "\n\n" : "  ");
+			buf_str(out, json_str(b, "1", STR_NONE));
+		}
+	arena_free(&ar);
+}
+
 static void
 shell_send(void *self, const struct outbox_item *item)
 {
 	struct agent *a = self;
+	struct buf text = BUF_INIT(item->text.n + item->buttons.n + 64);
 	bool anybody = false;
 	struct jw w;
+
+	text_with_words(item, &text);
+	agent_wrote(a, text.err);
 
 	for (struct client *c = a->control->clients; c; c = c->next) {
 		if (c->chat == NULL || c->dead || !str_eqz(item->to.chat, c->chat))
@@ -518,7 +538,7 @@ shell_send(void *self, const struct outbox_item *item)
 		jw_ki64(&w, "turn", item->turn);
 		jw_kstr(&w, "answers", item->to.reply_to);
 		jw_kbool(&w, "repeated", item->repeated);
-		jw_kstr(&w, "text", item->text);
+		jw_kstr(&w, "text", buf_view(&text));
 		jw_end_obj(&w);
 		buf_putc(&c->out, '\n');
 		c->item = item->id;
@@ -527,6 +547,7 @@ shell_send(void *self, const struct outbox_item *item)
 	}
 	if (!anybody)
 		outbox_park(a, item->id);
+	buf_free(&text);
 }
 
 static void

@@ -15,6 +15,7 @@
 struct session_row {
 	int64_t id, user, history_seq, thinking_seq, next_seq;
 	struct target to;               /* views valid during the call */
+	struct str model;               /* its own; empty: the default */
 };
 struct inbound_row {
 	int64_t id, session;
@@ -80,6 +81,7 @@ FALLIBLE store_pairing_list(struct db *db, int64_t now, pairing_fn *fn, void *ar
 FALLIBLE store_session_find(struct db *db, const char *agent, const struct target *to, int64_t user, int64_t *id);
 FALLIBLE store_session_known(struct db *db, const char *agent, const struct target *to, int64_t *id);  /* 0 = none */
 FALLIBLE store_session_get(struct db *db, int64_t id, void (*fn)(void *arg, const struct session_row *r), void *arg);
+FALLIBLE store_session_set_model(struct db *db, int64_t id, struct str model);
 FALLIBLE store_session_new_history(struct db *db, int64_t id, int64_t seq);
 FALLIBLE store_session_drop_thinking(struct db *db, int64_t id, int64_t seq);  /* before seq; 0: from here back */
 /* The system prompt this history began with: a changed one waits for the next history (ERR_NOTFOUND: none yet). */
@@ -146,7 +148,7 @@ FALLIBLE store_steps(struct db *db, int64_t turn, int64_t round, void (*fn)(void
 FALLIBLE store_steps_interrupt(struct db *db, int64_t turn);               /* running -> interrupted */
 
 FALLIBLE store_outbox_add(struct db *db, enum outbox_kind kind, int64_t session, int64_t turn, const struct target *to,
-    struct str text, struct str edit_ref, bool repeated, int64_t *id);
+    struct str text, struct str edit_ref, bool repeated, struct str buttons, int64_t *id);
 FALLIBLE store_outbox_state(struct db *db, int64_t id, enum outbox_state state, int64_t next_at, struct str why);
 FALLIBLE store_outbox_progress(struct db *db, int64_t id, int64_t part, struct str format, struct str external_id);
 FALLIBLE store_outbox_retry(struct db *db, int64_t id, int64_t next_at, bool maybe_sent, struct str format, struct str why);
@@ -197,7 +199,9 @@ struct turn {
 	char reply_to[64];              /* the message it answers, as its channel calls it; "" none */
 	int64_t saved_at;               /* when partial text last reached the disk */
 	int64_t model_step;             /* row of the running model call */
-	int64_t estimate;               /* its estimated input tokens */
+	int64_t estimate;               /* its input tokens, estimated or counted */
+	int64_t counted;                /* what the provider counted; 0 not asked, -1 it could not say */
+	void *counting;                 /* its question */
 	char model[128];                /* its exact model id */
 	struct context *context;        /* between step_call and its effect */
 	struct llm_call *call;
@@ -215,6 +219,7 @@ struct session {
 	int64_t id, user, history_seq, thinking_seq, next_seq;
 	struct target to;               /* strings owned: one block */
 	char *names;
+	char model[128];                /* of its own; "" is the default */
 	struct turn *turn;              /* the one being worked on, or NULL */
 	struct ev_defer next;           /* starts the next queued message */
 	struct agent *a;
@@ -276,9 +281,20 @@ size_t outbox_waiting(const struct agent *a);
 bool outbox_in_flight(const struct agent *a);
 void outbox_dump(struct agent *a, struct jw *w);
 
+/* model.c */
+FALLIBLE models_new(struct agent *a);
+void models_clear(struct agent *a);                  /* whoever waits for a list */
+void models_free(struct agent *a);
+/* "/model" and "/model WORD": which one answers here, which there are, another one. */
+void model_word(struct agent *a, int64_t session, const struct target *to, struct str arg);
+const char *model_of(const struct session *s);       /* its own, or the default */
+/* Appends up to three models that have a price and a name like this one. */
+void model_nearest(struct agent *a, struct str like, struct buf *out);
+
 /* llm.c */
 const char *llm_model(struct agent *a);              /* the default model of the provider in use */
 int64_t llm_max_tokens(struct agent *a);
+struct str llm_family(struct str model);             /* "claude-opus": its rate limits are shared */
 int64_t llm_tokens_estimate(size_t bytes);           /* rough, for the ledger's estimates */
 
 /* agent.c */

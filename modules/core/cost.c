@@ -24,8 +24,9 @@ cost_model(struct agent *a, const char *model, struct model_info *out, struct fa
 		{ "pricing.*.context_window", offsetof(struct model_info, window) },
 		{ "pricing.*.max_output", offsetof(struct model_info, max_output) },
 	};
-	struct model_info m = { .id = NULL, .window = 200000, .max_output = 64000, .in = -1, .out = -1,
-	    .write_5m = -1, .write_1h = -1, .read = -1, .band_factor = 1 };
+	/* one that is not in the table is taken for the least that is sold: what it refuses costs nothing */
+	struct model_info m = { .id = NULL, .window = 200000, .max_output = 64000, .cache_min = 4096, .images_max = 100,
+	    .in = -1, .out = -1, .write_5m = -1, .write_1h = -1, .read = -1, .band_factor = 1, .flags = MODEL_PDF };
 	int64_t v;
 
 	for (const struct model_info *k = a->provider->provider->models; k && k->id; k++)

@@ -8,7 +8,10 @@
  * array of content blocks that will be replayed byte for byte in later
  * requests. Only complete blocks are kept: a thinking block without its
  * signature or a tool call whose input was cut must never be replayed or run.
- * Tool calls count only when the model stopped in order to make them.
+ * Tool calls count only when the model stopped in order to make them. What the
+ * provider's own tools did (server_tool_use and its result, citations) is kept
+ * as it came: a paused answer has to go back unchanged, and later thinking is
+ * bound to it. Blocks of kinds that are not known are passed over.
  *
  * The sink's done() is called once, from the loop, never from inside a feed
  * that a cancel could race with: llm_feed_end defers it.
@@ -17,14 +20,19 @@
 
 #define TOKENS_MAX 1000000000           /* of one count: a sum of money stays far from 2^63 */
 
-enum block_kind { BLOCK_SKIP, BLOCK_TEXT, BLOCK_THINKING, BLOCK_REDACTED, BLOCK_TOOL };
+enum block_kind {
+	BLOCK_SKIP, BLOCK_TEXT, BLOCK_THINKING, BLOCK_TOOL,
+	BLOCK_RAW,                      /* complete when it starts: redacted thinking, results of server tools */
+	BLOCK_SERVER_TOOL,              /* the same, but for an input that arrives in pieces */
+	BLOCK_COMPACTION                /* the provider's own summary, for those who ask for it */
+};
 
 struct block {
 	size_t index;                   /* the provider's */
 	enum block_kind kind;
 	bool complete;
 	struct buf data;                /* text, thinking, or the input's JSON */
-	struct buf extra;               /* signature, or redacted raw, or tool id + NUL + name */
+	struct buf extra;               /* signature; citations; the block's start; or tool id and name */
 	size_t id_len;
 };
 
@@ -33,6 +41,7 @@ struct llm_call {
 	struct llm_sink sink;
 	void *arg;
 	void *op;                       /* the provider's */
+	char model[64];
 	struct block *blocks;
 	size_t n_blocks;
 	struct usage usage;
@@ -61,6 +70,100 @@ call_free(struct llm_call *c)
 	buf_free(&c->content);
 	ev_defer_cancel(&c->done);
 	free(c);
+}
+
+/* ---- rate limits: kept as they come, so that the next call does not run into them ------------ */
+
+/* "claude-opus-5-5" -> "claude-opus": models of one name share their limits. */
+struct str
+llm_family(struct str model)
+{
+	size_t n = 0;
+
+	while (n < model.n && n < LLM_FAMILY_MAX - 1 && !(model.p[n] >= '0' && model.p[n] <= '9'))
+		n++;
+	while (n > 0 && model.p[n - 1] == '-')
+		n--;
+	return str_sub(model, 0, n);
+}
+
+/* The family's pool; when it has none, *oldest is the one to be given up for it. */
+static struct llm_pool *
+pool_of(struct agent *a, const char *model, struct llm_pool **oldest)
+{
+	struct str name = llm_family(str_z(model));
+
+	*oldest = a->pools;
+	for (size_t i = 0; i < LLM_POOLS_MAX; i++) {
+		struct llm_pool *p = &a->pools[i];
+
+		if (p->fed_at && str_eqz(name, p->family))
+			return p;
+		if (p->fed_at < (*oldest)->fed_at)
+			*oldest = p;
+	}
+	return NULL;
+}
+
+void
+llm_feed_limits(struct llm_call *c, const struct llm_limit l[LLM_LIMITS])
+{
+	struct llm_pool *oldest, *p = pool_of(c->a, c->model, &oldest);
+	int64_t now = clock_mono_us();
+
+	if (p == NULL)
+		p = oldest;
+	*p = (struct llm_pool){ .fed_at = now > 0 ? now : 1 };
+	snprintf(p->family, sizeof(p->family), "%.*s", STR_ARG(llm_family(str_z(c->model))));
+	for (size_t i = 0; i < LLM_LIMITS; i++) {
+		p->of[i] = l[i];
+		if (add_i64(now, l[i].reset_us, &p->of[i].reset_us))
+			p->of[i].reset_us = INT64_MAX;
+	}
+}
+
+/* The provider's own word for when to come again is better than the time at which a limit is whole again. */
+static void
+limits_end(struct agent *a, const char *model, int64_t in_us)
+{
+	struct llm_pool *oldest, *p = pool_of(a, model, &oldest);
+	int64_t at;
+
+	for (size_t i = 0; p && i < LLM_LIMITS; i++)
+		if (!add_i64(clock_mono_us(), in_us, &at) && p->of[i].reset_us > at)
+			p->of[i].reset_us = at;
+}
+
+int64_t
+llm_limits_wait(struct agent *a, const char *model, int64_t input)
+{
+	const int64_t need[LLM_LIMITS] = { [LIMIT_REQUESTS] = 1, [LIMIT_TOKENS] = input, [LIMIT_INPUT] = input,
+	    [LIMIT_OUTPUT] = 1 };
+	struct llm_pool *oldest, *p = pool_of(a, model, &oldest);
+	int64_t now = clock_mono_us(), wait = 0;
+
+	for (size_t i = 0; p && i < LLM_LIMITS; i++) {
+		const struct llm_limit *l = &p->of[i];
+
+		if (l->remaining < 0 || l->remaining >= need[i] || l->reset_us <= now)
+			continue;
+		if (l->limit >= 0 && need[i] > l->limit)
+			continue;       /* no wait makes it fit: the provider shall say so itself */
+		if (l->reset_us - now > wait)
+			wait = l->reset_us - now;
+	}
+	return wait ? wait + rand_u32() % LLM_LIMIT_JITTER_US : 0;
+}
+
+void
+llm_limits_take(struct agent *a, const char *model, int64_t input)
+{
+	const int64_t taken[LLM_LIMITS] = { 1, input, input, 0 };
+	struct llm_pool *oldest, *p = pool_of(a, model, &oldest);
+
+	for (size_t i = 0; p && i < LLM_LIMITS; i++)
+		if (p->of[i].remaining >= 0)
+			p->of[i].remaining = p->of[i].remaining > taken[i] ? p->of[i].remaining - taken[i] : 0;
 }
 
 /* ---- assembling ------------------------------------------------------------------- */
@@ -118,9 +221,14 @@ llm_feed_block(struct llm_call *c, size_t index, struct str type, struct str id,
 		b->kind = BLOCK_TEXT;
 	} else if (str_eqz(type, "thinking")) {
 		b->kind = BLOCK_THINKING;
-	} else if (str_eqz(type, "redacted_thinking")) {
-		b->kind = BLOCK_REDACTED;
+	} else if (str_eqz(type, "redacted_thinking") || str_ends(type, S("_tool_result"))) {
+		b->kind = BLOCK_RAW;
 		buf_str(&b->extra, raw);
+	} else if (str_eqz(type, "server_tool_use") && id.n) {
+		b->kind = BLOCK_SERVER_TOOL;
+		buf_str(&b->extra, raw);
+	} else if (str_eqz(type, "compaction")) {
+		b->kind = BLOCK_COMPACTION;
 	} else if (str_eqz(type, "tool_use") && id.n && name.n) {
 		b->kind = BLOCK_TOOL;
 		b->id_len = id.n;
@@ -178,6 +286,25 @@ llm_feed_input(struct llm_call *c, size_t index, struct str json_piece)
 {
 	c->other_bytes += json_piece.n;
 	feed(c, index, BLOCK_TOOL, json_piece, false);
+	feed(c, index, BLOCK_SERVER_TOOL, json_piece, false);
+}
+
+void
+llm_feed_citation(struct llm_call *c, size_t index, struct str json)
+{
+	struct block *b = block_at(c, index);
+
+	if (json.n == 0)
+		return;
+	if (b && b->extra.n)
+		feed(c, index, BLOCK_TEXT, S(","), true);
+	feed(c, index, BLOCK_TEXT, json, true);
+}
+
+void
+llm_feed_compaction(struct llm_call *c, size_t index, struct str text)
+{
+	feed(c, index, BLOCK_COMPACTION, text, false);
 }
 
 void
@@ -192,9 +319,9 @@ llm_feed_block_end(struct llm_call *c, size_t index)
 	b->complete = true;
 	if (b->kind == BLOCK_THINKING && b->extra.n == 0)
 		b->complete = false;    /* a lost signature is a 400 later */
-	if (b->kind == BLOCK_TOOL) {
-		if (b->data.n == 0)
-			buf_puts(&b->data, "{}");
+	if (b->kind == BLOCK_TOOL && b->data.n == 0)
+		buf_puts(&b->data, "{}");
+	if (b->kind == BLOCK_TOOL || (b->kind == BLOCK_SERVER_TOOL && b->data.n)) {
 		if (json_parse(&ar, buf_view(&b->data), &input, NULL) != OK || input->type != JSON_OBJECT)
 			b->complete = false;
 		if (b->data.err != OK || ar.err != OK)
@@ -211,8 +338,45 @@ llm_feed_stop(struct llm_call *c, enum llm_stop stop, struct str detail)
 	buf_str(&c->detail, detail);
 }
 
+/* The member "id" (or the like) of a block that is kept as it came. */
+static bool
+raw_names(const struct block *b, const char *member, struct str id)
+{
+	struct arena ar = ARENA_INIT(JSON_TREE_MAX(b->extra.n));
+	const struct json *j;
+	bool same = json_parse(&ar, buf_view(&b->extra), &j, NULL) == OK && str_eq(json_str(j, member, STR_NONE), id);
+
+	arena_free(&ar);
+	return same;
+}
+
+/* The start of the block with the input that came after it. One without a result may be replayed only when
+ * the provider goes on with it: the answer was paused, or waits for a tool of ours. */
 static void
-write_block(struct jw *w, const struct block *b, enum llm_stop stop)
+write_server_tool(struct jw *w, const struct llm_call *c, const struct block *b)
+{
+	struct arena ar = ARENA_INIT(JSON_TREE_MAX(b->extra.n));
+	const struct json *j;
+	bool wanted = c->stop == LLM_STOP_PAUSE || c->stop == LLM_STOP_TOOLS;
+
+	if (json_parse(&ar, buf_view(&b->extra), &j, NULL) == OK) {
+		for (size_t i = 0; i < c->n_blocks && !wanted; i++)
+			wanted = c->blocks[i].kind == BLOCK_RAW && c->blocks[i].complete &&
+			    raw_names(&c->blocks[i], "tool_use_id", json_str(j, "id", STR_NONE));
+		if (wanted)
+			jw_obj(w);
+		for (const struct json *m = wanted ? j->first : NULL; m; m = m->next) {
+			jw_key_str(w, m->key);
+			jw_raw(w, str_eqz(m->key, "input") && b->data.n ? buf_view(&b->data) : m->raw);
+		}
+		if (wanted)
+			jw_end_obj(w);
+	}
+	arena_free(&ar);
+}
+
+static void
+write_block(struct jw *w, const struct llm_call *c, const struct block *b)
 {
 	struct str extra = buf_view(&b->extra);
 
@@ -227,6 +391,12 @@ write_block(struct jw *w, const struct block *b, enum llm_stop stop)
 		jw_obj(w);
 		jw_kz(w, "type", "text");
 		jw_kstr(w, "text", buf_view(&b->data));
+		if (extra.n) {
+			jw_key(w, "citations");
+			jw_arr(w);
+			jw_raw(w, extra);
+			jw_end_arr(w);
+		}
 		break;
 	case BLOCK_THINKING:
 		jw_obj(w);
@@ -234,11 +404,19 @@ write_block(struct jw *w, const struct block *b, enum llm_stop stop)
 		jw_kstr(w, "thinking", buf_view(&b->data));
 		jw_kstr(w, "signature", extra);
 		break;
-	case BLOCK_REDACTED:
+	case BLOCK_RAW:
 		jw_raw(w, extra);
 		return;
+	case BLOCK_SERVER_TOOL:
+		write_server_tool(w, c, b);
+		return;
+	case BLOCK_COMPACTION:
+		jw_obj(w);
+		jw_kz(w, "type", "compaction");
+		jw_kstr(w, "content", buf_view(&b->data));
+		break;
 	case BLOCK_TOOL:
-		if (stop != LLM_STOP_TOOLS)
+		if (c->stop != LLM_STOP_TOOLS)
 			return;
 		jw_obj(w);
 		jw_kz(w, "type", "tool_use");
@@ -276,7 +454,7 @@ call_done(void *arg)
 	jw_arr(&w);
 	if (c->class == LLM_OK)
 		for (size_t i = 0; i < c->n_blocks; i++)
-			write_block(&w, &c->blocks[i], c->stop);
+			write_block(&w, c, &c->blocks[i]);
 	jw_end_arr(&w);
 	if (jw_done(&w) != OK && c->err == OK)
 		c->err = ERR_NOMEM;
@@ -316,6 +494,8 @@ llm_feed_end(struct llm_call *c, enum llm_class class, unsigned status, int64_t 
 	c->class = class;
 	c->status = status;
 	c->retry_after_us = retry_after_us;
+	if (status == 429 && retry_after_us >= 0)
+		limits_end(c->a, c->model, retry_after_us);
 	if (class != LLM_OK) {
 		size_t n;
 
@@ -340,6 +520,7 @@ llm_start(struct agent *a, const struct llm_request *r, const struct llm_sink *s
 	if (c == NULL)
 		return ERR_NOMEM;
 	c->a = a;
+	snprintf(c->model, sizeof(c->model), "%s", r->model);
 	c->sink = *sink;
 	c->arg = arg;
 	c->retry_after_us = -1;

@@ -217,14 +217,15 @@ item_over(struct item *it)
 		line_free(l);
 }
 
-FALLIBLE
-outbox_put(struct agent *a, enum outbox_kind kind, int64_t session, int64_t turn, const struct target *to,
-    struct str text, struct str edit_ref)
+static enum err
+put(struct agent *a, enum outbox_kind kind, int64_t session, int64_t turn, const struct target *to, struct str text,
+    struct str edit_ref, struct str buttons)
 {
 	bool unknown = str_eqz(edit_ref, "?");  /* a placeholder whose receipt was lost */
 	struct line *l;
 	int64_t id;
-	enum err e = store_outbox_add(a->db, kind, session, turn, to, text, unknown ? STR_NONE : edit_ref, unknown, &id);
+	enum err e = store_outbox_add(a->db, kind, session, turn, to, text, unknown ? STR_NONE : edit_ref, unknown, buttons,
+	    &id);
 
 	if (e != OK || a->phase == AGENT_STARTING || a->phase == AGENT_STORAGE_FAILED)
 		return e;               /* outbox_load comes later and finds the row */
@@ -233,6 +234,19 @@ outbox_put(struct agent *a, enum outbox_kind kind, int64_t session, int64_t turn
 		return e;
 	pump(l);
 	return OK;
+}
+
+FALLIBLE
+outbox_put(struct agent *a, enum outbox_kind kind, int64_t session, int64_t turn, const struct target *to,
+    struct str text, struct str edit_ref)
+{
+	return put(a, kind, session, turn, to, text, edit_ref, STR_NONE);
+}
+
+FALLIBLE
+outbox_put_buttons(struct agent *a, int64_t session, const struct target *to, struct str text, struct str buttons)
+{
+	return put(a, OUTBOX_NOTICE, session, 0, to, text, STR_NONE, buttons);
 }
 
 /* ---- what became of it ------------------------------------------------------------------------ */

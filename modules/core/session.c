@@ -61,6 +61,7 @@ fill(void *arg, const struct session_row *r)
 	s->thinking_seq = r->thinking_seq;
 	s->next_seq = r->next_seq;
 	s->names = target_copy(&r->to, &s->to);
+	snprintf(s->model, sizeof(s->model), "%.*s", STR_ARG(r->model));
 }
 
 struct session *
@@ -224,6 +225,7 @@ static const char help_text[] =
     "I am your personal agent: write to me as you would to a person.\n\n"
     "/stop ends what I am doing now.\n"
     "/new starts a fresh conversation.\n"
+    "/model shows which model answers here, and lets you choose another.\n"
     "/help shows this.";
 
 static void
@@ -262,20 +264,24 @@ control_stop(struct agent *a, int64_t id, const struct target *to)
 		say(a, id, to, S("Nothing is running."));
 }
 
-/* One word that starts with '/' and is only that. */
+/* A word that starts with '/', and nothing else; only /model takes something after it, on the same line.
+ * "/stop now please" is a message. */
 static bool
-is_word(struct str text)
+is_control(struct str text, struct str *word, struct str *arg)
 {
-	if (text.n < 2 || text.n > 33 || text.p[0] != '/')
+	*arg = text;
+	(void)str_cut(arg, ' ', word);
+	if (word->n < 2 || word->n > 33 || word->p[0] != '/')
 		return false;
-	for (size_t i = 1; i < text.n; i++)
-		if (!((text.p[i] >= 'a' && text.p[i] <= 'z') || text.p[i] == '_'))
+	for (size_t i = 1; i < word->n; i++)
+		if (!((word->p[i] >= 'a' && word->p[i] <= 'z') || word->p[i] == '_'))
 			return false;
-	return true;
+	*arg = str_trim(*arg);
+	return arg->n == 0 || (str_eqz(*word, "/model") && arg->n <= 100 && str_find(*arg, S("\n")) == SIZE_MAX);
 }
 
 static void
-control(struct agent *a, int64_t session, const struct target *to, struct str word)
+control(struct agent *a, int64_t session, const struct target *to, struct str word, struct str arg)
 {
 	struct buf b = BUF_INIT(256);
 
@@ -283,6 +289,8 @@ control(struct agent *a, int64_t session, const struct target *to, struct str wo
 		control_stop(a, session, to);
 	} else if (str_eqz(word, "/new")) {
 		control_new_history(a, session, to);
+	} else if (str_eqz(word, "/model")) {
+		model_word(a, session, to, arg);
 	} else if (str_eqz(word, "/help") || str_eqz(word, "/start")) {
 		say(a, session, to, str_z(help_text));
 	} else {
@@ -337,12 +345,12 @@ join_album(struct agent *a, const struct inbound *in, int64_t album)
 FALLIBLE
 inbound_put(struct agent *a, const struct inbound *in, bool *fresh)
 {
-	struct str word = str_trim(in->text);
-	bool is_control = is_word(word) && in->n_attachments == 0;
+	struct str text = str_trim(in->text), word, arg;
+	bool at_once = is_control(text, &word, &arg) && in->n_attachments == 0;
 	int64_t user, session, album = 0, id = 0;
 	enum err e;
 
-	if ((word.n == 0 && in->n_attachments == 0) || in->text.n > MESSAGE_MAX || in->n_attachments > ATTACHMENTS_MAX)
+	if ((text.n == 0 && in->n_attachments == 0) || in->text.n > MESSAGE_MAX || in->n_attachments > ATTACHMENTS_MAX)
 		return ERR_LIMIT;
 	e = store_user_for(a->db, in->to.channel, in->sender, in->sender_name, &user);
 	if (e == OK)
@@ -350,11 +358,11 @@ inbound_put(struct agent *a, const struct inbound *in, bool *fresh)
 	if (e == OK && in->album.n)
 		e = store_album_find(a->db, session, in->album, &album);
 	if (e == OK)
-		e = store_inbound_add(a->db, session, in, is_control || album ? INBOUND_DONE : INBOUND_QUEUED, &id);
+		e = store_inbound_add(a->db, session, in, at_once || album ? INBOUND_DONE : INBOUND_QUEUED, &id);
 	if (e == OK && id != 0 && album)
 		e = join_album(a, in, album);
-	else if (e == OK && id != 0 && is_control)
-		control(a, session, &in->to, word);
+	else if (e == OK && id != 0 && at_once)
+		control(a, session, &in->to, word, arg);
 	else if (e == OK && id != 0) {
 		if (in->album.n)
 			e = store_inbound_hold(a->db, id, clock_us() + ALBUM_QUIET_US);

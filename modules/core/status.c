@@ -99,6 +99,75 @@ status_channels(struct agent *a, struct jw *w)
 }
 
 static void
+status_models(struct agent *a, struct jw *w)
+{
+	static const struct { unsigned flag; const char *name; } can[] = {
+		{ MODEL_PDF, "pdf" }, { MODEL_SYSTEM_TURNS, "system_turns" }, { MODEL_ADAPTIVE, "thinking_adaptive" },
+		{ MODEL_BUDGET, "thinking_enabled" }, { MODEL_DISABLED, "thinking_disabled" },
+		{ MODEL_BETWEEN_TOOLS, "thinking_between_tools" }, { MODEL_SILENT, "thinking_silent" },
+		{ MODEL_BOUND, "thinking_bound" },
+	};
+	static const struct { const char *name; size_t field; } figures[] = {
+#define FIGURE(x) { #x, offsetof(struct model_info, x) }
+		FIGURE(window), FIGURE(max_output), FIGURE(cache_min), FIGURE(images_max), FIGURE(in), FIGURE(out),
+		FIGURE(write_5m), FIGURE(write_1h), FIGURE(read), FIGURE(band_above), FIGURE(band_factor),
+#undef FIGURE
+	};
+
+	jw_key(w, "models");
+	jw_obj(w);
+	for (const struct model_info *m = a->provider->provider->models; m && m->id; m++) {
+		jw_key(w, m->id);
+		jw_obj(w);
+		for (size_t i = 0; i < ARRAY_LEN(figures); i++) {
+			int64_t v;
+
+			memcpy(&v, (const char *)m + figures[i].field, sizeof(v));
+			jw_ki64(w, figures[i].name, v);
+		}
+		jw_key(w, "can");
+		jw_arr(w);
+		for (size_t i = 0; i < ARRAY_LEN(can); i++)
+			if (m->flags & can[i].flag)
+				jw_z(w, can[i].name);
+		jw_end_arr(w);
+		jw_end_obj(w);
+	}
+	jw_end_obj(w);
+}
+
+/* What is known of the provider's rate limits; one whose reset is past is whole again. */
+static void
+status_limits(struct agent *a, struct jw *w)
+{
+	static const char *const names[LLM_LIMITS] = { "requests", "tokens", "input_tokens", "output_tokens" };
+	int64_t now = clock_mono_us();
+
+	jw_key(w, "rate_limits");
+	jw_obj(w);
+	for (size_t i = 0; i < LLM_POOLS_MAX; i++) {
+		const struct llm_pool *p = &a->pools[i];
+
+		if (p->fed_at == 0)
+			continue;
+		jw_key(w, p->family);
+		jw_obj(w);
+		for (size_t k = 0; k < LLM_LIMITS; k++) {
+			if (p->of[k].remaining < 0 || p->of[k].reset_us <= now)
+				continue;
+			jw_key(w, names[k]);
+			jw_obj(w);
+			jw_ki64(w, "limit", p->of[k].limit);
+			jw_ki64(w, "remaining", p->of[k].remaining);
+			jw_ki64(w, "reset_s", (p->of[k].reset_us - now) / US_PER_S + 1);
+			jw_end_obj(w);
+		}
+		jw_end_obj(w);
+	}
+	jw_end_obj(w);
+}
+
+static void
 status_provider(struct agent *a, struct jw *w)
 {
 	const struct provider_health *h = &a->provider_health;
@@ -112,11 +181,8 @@ status_provider(struct agent *a, struct jw *w)
 	jw_ki64(w, "failures", h->failures);
 	jw_ki64(w, "last_answer_age_s", h->answered_at ? (clock_us() - h->answered_at) / US_PER_S : -1);
 	jw_kz(w, "problem", h->failing ? h->problem : "");
-	jw_key(w, "models");
-	jw_arr(w);
-	for (const struct model_info *m = a->provider->provider->models; m && m->id; m++)
-		jw_z(w, m->id);
-	jw_end_arr(w);
+	status_limits(a, w);
+	status_models(a, w);
 	jw_end_obj(w);
 }
 

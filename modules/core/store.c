@@ -304,16 +304,23 @@ store_session_get(struct db *db, int64_t id, void (*fn)(void *arg, const struct 
 
 	ROWS(db, &r, "SELECT id, user_id, history_seq, thinking_seq,"
 	    " (SELECT coalesce(max(seq), 0) + 1 FROM messages WHERE session_id = sessions.id),"
-	    " channel, chat, thread FROM sessions WHERE id = ?1", DBI(id));
+	    " channel, chat, thread, model FROM sessions WHERE id = ?1", DBI(id));
 	found = db_step(&r);
 	if (found) {
 		const struct session_row row = { db_i64(&r, 0), db_i64(&r, 1), db_i64(&r, 2),
-		    db_i64(&r, 3), db_i64(&r, 4), { db_str(&r, 5), db_str(&r, 6), db_str(&r, 7), STR_NONE } };
+		    db_i64(&r, 3), db_i64(&r, 4), { db_str(&r, 5), db_str(&r, 6), db_str(&r, 7), STR_NONE },
+		    db_str(&r, 8) };
 
 		fn(arg, &row);
 	}
 	e = db_end(&r);
 	return e != OK ? e : found ? OK : ERR_NOTFOUND;
+}
+
+FALLIBLE
+store_session_set_model(struct db *db, int64_t id, struct str model)
+{
+	return DB_EXEC(db, "UPDATE sessions SET model = ?2 WHERE id = ?1", DBI(id), DBS(model));
 }
 
 FALLIBLE
@@ -797,13 +804,15 @@ store_steps_interrupt(struct db *db, int64_t turn)
 
 FALLIBLE
 store_outbox_add(struct db *db, enum outbox_kind kind, int64_t session, int64_t turn, const struct target *to,
-    struct str text, struct str edit_ref, bool repeated, int64_t *id)
+    struct str text, struct str edit_ref, bool repeated, struct str buttons, int64_t *id)
 {
 	const struct db_val v[] = { DBI(kind), DBI(session), DBI(turn), DBS(to->channel), DBS(to->chat), DBS(to->thread),
-	    DBS(to->reply_to), DBS(text), DBS(edit_ref), DBI(repeated), DBI(OUTBOX_READY), DBI(clock_us()) };
+	    DBS(to->reply_to), DBS(text), DBS(edit_ref), DBI(repeated), DBI(OUTBOX_READY), DBI(clock_us()),
+	    DBS(buttons) };
 
 	return db_exec(db, "INSERT INTO outbox(kind, session_id, turn_id, channel, chat, thread, reply_to, text, edit_ref,"
-	    " repeated, state, created_at, updated_at) VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?12)",
+	    " repeated, state, created_at, updated_at, buttons)"
+	    " VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?12, ?13)",
 	    v, ARRAY_LEN(v), id, NULL);
 }
 
@@ -838,7 +847,7 @@ store_outbox_interrupted(struct db *db)
 }
 
 #define OUTBOX_COLUMNS "SELECT id, turn_id, session_id, channel, chat, thread, reply_to, text, edit_ref, format, part," \
-	" repeated, attempts, kind, state, next_at, updated_at FROM outbox "
+	" repeated, attempts, kind, state, next_at, updated_at, buttons FROM outbox "
 
 static void
 outbox_rows(struct db_row *r, void (*fn)(void *arg, const struct outbox_row *r), void *arg)
@@ -849,7 +858,7 @@ outbox_rows(struct db_row *r, void (*fn)(void *arg, const struct outbox_row *r),
 			    .to = { db_str(r, 3), db_str(r, 4), db_str(r, 5), db_str(r, 6) },
 			    .text = db_str(r, 7), .edit_ref = db_str(r, 8), .format = db_str(r, 9),
 			    .part = db_i64(r, 10), .repeated = db_i64(r, 11) != 0, .attempts = db_i64(r, 12),
-			    .kind = (enum outbox_kind)db_i64(r, 13) },
+			    .kind = (enum outbox_kind)db_i64(r, 13), .buttons = db_str(r, 17) },
 			.state = (enum outbox_state)db_i64(r, 14), .next_at = db_i64(r, 15), .updated_at = db_i64(r, 16),
 		};
 

@@ -77,6 +77,7 @@ progress(struct turn *t)
 	t->deaths = 0;
 	t->attempt = 0;
 	t->next_at = 0;
+	t->counted = 0;
 }
 
 static struct target
@@ -154,6 +155,15 @@ tools_free(struct turn *t)
 	free(t->tools);
 	t->tools = NULL;
 	t->n_tools = 0;
+}
+
+/* The provider is asked no more how large the request is. */
+static void
+count_drop(struct turn *t)
+{
+	if (t->counting)
+		t->a->provider->provider->cancel(t->counting);
+	t->counting = NULL;
 }
 
 static void
@@ -268,6 +278,7 @@ conclude(struct turn *t, enum turn_outcome outcome, struct str text)
 	llm_cancel(t->call, NULL);
 	t->call = NULL;
 	tools_free(t);
+	count_drop(t);
 	context_drop(t);
 	effect_cancel(&t->ask);
 	ev_timer_cancel(t->a->ev, &t->timer);
@@ -443,14 +454,12 @@ ask(struct effect *eff)
 	log_ids(0, 0);
 }
 
-/* Renders the request and journals the call; ERR_* becomes a sentence. */
+/* Renders the request; ERR_* becomes a sentence, ERR_DENIED says that this message is what is refused. */
 static enum err
-prepare_call(struct turn *t, struct fail *f)
+prepare_call(struct turn *t, struct model_info *m, struct fail *f)
 {
 	struct agent *a = t->a;
-	struct step_row step = { .state = STEP_RUNNING };
-	struct model_info m;
-	enum err e = cost_model(a, llm_model(a), &m, f);
+	enum err e = cost_model(a, model_of(t->s), m, f);
 
 	if (e != OK)
 		return e;
@@ -460,7 +469,7 @@ prepare_call(struct turn *t, struct fail *f)
 	t->context = calloc(1, sizeof(*t->context));
 	if (t->context == NULL)
 		return fail_set(f, ERR_NOMEM, OUT_OF_MEMORY);
-	e = context_render(a, t->s->id, &m, false, t->context, f);
+	e = context_render(a, t->s->id, m, false, t->context, f);
 	if (e != OK) {
 		free(t->context);
 		t->context = NULL;
@@ -470,26 +479,130 @@ prepare_call(struct turn *t, struct fail *f)
 		    fail_set(f, e, "I could not prepare the request (%s). Send /new to start a fresh"
 		    " conversation.", err_str(e));
 	}
-	if (t->context->request.max_tokens > m.max_output)
-		t->context->request.max_tokens = m.max_output;
-	t->estimate = t->context->estimated_input;
-	snprintf(t->model, sizeof(t->model), "%s", m.id);   /* booked under what was asked, whatever is configured then */
-	step.name = str_z(t->model);
-	step.estimate = t->estimate;
-	agent_wrote(a, store_step_add(a->db, t->id, t->round, &step, &t->model_step));
+	if (t->context->request.max_tokens > m->max_output)
+		t->context->request.max_tokens = m->max_output;
+	t->estimate = t->counted > 0 ? t->counted : t->context->estimated_input;
+	snprintf(t->model, sizeof(t->model), "%s", m->id);   /* booked under what was asked, whatever is configured then */
 	return OK;
+}
+
+static void
+on_counted(void *arg, int64_t tokens)
+{
+	struct turn *t = arg;
+
+	t->counting = NULL;
+	t->counted = tokens > 0 ? tokens : -1;
+	ev_defer(t->a->ev, &t->run);
+}
+
+/* A large request, or one whose size nobody can guess, is counted by the provider before it is made; true: the
+ * answer is awaited. It costs nothing and changes nothing, so it needs no commit before it. */
+static bool
+count_first(struct turn *t, const struct model_info *m)
+{
+	const struct provider_ops *ops = t->a->provider->provider;
+
+	if (t->counted || ops->count == NULL)
+		return false;
+	if (t->estimate <= LLM_COUNT_ABOVE && t->estimate <= m->window - m->window / 10 && !t->context->documents)
+		return false;
+	if (ops->count(t->a->provider_self, &t->context->request, on_counted, t, &t->counting) != OK)
+		t->counted = -1;        /* then the estimate has to do */
+	return t->counting != NULL;
+}
+
+/* Question and answer share the model's window. What was only estimated is not refused here. */
+static enum err
+fit_window(struct turn *t, const struct model_info *m, struct fail *f)
+{
+	int64_t *answer = &t->context->request.max_tokens, room = m->window - t->estimate;
+	int64_t least = *answer < LLM_ANSWER_MIN ? *answer : LLM_ANSWER_MIN;
+
+	if (room < least && t->counted > 0)
+		return fail_set(f, ERR_DENIED, "This conversation has grown to %lld tokens; %s takes %lld. Send /new to"
+		    " start a fresh one.", (long long)t->estimate, m->id, (long long)m->window);
+	if (room < least)
+		room = least;
+	if (*answer > room) {
+		log_info("turn", "the answer may have %lld tokens instead of %lld", (long long)room, (long long)*answer);
+		*answer = room;
+	}
+	if (m->band_above && t->estimate > m->band_above)
+		log_info("turn", "about %lld tokens: beyond %lld %s costs %lld times as much", (long long)t->estimate,
+		    (long long)m->band_above, m->id, (long long)m->band_factor);
+	return OK;
+}
+
+/* What of the request cannot come from the provider's cache, which rate limits mostly do not count: all behind
+ * the last answer; everything when there is none. */
+static int64_t
+uncached(const struct turn *t)
+{
+	const struct llm_request *r = &t->context->request;
+	size_t bytes = 0;
+
+	for (size_t i = r->n_messages; i-- > 0; bytes += r->messages[i].content.n)
+		if (strcmp(r->messages[i].role, "assistant") == 0)
+			return llm_tokens_estimate(bytes);
+		else if (r->messages[i].media)
+			break;
+	return t->estimate;
+}
+
+static void
+wait_until(struct turn *t, int64_t at)
+{
+	t->next_at = at;
+	save(t);
+	ev_timer_in(t->a->ev, &t->timer, at - clock_us());
+}
+
+/* Asks, unless the provider's rate limits say that it would be in vain. */
+static enum step
+go_asking(struct turn *t)
+{
+	struct agent *a = t->a;
+	struct step_row step = { .state = STEP_RUNNING, .name = str_z(t->model), .estimate = t->estimate };
+	int64_t input = uncached(t), wait = llm_limits_wait(a, t->model, input);
+	struct fail f = FAIL_INIT;
+	char span[32];
+
+	clock_span(wait, span);
+	if (wait > LLM_RETRY_AFTER_MAX_US) {
+		IGNORE(fail_set(&f, ERR_BUSY, "The model provider's rate limit is used up for the next %s. Please send your"
+		    " message again then.", span));
+		return conclude_fail(t, OUTCOME_FAILED, &f);
+	}
+	if (wait > 0) {
+		log_info("turn", "waits %s for the provider's rate limit", span);
+		context_drop(t);
+		wait_until(t, clock_us() + wait);
+		return WAIT;
+	}
+	llm_limits_take(a, t->model, input);
+	agent_wrote(a, store_step_add(a->db, t->id, t->round, &step, &t->model_step));
+	t->round_from = t->answer.n;
+	t->result_set = false;
+	t->saved_at = ev_now(a->ev);
+	go(t, TURN_STREAM);
+	agent_after(a, &t->ask);
+	return WAIT;
 }
 
 static enum step
 step_call(struct turn *t)
 {
 	struct fail f = FAIL_INIT;
+	struct model_info m;
 	int64_t now = clock_us();
 	enum err e;
 
 	if (!admit(t))
 		return wait_for_admission(t);
-	if (t->next_at > now + LLM_RETRY_AFTER_MAX_US)
+	if (t->counting)
+		return WAIT;
+	if (t->next_at > now + LLM_RETRY_AFTER_MAX_US + LLM_LIMIT_JITTER_US)
 		t->next_at = now;       /* the clock was set back: no wait is that long */
 	if (t->next_at > now) {
 		ev_timer_in(t->a->ev, &t->timer, t->next_at - now);
@@ -498,17 +611,18 @@ step_call(struct turn *t)
 	if (t->round >= TURN_ROUNDS_MAX)
 		return conclude(t, OUTCOME_FAILED, S("(I stopped here: this took too many rounds of tools."
 		    " Send \"go on\" to continue.)"));
-	e = prepare_call(t, &f);
+	e = prepare_call(t, &m, &f);
+	if (e == OK && count_first(t, &m)) {
+		context_drop(t);        /* the provider has its copy; it is rendered again then */
+		return WAIT;
+	}
+	if (e == OK)
+		e = fit_window(t, &m, &f);
 	if (e == ERR_DENIED)
 		return leave_out(t, &f);
 	if (e != OK)
 		return conclude_fail(t, e == ERR_LIMIT ? OUTCOME_NO_BUDGET : OUTCOME_FAILED, &f);
-	t->round_from = t->answer.n;
-	t->result_set = false;
-	t->saved_at = ev_now(t->a->ev);
-	go(t, TURN_STREAM);
-	agent_after(t->a, &t->ask);
-	return WAIT;
+	return go_asking(t);
 }
 
 /* ---- STREAM ----------------------------------------------------------------------------------- */
@@ -560,10 +674,15 @@ answered(struct turn *t)
 {
 	struct llm_result *r = &t->result;
 	enum llm_stop stop = r->stop;
+	struct fail f = FAIL_INIT;
 
 	progress(t);
 	if (r->content.n > 2 && stop != LLM_STOP_REFUSAL)   /* "[]" is nothing to keep */
 		append(t, "assistant", r->content);
+	if (strcmp(t->model, model_of(t->s)) != 0) {    /* another was chosen meanwhile: this one's thinking ends here */
+		t->s->thinking_seq = t->s->next_seq;
+		agent_wrote(t->a, store_session_drop_thinking(t->a->db, t->s->id, t->s->next_seq));
+	}
 	if (stop == LLM_STOP_TOOLS && plan_tools(t, r->content)) {
 		agent_wrote(t->a, store_turn_answer(t->a->db, t->id, buf_view(&t->answer), STR_NONE));
 		go(t, TURN_TOOLS);
@@ -578,8 +697,10 @@ answered(struct turn *t)
 	case LLM_STOP_REFUSAL:
 		agent_wrote(t->a, store_messages_void(t->a->db, t->id));
 		buf_reset(&t->answer);
-		return conclude(t, OUTCOME_REFUSED, S("(The model declined to answer this. The exchange was"
-		    " left out of the conversation, so you can go on with something else.)"));
+		IGNORE(fail_set(&f, ERR_DENIED, "(The model declined to answer this%s%.*s%s The exchange was left out of the"
+		    " conversation, so you can go on with something else.)", r->detail.n ? ": " : "",
+		    STR_ARG(utf8_prefix(r->detail, 300)), str_ends(r->detail, S(".")) ? "" : "."));
+		return conclude(t, OUTCOME_REFUSED, str_z(f.text));
 	case LLM_STOP_MAX_TOKENS:
 		return conclude(t, OUTCOME_ANSWERED, S("(The answer reached its length limit. Send \"go on\""
 		    " to continue.)"));
@@ -597,6 +718,7 @@ static void
 explain(struct turn *t, struct fail *f)
 {
 	const struct llm_result *r = &t->result;
+	struct buf near = BUF_INIT(512);
 	const char *what = "";
 	char wait[32];
 
@@ -610,8 +732,11 @@ explain(struct turn *t, struct fail *f)
 		    " Check the account's billing page, then send the message again.";
 		break;
 	case LLM_BAD_MODEL:
-		IGNORE(fail_set(f, ERR_NOTFOUND, "The model provider does not know the model %s. Choose another with"
-		    " `blufio config set anthropic.default_model …`, then `blufio reload`.", t->model));
+		model_nearest(t->a, str_z(t->model), &near);
+		IGNORE(fail_set(f, ERR_NOTFOUND, "The model provider does not know the model %s. Names that are like it: %s."
+		    " Choose one with /model, or for all with `blufio config set anthropic.default_model …`, then"
+		    " `blufio reload`.", t->model, buf_z(&near)));
+		buf_free(&near);
 		return;
 	case LLM_TOO_LARGE:
 		what = "This conversation has become too large for the model. Send /new to start a fresh one.";
@@ -1133,6 +1258,7 @@ turn_free(struct turn *t)
 	(void)map_del(t->a->turns->by_id, id_key(&t->id));
 	llm_cancel(t->call, NULL);
 	tools_free(t);
+	count_drop(t);
 	context_drop(t);
 	effect_cancel(&t->begin);
 	effect_cancel(&t->ask);

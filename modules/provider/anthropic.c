@@ -13,13 +13,19 @@
  * answer and is asked for again by the rules of turn.c. After message_stop the
  * exchange is detached from its call, so that the answer goes on at once while
  * the connection finishes and returns to the pool.
+ *
+ * Two smaller questions are plain HTTP: how many tokens a request has, and which
+ * models there are. They are free, and their failure is nobody's: no number, no
+ * list.
  */
 #include "blufio.h"
 
 #include "base/sse.h"
 
 #define ANTHROPIC_VERSION "2026-10-21"
-#define ERROR_BODY_MAX (64u << 10)
+#define PLAIN_MAX (1u << 20)            /* bytes of an answer that is no stream: a page of models, an error */
+#define PAGE "100"                      /* models of one page */
+#define PAGES_MAX 10
 #define EVENT_ARENA_MAX (16u << 20)
 
 struct op;
@@ -29,14 +35,41 @@ struct anthropic {
 };
 struct op {
 	struct anthropic *p;
-	struct llm_call *call;          /* NULL once ended */
+	struct llm_call *call;          /* NULL once ended, and for plain questions */
 	struct fetch_op *fetch;
 	struct sse sse;
 	struct arena ar;                /* reset for every event */
-	struct buf error_body;
+	struct buf body;                /* of an answer that is no stream */
 	unsigned status;
+	/* plain questions: who takes the answer (NULL: there is none), and whom it is for */
+	void (*plain)(struct op *op, const struct json *answer);
+	llm_count_fn *count;
+	llm_list_fn *list;
+	void *arg;
+	struct buf models;              /* what earlier pages said */
+	unsigned pages;
 	struct op *next, **prev;
 };
+
+static struct op *
+op_new(struct anthropic *p)
+{
+	struct op *op = calloc(1, sizeof(*op));
+
+	if (op == NULL)
+		return NULL;
+	op->p = p;
+	sse_init(&op->sse);
+	arena_init(&op->ar, EVENT_ARENA_MAX);
+	buf_init(&op->body, PLAIN_MAX);
+	buf_init(&op->models, PLAIN_MAX);
+	op->next = p->ops;
+	op->prev = &p->ops;
+	if (op->next)
+		op->next->prev = &op->next;
+	p->ops = op;
+	return op;
+}
 
 static void
 op_free(struct op *op)
@@ -47,7 +80,8 @@ op_free(struct op *op)
 		op->next->prev = op->prev;
 	sse_free(&op->sse);
 	arena_free(&op->ar);
-	buf_free(&op->error_body);
+	buf_free(&op->body);
+	buf_free(&op->models);
 	free(op);
 }
 
@@ -100,6 +134,10 @@ on_block_delta(struct op *op, size_t index, const struct json *d)
 		llm_feed_thinking(op->call, index, json_str(d, "thinking", STR_NONE));
 	else if (str_eqz(type, "signature_delta"))
 		llm_feed_signature(op->call, index, json_str(d, "signature", STR_NONE));
+	else if (str_eqz(type, "citations_delta") && json_at(d, "citation"))
+		llm_feed_citation(op->call, index, json_at(d, "citation")->raw);
+	else if (str_eqz(type, "compaction_delta"))
+		llm_feed_compaction(op->call, index, json_str(d, "content", STR_NONE));
 }
 
 static void
@@ -111,6 +149,10 @@ on_block_start(struct op *op, size_t index, const struct json *b)
 	llm_feed_text(op->call, index, json_str(b, "text", STR_NONE));
 	llm_feed_thinking(op->call, index, json_str(b, "thinking", STR_NONE));
 	llm_feed_signature(op->call, index, json_str(b, "signature", STR_NONE));
+	if (str_eqz(json_str(b, "type", STR_NONE), "compaction"))
+		llm_feed_compaction(op->call, index, json_str(b, "content", STR_NONE));
+	for (const struct json *k = json_at(b, "citations") ? json_at(b, "citations")->first : NULL; k; k = k->next)
+		llm_feed_citation(op->call, index, k->raw);
 }
 
 static void
@@ -128,8 +170,8 @@ on_stop(struct op *op, const struct json *delta)
 		return;
 	for (size_t i = 0; i < ARRAY_LEN(reasons); i++)
 		if (str_eqz(reason, reasons[i].name)) {
-			llm_feed_stop(op->call, reasons[i].stop,
-			    json_str(delta, "stop_details.category", STR_NONE));
+			llm_feed_stop(op->call, reasons[i].stop, json_str(delta, "stop_details.explanation",
+			    json_str(delta, "stop_details.category", STR_NONE)));
 			return;
 		}
 	log_warn("anthropic", "unknown stop_reason %.*s taken as the end of the answer", STR_ARG(reason));
@@ -239,20 +281,59 @@ class_of_status(const struct op *op, struct str type, struct str message)
 	return type.n ? class_of_type(type) : LLM_BAD_REQUEST;
 }
 
+/* What it answers may be cut or no JSON at all: then NULL. */
+static const struct json *
+plain_body(struct op *op)
+{
+	const struct json *body;
+
+	arena_reset(&op->ar);
+	return json_parse(&op->ar, buf_view(&op->body), &body, NULL) == OK ? body : NULL;
+}
+
 static void
 on_http_error(struct op *op)
 {
-	const struct json *body = NULL;
+	const struct json *body = plain_body(op);
 	struct str message;
 	char fallback[64];
 
-	arena_reset(&op->ar);
-	if (json_parse(&op->ar, buf_view(&op->error_body), &body, NULL) != OK)
-		body = NULL;
 	snprintf(fallback, sizeof(fallback), "HTTP status %u", op->status);
 	message = json_str(body, "error.message", str_z(fallback));
 	end(op, class_of_status(op, json_str(body, "error.type", STR_NONE), message),
 	    retry_after(op->fetch), message);
+}
+
+/* The limits of this model's pool. A reset is a time of the provider's clock: its own Date makes it a span.
+ * Both may be cut to whole seconds, so that it may be one more. */
+static void
+feed_limits(struct op *op)
+{
+	static const char *const names[LLM_LIMITS] = { "requests", "tokens", "input-tokens", "output-tokens" };
+	struct llm_limit l[LLM_LIMITS];
+	int64_t date, reset;
+
+	if (clock_parse(fetch_header(op->fetch, "date"), &date) != OK)
+		date = clock_us();
+	for (size_t i = 0; i < LLM_LIMITS; i++) {
+		static const char *const leaf[] = { "limit", "remaining", "reset" };
+		struct str said[3];
+
+		for (size_t k = 0; k < 3; k++) {
+			char name[64];
+
+			snprintf(name, sizeof(name), "anthropic-ratelimit-%s-%s", names[i], leaf[k]);
+			said[k] = fetch_header(op->fetch, name);
+		}
+		l[i] = (struct llm_limit){ -1, -1, 0 };
+		if (str_i64(said[1], 0, INT64_MAX, &l[i].remaining) != OK || clock_parse(said[2], &reset) != OK)
+			l[i].remaining = -1;
+		else if (reset >= date)
+			l[i].reset_us = reset - date + US_PER_S;
+		if (str_i64(said[0], 0, INT64_MAX, &l[i].limit) != OK)
+			l[i].limit = -1;
+	}
+	llm_feed_limits(op->call, l);
 }
 
 static void
@@ -262,6 +343,8 @@ on_head(void *arg, struct fetch_op *f, unsigned status)
 
 	(void)f;
 	op->status = status;
+	if (op->call)
+		feed_limits(op);
 }
 
 static void
@@ -270,8 +353,8 @@ on_data(void *arg, struct fetch_op *f, struct str bytes)
 	struct op *op = arg;
 
 	(void)f;
-	if (op->status != 200) {
-		buf_str(&op->error_body, str_sub(bytes, 0, ERROR_BODY_MAX - op->error_body.n));
+	if (op->status != 200 || op->plain) {
+		buf_str(&op->body, str_sub(bytes, 0, PLAIN_MAX - op->body.n));
 		return;
 	}
 	if (op->call && sse_feed(&op->sse, bytes, on_event, op) != OK)
@@ -293,7 +376,13 @@ on_done(void *arg, struct fetch_op *f, const struct fetch_result *r)
 			end(op, LLM_RETRY, -1, S("the answer ended before it was complete"));
 	}
 	op->fetch = NULL;               /* freed by fetch after this call */
-	op_free(op);
+	if (op->plain) {
+		if (r->err != OK || op->status != 200)
+			log_info("anthropic", "no answer to a side question: status %u %s", op->status, r->why);
+		op->plain(op, r->err == OK && op->status == 200 ? plain_body(op) : NULL);
+	}
+	if (op->fetch == NULL)          /* else it goes on with another page */
+		op_free(op);
 }
 
 /* ---- the question -------------------------------------------------------------------------------- */
@@ -355,7 +444,7 @@ write_blocks(struct jw *w, struct body *b, struct agent *a, struct str content)
 }
 
 static enum err
-write_body(struct body *b, struct agent *a, const struct llm_request *r)
+write_body(struct body *b, struct agent *a, const struct llm_request *r, bool counting)
 {
 	struct jw w;
 	enum err e = OK;
@@ -363,8 +452,10 @@ write_body(struct body *b, struct agent *a, const struct llm_request *r)
 	jw_init(&w, &b->text);
 	jw_obj(&w);
 	jw_kz(&w, "model", r->model);
-	jw_ki64(&w, "max_tokens", r->max_tokens);
-	jw_kbool(&w, "stream", true);
+	if (!counting) {
+		jw_ki64(&w, "max_tokens", r->max_tokens);
+		jw_kbool(&w, "stream", true);
+	}
 	write_cache_control(&w);
 	if (r->tools.n)
 		jw_kraw(&w, "tools", r->tools);
@@ -396,7 +487,7 @@ write_body(struct body *b, struct agent *a, const struct llm_request *r)
 
 /* Read for every call: a new key or address works from the next call on. */
 static enum err
-write_address(const struct config *c, struct buf *url, struct buf *key)
+write_address(const struct config *c, const char *path, struct buf *url, struct buf *key)
 {
 	struct str base = config_str(c, "anthropic.base_url");
 	const struct secret *secret = config_secret(c, "anthropic.api_key");
@@ -404,59 +495,144 @@ write_address(const struct config *c, struct buf *url, struct buf *key)
 	while (str_ends(base, S("/")))
 		base.n--;
 	buf_str(url, base);
-	buf_puts(url, "/v1/messages");
+	buf_puts(url, path);
 	buf_puts(key, "x-api-key: ");
 	if (secret)
 		buf_str(key, secret_reveal(secret));
 	return url->err != OK ? url->err : key->err;
 }
 
+/* body NULL: a GET. Takes what is in body. A call may take long and must not be sent twice: it would be
+ * billed twice and booked once. */
+static enum err
+send(struct op *op, const char *path, struct body *body)
+{
+	static const struct fetch_cb cb = { on_head, on_data, on_done };
+	struct buf url = BUF_INIT(2048), key = BUF_INIT(1024);
+	enum err e = write_address(op->p->a->config, path, &url, &key);
+
+	if (e == OK) {
+		const char *headers[] = { "content-type: application/json",
+		    "anthropic-version: " ANTHROPIC_VERSION, key.p, NULL };
+		const struct fetch_req req = { .method = body ? "POST" : "GET", .url = url.p, .headers = headers,
+		    .body_from = body, .idle_us = op->plain ? 0 : LLM_IDLE_US, .once = !op->plain,
+		    .total_us = op->plain ? LLM_PLAIN_US : 0, .body_max = op->plain ? PLAIN_MAX : 256u << 20 };
+
+		e = fetch_start(op->p->a->fetch, &req, &cb, op, &op->fetch);
+	}
+	if (key.p)
+		secret_wipe(key.p, key.n);
+	buf_free(&url);
+	buf_free(&key);
+	return e;
+}
+
+static enum err
+post(struct op *op, const char *path, const struct llm_request *r, void **out)
+{
+	struct body body;
+	enum err e;
+
+	body_init(&body, REQUEST_MAX);
+	e = write_body(&body, op->p->a, r, op->plain != NULL);
+	if (e == OK)
+		e = send(op, path, &body);
+	body_free(&body);
+	if (e != OK)
+		op_free(op);
+	else
+		*out = op;
+	return e;
+}
+
 static enum err
 anthropic_call(void *self, const struct llm_request *r, struct llm_call *call, void **out)
 {
-	static const struct fetch_cb cb = { on_head, on_data, on_done };
-	struct anthropic *p = self;
-	struct op *op = calloc(1, sizeof(*op));
-	struct buf url = BUF_INIT(2048), key = BUF_INIT(1024);
-	struct body body;
+	struct op *op = op_new(self);
+
+	if (op == NULL)
+		return ERR_NOMEM;
+	op->call = call;
+	return post(op, "/v1/messages", r, out);
+}
+
+static void
+on_counted(struct op *op, const struct json *answer)
+{
+	op->count(op->arg, json_i64(answer, "input_tokens", -1));
+}
+
+static enum err
+anthropic_count(void *self, const struct llm_request *r, llm_count_fn *fn, void *arg, void **out)
+{
+	struct op *op = op_new(self);
+
+	if (op == NULL)
+		return ERR_NOMEM;
+	op->plain = on_counted;
+	op->count = fn;
+	op->arg = arg;
+	return post(op, "/v1/messages/count_tokens", r, out);
+}
+
+/* Goes into an address as it is: anything unusual ends the list instead. */
+static bool
+is_plain_id(struct str id)
+{
+	for (size_t i = 0; i < id.n; i++)
+		if (!((id.p[i] >= 'a' && id.p[i] <= 'z') || (id.p[i] >= 'A' && id.p[i] <= 'Z') ||
+		    (id.p[i] >= '0' && id.p[i] <= '9') || id.p[i] == '-' || id.p[i] == '.' || id.p[i] == '_'))
+			return false;
+	return id.n > 0 && id.n <= 128;
+}
+
+/* A page joins the list; with the last one, or without an answer, it is handed over. */
+static void
+on_models(struct op *op, const struct json *answer)
+{
+	const struct json *data = json_at(answer, "data");
+	struct str last = json_str(answer, "last_id", STR_NONE);
+	char path[256];
+
+	for (const struct json *m = data ? data->first : NULL; m; m = m->next) {
+		struct str id = json_str(m, "id", STR_NONE);
+
+		if (!is_plain_id(id))
+			continue;
+		buf_puts(&op->models, op->models.n ? ",[" : "[[");
+		json_quote(&op->models, id);
+		buf_putc(&op->models, ',');
+		json_quote(&op->models, json_str(m, "display_name", id));
+		buf_putc(&op->models, ']');
+	}
+	if (json_bool(answer, "has_more", false) && is_plain_id(last) && ++op->pages < PAGES_MAX) {
+		snprintf(path, sizeof(path), "/v1/models?limit=" PAGE "&after_id=%.*s", STR_ARG(last));
+		buf_reset(&op->body);
+		if (send(op, path, NULL) == OK)
+			return;
+	}
+	if (op->models.n)
+		buf_putc(&op->models, ']');
+	op->list(op->arg, answer && op->models.err == OK ? buf_view(&op->models) : STR_NONE);
+}
+
+static enum err
+anthropic_list(void *self, llm_list_fn *fn, void *arg, void **out)
+{
+	struct op *op = op_new(self);
 	enum err e;
 
 	if (op == NULL)
 		return ERR_NOMEM;
-	body_init(&body, REQUEST_MAX);
-	op->p = p;
-	op->call = call;
-	sse_init(&op->sse);
-	arena_init(&op->ar, EVENT_ARENA_MAX);
-	buf_init(&op->error_body, ERROR_BODY_MAX);
-	op->next = p->ops;
-	op->prev = &p->ops;
-	if (op->next)
-		op->next->prev = &op->next;
-	p->ops = op;
-	e = write_address(p->a->config, &url, &key);
-	if (e == OK)
-		e = write_body(&body, p->a, r);
-	if (e == OK) {
-		const char *headers[] = { "content-type: application/json",
-		    "anthropic-version: " ANTHROPIC_VERSION, key.p, NULL };
-		const struct fetch_req req = { .method = "POST", .url = url.p, .headers = headers,
-		    .body_from = &body, .idle_us = LLM_IDLE_US, .body_max = 256u << 20,
-		    .once = true };      /* a call that was sent twice would be billed twice and booked once */
-
-		e = fetch_start(p->a->fetch, &req, &cb, op, &op->fetch);
-	}
-	if (key.p)
-		secret_wipe(key.p, key.n);
-	body_free(&body);
-	buf_free(&url);
-	buf_free(&key);
-	if (e != OK) {
+	op->plain = on_models;
+	op->list = fn;
+	op->arg = arg;
+	e = send(op, "/v1/models?limit=" PAGE, NULL);
+	if (e != OK)
 		op_free(op);
-		return e;
-	}
-	*out = op;
-	return OK;
+	else
+		*out = op;
+	return e;
 }
 
 static void
@@ -507,27 +683,41 @@ anthropic_free(void *self)
 	free(p);
 }
 
-/* Nano-dollars per token; prices of 2026-11. id, window, max out, in, out, write 5 m, write 1 h, read, flags. */
-#define M (MODEL_SYSTEM_TURNS | MODEL_ADAPTIVE)
+/* State of 2026-11. What a model takes as `thinking` is here for whoever sends one: left out, it thinks as it
+ * was made to. Haiku 5.5 can be told not to think at low effort only, so here it counts as one that cannot. */
+#define K 1000
+#define M (1000 * K)
+#define ALL MODEL_PDF
+#define OLD (ALL | MODEL_DISABLED | MODEL_BUDGET)                       /* up to 4.6 */
+#define NEW (ALL | MODEL_ADAPTIVE | MODEL_SILENT)                       /* from 4.7 on */
+#define SYS (NEW | MODEL_SYSTEM_TURNS)
+#define TOP (SYS | MODEL_BOUND)                                         /* 5.5, and Fable from 5.1 on */
 static const struct model_info models[] = {
-	{ "claude-sonnet-5-5", 1000000, 128000, 2000, 10000, 2500, 4000, 100, M, 0, 1, 600 },
-	{ "claude-opus-5-5", 1000000, 128000, 4000, 20000, 5000, 8000, 200, M, 0, 1, 600 },
-	{ "claude-haiku-5-5", 1000000, 128000, 100, 500, 125, 200, 10, M, 100000, 5, 600 },
-	{ "claude-fable-5-2", 1000000, 128000, 8000, 40000, 10000, 16000, 200, M, 0, 1, 600 },
-	{ "claude-fable-5-1", 1000000, 128000, 10000, 50000, 12500, 20000, 250, M, 0, 1, 600 },
-	{ "claude-fable-5", 1000000, 128000, 10000, 50000, 12500, 20000, 1000, M, 0, 1, 600 },
-	{ "claude-opus-5", 1000000, 128000, 5000, 25000, 6250, 10000, 500, M, 0, 1, 600 },
-	{ "claude-opus-4-8", 1000000, 128000, 5000, 25000, 6250, 10000, 500, MODEL_SYSTEM_TURNS, 0, 1, 600 },
-	{ "claude-opus-4-7", 1000000, 128000, 5000, 25000, 6250, 10000, 500, 0, 0, 1, 600 },
-	{ "claude-opus-4-6", 1000000, 128000, 5000, 25000, 6250, 10000, 500, 0, 0, 1, 600 },
-	{ "claude-opus-4-5", 200000, 64000, 5000, 25000, 6250, 10000, 500, 0, 0, 1, 100 },
-	{ "claude-sonnet-5", 1000000, 128000, 2000, 10000, 2500, 4000, 200, MODEL_ADAPTIVE, 0, 1, 600 },
-	{ "claude-sonnet-4-6", 1000000, 64000, 3000, 15000, 3750, 6000, 300, 0, 0, 1, 600 },
-	{ "claude-haiku-4-5", 200000, 64000, 1000, 5000, 1250, 2000, 100, 0, 0, 1, 100 },
-	{ "claude-haiku-4-5-20251001", 200000, 64000, 1000, 5000, 1250, 2000, 100, 0, 0, 1, 100 },
+	/*                     window  answer   min  pics    in    out  5 min   1 h   read  band  x  flags */
+	{ "claude-sonnet-5-5",    M, 128 * K,  512, 600,  2000, 10000,  2500,  4000,  100,     0, 1, TOP | MODEL_BETWEEN_TOOLS },
+	{ "claude-sonnet-5",      M, 128 * K, 1024, 600,  2000, 10000,  2500,  4000,  200,     0, 1, NEW | MODEL_DISABLED },
+	{ "claude-sonnet-4-6",    M,  64 * K, 1024, 600,  3000, 15000,  3750,  6000,  300,     0, 1, OLD },
+	{ "claude-opus-5-5",      M, 128 * K,  512, 600,  4000, 20000,  5000,  8000,  200,     0, 1, TOP },
+	{ "claude-opus-5",        M, 128 * K,  512, 600,  5000, 25000,  6250, 10000,  500,     0, 1, SYS | MODEL_DISABLED },
+	{ "claude-opus-4-8",      M, 128 * K, 1024, 600,  5000, 25000,  6250, 10000,  500,     0, 1, SYS | MODEL_DISABLED },
+	{ "claude-opus-4-7",      M, 128 * K, 2048, 600,  5000, 25000,  6250, 10000,  500,     0, 1, NEW | MODEL_DISABLED },
+	{ "claude-opus-4-6",      M, 128 * K, 4096, 600,  5000, 25000,  6250, 10000,  500,     0, 1, OLD },
+	{ "claude-opus-4-5", 200 * K, 64 * K, 4096, 100,  5000, 25000,  6250, 10000,  500,     0, 1, OLD },
+	{ "claude-haiku-5-5",     M, 128 * K,  512, 600,   100,   500,   125,   200,   10, 100 * K, 5, TOP },
+	{ "claude-haiku-4-5", 200 * K, 64 * K, 4096, 100, 1000,  5000,  1250,  2000,  100,     0, 1, OLD },
+	{ "claude-haiku-4-5-20251001", 200 * K, 64 * K, 4096, 100, 1000, 5000, 1250, 2000, 100, 0, 1, OLD },
+	{ "claude-fable-5-2",     M, 128 * K,  512, 600,  8000, 40000, 10000, 16000,  200,     0, 1, TOP },
+	{ "claude-fable-5-1",     M, 128 * K,  512, 600, 10000, 50000, 12500, 20000,  250,     0, 1, TOP },
+	{ "claude-fable-5",       M, 128 * K,  512, 600, 10000, 50000, 12500, 20000, 1000,     0, 1, SYS },
 	{ .id = NULL },
 };
+#undef K
 #undef M
+#undef ALL
+#undef OLD
+#undef NEW
+#undef SYS
+#undef TOP
 
 static const struct config_key keys[] = {
 	{ .name = "anthropic.api_key", .type = CONFIG_SECRET, .env = "ANTHROPIC_API_KEY",
@@ -549,6 +739,8 @@ static const struct provider_ops ops = {
 	.start = anthropic_start,
 	.free = anthropic_free,
 	.call = anthropic_call,
+	.count = anthropic_count,
+	.list = anthropic_list,
 	.cancel = anthropic_cancel,
 	.pause = anthropic_pause,
 };

@@ -133,7 +133,7 @@ echo_free(void *self)
 }
 
 static const struct model_info models[] = {
-	{ .id = "echo", .window = 1000000, .max_output = 1000000, .images_max = 600 },
+	{ .id = "echo", .window = 1000000, .max_output = 1000000, .images_max = 600, .flags = MODEL_PDF },
 	{ .id = NULL },
 };
 

@@ -8,7 +8,14 @@
 
 Without a script the newest user text says what comes: "say X", "words N",
 "tools", "tool NAME JSON", "echo history", "think …" (thinking, then the rest),
-else "You said: …"; a turn that ends in tool results is answered with them.
+"search X" (a server tool, its result, a cited answer), "pause X" (the same, but
+the turn is paused before the result), else "You said: …"; a turn that ends in
+tool results is answered with them.
+
+Beside /v1/messages: count_tokens (.counts, .count_extra, .hold_count), the list
+of models in pages (.listings, .hidden_models), and rate limits that bite: limit()
+gives a family of models so many requests or tokens until a reset, says so in
+every answer, and a call that ignores it is a 429 in .bitten.
 
 Three bookkeepers watch what a client gets wrong silently:
   - thinking blocks carry a signature over the model and everything before
@@ -25,12 +32,14 @@ import hmac
 import json
 import random
 import re
+import struct
 import time
 
 from fakehttp import FakeServer, Faults, Gone
 
 BODY_MAX = 32 << 20
 LOOKBACK = 20
+IMAGE_SIDE, IMAGE_SIDE_MANY, IMAGES_MANY = 8000, 2000, 20
 BREAKPOINTS_MAX = 4
 EFFORTS = ("low", "medium", "high", "xhigh", "max")
 SECRET = b"fake signature key"
@@ -112,6 +121,12 @@ class ApiError(Exception):
         self.status, self.text, self.kind = status, text, kind or ERROR_TYPES[status]
 
 
+class RateLimited(ApiError):
+    def __init__(self, text, wait):
+        super().__init__(429, text)
+        self.wait = wait
+
+
 def need(condition, text, *args):
     if not condition:
         raise ApiError(400, text % args if args else text)
@@ -172,6 +187,7 @@ class Check:
     def __init__(self, body, version, betas, counting=False):
         self.body, self.version, self.betas, self.counting = body, version, betas, counting
         self.breakpoints = []
+        self.images = []                # (where, width, height)
 
     def run(self, resumable):
         body = self.body
@@ -191,6 +207,8 @@ class Check:
             self.message(i, m)
         self.turns(resumable)
         self.pairs()
+        self.server_pairs()
+        self.pictures()
         self.cache()
 
     def top(self):
@@ -389,6 +407,11 @@ class Check:
         need(self.version != "2026-10-21" or role != "user" or not b.get("citations"),
              "%s.text.citations: citations are not allowed on user text", where)
 
+        citations = b.get("citations")
+        need(citations is None or isinstance(citations, list)
+             and all(isinstance(c, dict) and isinstance(c.get("type"), str) for c in citations),
+             "%s.text.citations: Input should be a valid list", where)
+
     def block_thinking(self, where, role, b):
         need(isinstance(b.get("thinking"), str), "%s.thinking.thinking: Field required", where)
         need(isinstance(b.get("signature"), str) and b["signature"],
@@ -428,33 +451,91 @@ class Check:
                  "%s.type: Input tag is not allowed", inner)
             if part["type"] == "text":
                 self.text_block(inner, part)
+            elif part["type"] in ("image", "document"):
+                getattr(self, "block_" + part["type"])(inner, role, part)
 
     def block_image(self, where, role, b):
-        self.source(where, b, ("image/jpeg", "image/png", "image/gif", "image/webp"))
+        data = self.source(where, b, ("image/jpeg", "image/png", "image/gif", "image/webp"))
+        if data is not None:
+            found = picture(data)
+            need(found, "%s.image.source.base64.data: Could not process image", where)
+            need(found[0] == b["source"]["media_type"],
+                 "%s.image.source.base64.data: The image was specified using the %s media type, but "
+                 "the image appears to be a %s image", where, b["source"]["media_type"], found[0])
+        self.images.append((where,) + (found[1:] if data is not None else (1, 1)))
 
     def block_document(self, where, role, b):
         need(role == "user" or self.version != "2026-10-21",
              "%s: `document` blocks are not allowed in assistant messages", where)
-        self.source(where, b, ("application/pdf", "text/plain"))
+        data = self.source(where, b, ("application/pdf",), "text/plain")
+        need(data is None or b["source"]["type"] == "text" or data.startswith(b"%PDF-"),
+             "%s.document.source.base64.data: The PDF specified was not valid.", where)
+        need(isinstance(b.get("title", ""), str) and isinstance(b.get("context", ""), str),
+             "%s.document.title: Input should be a valid string", where)
 
     def block_search_result(self, where, role, b):
         need("source" in b and "title" in b and isinstance(b.get("content"), list),
              "%s.search_result: source, title and content are required", where)
 
-    def source(self, where, b, kinds):
+    def source(self, where, b, kinds, text=None):
+        """The bytes of a block's source, None when they are elsewhere."""
         source = b.get("source")
         need(isinstance(source, dict) and source.get("type") in ("base64", "url", "file", "text",
                                                                  "content"),
              "%s.source: Field required", where)
-        if source["type"] == "base64":
-            need(source.get("media_type") in kinds,
-                 "%s.source.media_type: Input should be one of %s",
-                 where, ", ".join(kinds))
-            try:
-                need(base64.b64decode(source.get("data", ""), validate=True), "%s.source: empty",
-                     where)
-            except ValueError:
-                raise ApiError(400, "%s.source.base64.data: invalid base64" % where)
+        fields = {"base64": {"media_type", "data"}, "text": {"media_type", "data"}, "url": {"url"},
+                  "file": {"file_id"}, "content": {"content"}}[source["type"]]
+        need(set(source) == fields | {"type"}, "%s.source.%s: fields should be %s", where,
+             source["type"], ", ".join(sorted(fields)))
+        need(text or source["type"] not in ("text", "content"), "%s.source.type: not known", where)
+        if source["type"] == "text":
+            need(source["media_type"] == text and isinstance(source["data"], str)
+                 and source["data"].strip(), "%s.source.text: empty or no %s", where, text)
+            return source["data"].encode("utf-8", "surrogatepass")
+        if source["type"] != "base64":
+            return None
+        need(source["media_type"] in kinds, "%s.source.media_type: Input should be one of %s",
+             where, ", ".join(kinds))
+        try:
+            data = base64.b64decode(source["data"], validate=True)
+        except (ValueError, TypeError):
+            raise ApiError(400, "%s.source.base64.data: invalid base64" % where)
+        need(data, "%s.source: empty", where)
+        return data
+
+    def pictures(self):
+        """So many and so large; a model with a small window takes fewer."""
+        most = 600 if self.model["window"] >= 1000000 else 100
+        need(len(self.images) <= most, "messages: too many images and documents: %d + 0 > %d",
+             len(self.images), most)
+        side = IMAGE_SIDE_MANY if len(self.images) > IMAGES_MANY else IMAGE_SIDE
+        for where, width, height in self.images:
+            need(0 < width <= side and 0 < height <= side,
+                 "%s.image.source.base64.data: At least one of the image dimensions exceed max "
+                 "allowed size%s: %d pixels", where,
+                 " for many-image requests" if side < IMAGE_SIDE else "", side)
+
+    def server_pairs(self):
+        """What the provider's own tools were asked stands before its result, in the same turn; it
+        may be open only where the provider goes on with it."""
+        turns = []
+        for i, m in enumerate(self.body["messages"]):
+            if not turns or turns[-1][0] != m["role"]:
+                turns.append((m["role"], i, []))
+            turns[-1][2].extend(blocks_of(m["content"]))
+        for n, (role, i, blocks) in enumerate(turns):
+            opened = []
+            for b in blocks if role == "assistant" else []:
+                if b["type"] == "server_tool_use":
+                    opened.append(b["id"])
+                elif b["type"].endswith("_tool_result"):
+                    need(b.get("tool_use_id") in opened,
+                         "messages.%d: `%s` without its `server_tool_use`: %s", i, b["type"],
+                         b.get("tool_use_id"))
+                    opened.remove(b["tool_use_id"])
+            need(not opened or n + 1 == len(turns) or any(b["type"] == "tool_use" for b in blocks),
+                 "messages.%d: `server_tool_use` ids were found without a corresponding result: %s",
+                 i, ", ".join(opened))
 
     def turns(self, resumable):
         messages = self.body["messages"]
@@ -542,6 +623,36 @@ class Check:
         need("1h" not in ttls[ttls.index("5m"):] if "5m" in ttls else True,
              "cache_control: a ttl='1h' cache_control block must not come after a ttl='5m' "
              "cache_control block.")
+
+
+def picture(data):
+    """(media type, width, height) by the first bytes, None for what is no picture."""
+    if data[:8] == b"\x89PNG\r\n\x1a\n" and len(data) >= 24:
+        return ("image/png",) + struct.unpack(">II", data[16:24])
+    if data[:6] in (b"GIF87a", b"GIF89a") and len(data) >= 10:
+        return ("image/gif",) + struct.unpack("<HH", data[6:10])
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP" and len(data) >= 30:
+        if data[12:16] == b"VP8X":
+            return ("image/webp", 1 + int.from_bytes(data[24:27], "little"),
+                    1 + int.from_bytes(data[27:30], "little"))
+        if data[12:16] == b"VP8L":
+            bits = int.from_bytes(data[21:25], "little")
+            return "image/webp", 1 + (bits & 0x3fff), 1 + (bits >> 14 & 0x3fff)
+        if data[12:16] == b"VP8 ":
+            width, height = struct.unpack("<HH", data[26:30])
+            return "image/webp", width & 0x3fff, height & 0x3fff
+    if data[:2] == b"\xff\xd8":
+        at = 2
+        while at + 9 <= len(data) and data[at] == 0xff:
+            kind = data[at + 1]
+            if kind in (0xff, 0x01) or 0xd0 <= kind <= 0xd8:
+                at += 1 if kind == 0xff else 2
+                continue
+            if 0xc0 <= kind <= 0xcf and kind not in (0xc4, 0xc8, 0xcc):
+                height, width = struct.unpack(">HH", data[at + 5:at + 9])
+                return "image/jpeg", width, height
+            at += 2 + struct.unpack(">H", data[at + 2:at + 4])[0]
+    return None
 
 
 # ---- thinking signatures --------------------------------------------------------------------
@@ -714,9 +825,27 @@ def tool_answer(calls, say=None):
     return {"blocks": blocks + [{"type": "tool_use", "name": n, "input": i} for n, i in calls]}
 
 
+def search_blocks(query, use_id=None):
+    """A server tool's call, its result, and an answer that cites it."""
+    use_id = use_id or "srvtoolu_" + hashlib.sha256(query.encode()).hexdigest()[:20]
+    return ({"type": "server_tool_use", "id": use_id, "name": "web_search",
+             "input": {"query": query}, "caller": {"type": "direct"}},
+            {"type": "web_search_tool_result", "tool_use_id": use_id, "content": [
+                {"type": "web_search_result", "url": "https://a.example/", "title": "A \"title\"",
+                 "encrypted_content": "Zm9v" * 40, "page_age": None}]},
+            {"type": "text", "text": "Found " + query, "citations": [
+                {"type": "web_search_result_location", "url": "https://a.example/",
+                 "title": "A \"title\"", "encrypted_index": "Zm9v", "cited_text": query},
+                {"type": "web_search_result_location", "url": "https://b.example/",
+                 "title": None, "encrypted_index": "YmFy", "cited_text": "\u00fc"}]})
+
+
 def default_answer(ask, text=None):
     """What a user's own words ask for."""
     text = ask.text if text is None else text
+    if ask.resumed and ask.groups[-1][1][-1]["type"] == "server_tool_use":
+        use = ask.groups[-1][1][-1]
+        return {"blocks": list(search_blocks(use["input"]["query"], use["id"])[1:])}
     if ask.resumed:
         return text_answer(" And the rest.")
     if ask.results:
@@ -733,6 +862,12 @@ def default_answer(ask, text=None):
     if word == "tool" and rest:
         name, _, arg = rest.partition(" ")
         return tool_answer([(name, json.loads(arg or "{}"))])
+    if word == "search" and rest:
+        use, found, cited = search_blocks(rest)
+        return {"blocks": [use, found, cited]}
+    if word == "pause" and rest:
+        use, _, _ = search_blocks(rest)
+        return {"blocks": [{"type": "text", "text": "Searching."}, use], "stop_reason": "pause_turn"}
     if text.strip() == "echo history":
         return text_answer("You wrote: " + " | ".join(ask.user_texts[:-1]))
     if word == "think":
@@ -760,13 +895,29 @@ class FakeAnthropic(FakeServer):
         self.paused = set()
         self.cache = Cache()
         self.faults = Faults()
+        self.counts = []                # bodies of count_tokens
+        self.count_extra = 0            # tokens that it finds beside those of the text
+        self.hold_count = None          # an event: counts are answered only then
+        self.listings = []              # paths of GET /v1/models
+        self.hold_models = None
+        self.page_max = 1000            # models of one page, whatever is asked for
+        self.hidden_models = set()      # those that this account does not have
+        self.limits = {}                # family -> its limits
+        self.bitten = []                # calls that ignored them
         self.ids = 0
         super().__init__()
+
+    def limit(self, family, seconds, **limits):
+        """limit("claude-sonnet", 3, requests=1, input_tokens=5000): from now until the reset."""
+        with self.lock:
+            self.limits[family] = {"reset": time.time() + seconds, "limit": limits,
+                                   "left": dict(limits)}
 
     # -- for tests ----------------------------------------------------------------------
 
     def fail_next(self, kind, n=1, **options):
-        """The next n calls fail. Kinds: a status ("529", "429" … with retry_after=,
+        """The next n calls fail ("count" and "models" in faults are those of the other endpoints).
+        Kinds: a status ("529", "429" … with retry_after=,
         retry_after_ms=, should_retry=, type=, text=), "signature", "hang", "reset",
         "hang_mid" (k=), "error_event" (k=, type=),
         "cut" (k=), "fin" (k=), "refusal", "refusal_mid" (k=), "stop" (reason=), "tool_cut",
@@ -823,11 +974,49 @@ class FakeAnthropic(FakeServer):
     def headers(self, request_id, more=()):
         return [("Content-Type", "application/json"), ("request-id", request_id),
                 ("anthropic-organization-id", "00000000-0000-4000-8000-000000000000"),
-                ("anthropic-ratelimit-requests-limit", "1000"),
-                ("anthropic-ratelimit-requests-remaining", "999"),
-                ("anthropic-ratelimit-requests-reset", "2026-11-21T00:00:00Z"),
                 ("strict-transport-security", "max-age=31536000; includeSubDomains; preload"),
                 ("server", "cloudflare")] + list(more)
+
+    # -- rate limits ----------------------------------------------------------------------
+
+    def limit_of(self, model):
+        return next((v for k, v in self.limits.items() if model.startswith(k + "-")), None)
+
+    def limit_headers(self, model):
+        """As of now; without a limit of its own a family has plenty."""
+        with self.lock:
+            own = self.limit_of(model)
+            limit, left = (own["limit"], own["left"]) if own else ({"requests": 1000},
+                                                                   {"requests": 999})
+            reset = own["reset"] if own else time.time() + 60
+            at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(reset + self.clock_skew))
+            out = []
+            for name in limit:
+                head = "anthropic-ratelimit-" + name.replace("_", "-")
+                out += [(head + "-limit", str(limit[name])),
+                        (head + "-remaining", str(max(0, left[name]))), (head + "-reset", at)]
+            return out
+
+    def take_limit(self, model, input_tokens, cached):
+        """One call more; the 429 of one that the last answer's headers had warned of."""
+        with self.lock:
+            own = self.limit_of(model)
+            if own is None:
+                return
+            if time.time() >= own["reset"]:     # whole again, and nothing is said any more
+                self.limits = {k: v for k, v in self.limits.items() if v is not own}
+                return
+            left = own["left"]
+            # Reads from the cache do not count; whoever asks cannot know more than the total.
+            need_now = {"requests": 1, "tokens": input_tokens - cached,
+                        "input_tokens": input_tokens - cached, "output_tokens": 1}
+            for name in left:
+                if left[name] < need_now[name]:
+                    self.bitten.append((model, name, left[name], need_now[name]))
+                    wait = max(1, int(own["reset"] - time.time() + 1))
+                    raise RateLimited("This request would exceed your rate limit (%s)." % name, wait)
+            for name in left:
+                left[name] -= need_now[name]
 
     def send_error(self, conn, request_id, e, more=()):
         body = {"type": "error", "error": {"type": e.kind, "message": e.text},
@@ -857,7 +1046,9 @@ class FakeAnthropic(FakeServer):
         if m:
             if request.method != "GET":
                 raise ApiError(405, "Method Not Allowed")
-            return self.models(conn, request_id, m.group(1))
+            need(not request.body, "GET: a body is not permitted")
+            pairs = [p.partition("=") for p in request.query.split("&") if p]
+            return self.models(conn, request_id, m.group(1), {k: v for k, _, v in pairs})
         counting = request.path == "/v1/messages/count_tokens"
         if request.path != "/v1/messages" and not counting:
             raise ApiError(404, "Not found")
@@ -874,25 +1065,74 @@ class FakeAnthropic(FakeServer):
         betas = [b.strip() for b in request.header("anthropic-beta").split(",") if b.strip()]
         check = Check(body, version, betas, counting)
         if counting:
-            check.run(self.resumable)
-            verify(body)
-            n = sum(size(text) for text, _ in self.cache.segments(body))
-            return conn.respond(200, self.headers(request_id),
-                                compact({"input_tokens": tokens(n)}).encode())
+            return self.count(conn, request_id, body, check)
         return self.messages(conn, request, request_id, body, check)
 
-    def models(self, conn, request_id, wanted):
-        if wanted is not None and wanted not in MODELS:
+    def plain_fault(self, conn, name, request_id):
+        """Faults of the small endpoints; True when the call is over."""
+        kind, options = self.faults.take(name)
+        if kind == "hang":
+            conn.hang()
+        if kind == "reset":
+            conn.reset()
+        if kind == "garbage":
+            conn.respond(200, self.headers(request_id), b'{"input_tokens": "many", "data": [{')
+        elif kind:
+            self.send_error(conn, request_id, ApiError(int(kind), options.get("text", "injected")))
+        return bool(kind)
+
+    def count(self, conn, request_id, body, check):
+        with self.cond:
+            self.counts.append(body)
+            self.cond.notify_all()
+        if self.plain_fault(conn, "count", request_id):
+            return
+        check.run(self.resumable)
+        verify(body)
+        if self.hold_count is not None:
+            conn.hold(self.hold_count)
+        n = tokens(sum(size(text) for text, _ in self.cache.segments(body))) + self.count_extra
+        conn.respond(200, self.headers(request_id), compact({"input_tokens": n}).encode())
+
+    def models(self, conn, request_id, wanted, query):
+        with self.cond:
+            self.listings.append(query)
+            self.cond.notify_all()
+        if self.plain_fault(conn, "models", request_id):
+            return
+        if self.hold_models is not None:
+            conn.hold(self.hold_models)
+        have = [n for n in MODELS if n not in self.hidden_models]
+        if wanted is not None and wanted not in have:
             raise ApiError(404, "model: %s" % wanted)
-        data = [{"type": "model", "id": name, "display_name": name,
-                 "created_at": "2026-01-01T00:00:00Z",
-                 "max_input_tokens": m["window"], "max_tokens": m["max_out"],
-                 "capabilities": {"thinking": {"types": {"adaptive": True,
-                                                         "enabled": m["enabled"]}}}}
-                for name, m in MODELS.items() if wanted in (None, name)]
-        out = data[0] if wanted else {"data": data, "has_more": False, "first_id": data[0]["id"],
-                                      "last_id": data[-1]["id"]}
+        for name in query:
+            need(name in ("limit", "after_id", "before_id"), "%s: Extra inputs are not permitted", name)
+        limit = query.get("limit", "20")
+        need(limit.isdigit() and 1 <= int(limit) <= 1000, "limit: Input should be between 1 and 1000")
+        limit, start = min(int(limit), self.page_max), 0
+        if "after_id" in query:
+            need(query["after_id"] in have, "after_id: not found")
+            start = have.index(query["after_id"]) + 1
+        page = [wanted] if wanted else have[start:start + limit]
+        data = [self.model_entry(name) for name in page]
+        out = data[0] if wanted else {
+            "data": data, "has_more": start + limit < len(have),
+            "first_id": page[0] if page else None, "last_id": page[-1] if page else None}
         conn.respond(200, self.headers(request_id), compact(out).encode())
+
+    @staticmethod
+    def model_entry(name):
+        m = MODELS[name]
+        words = name.replace("-20251001", "").split("-")
+        return {"type": "model", "id": name,
+                "display_name": "%s %s" % (" ".join(w.title() for w in words if not w.isdigit()),
+                                           ".".join(w for w in words if w.isdigit())),
+                "created_at": "2026-01-01T00:00:00Z", "max_input_tokens": m["window"],
+                "max_tokens": m["max_out"],
+                "capabilities": {"image_input": {"supported": True}, "pdf_input": {"supported": True},
+                                 "thinking": {"supported": True,
+                                              "types": {"adaptive": {"supported": not m["enabled"]},
+                                                        "enabled": {"supported": m["enabled"]}}}}}
 
     def resumable(self, message):
         """Is this the assistant turn of an answer that ended in pause_turn?"""
@@ -918,6 +1158,15 @@ class FakeAnthropic(FakeServer):
             raise
         self.compare(body)
         if kind and self.fault_before(conn, request_id, kind, options, record):
+            return
+        try:
+            known = self.cache.usage(body, self.now())[0]
+            self.take_limit(body["model"], sum(known[k] for k in known if k.endswith("_tokens")),
+                            known["cache_read_input_tokens"])
+        except RateLimited as e:
+            record["status"] = 429
+            self.send_error(conn, request_id, e, [("retry-after", str(e.wait))]
+                            + self.limit_headers(body["model"]))
             return
         ask = Ask(body, number)
         answer = self.answer_for(ask)
@@ -1175,7 +1424,8 @@ class Answer:
         self.finish()
         data = compact(message).encode()
         self.sent = len(data)
-        self.conn.respond(200, self.fake.headers(self.entry["id"]), data)
+        self.conn.respond(200, self.fake.headers(self.entry["id"],
+                                                 self.fake.limit_headers(self.ask.model)), data)
 
     def message(self, content, stop):
         return {"id": self.fake.new_id("msg"), "type": "message", "role": "assistant",
@@ -1258,7 +1508,8 @@ class Answer:
 
     def stream(self):
         fake, conn = self.fake, self.conn
-        headers = [(k, v) for k, v in fake.headers(self.entry["id"]) if k != "Content-Type"]
+        headers = [(k, v) for k, v in fake.headers(self.entry["id"], fake.limit_headers(self.ask.model))
+                   if k != "Content-Type"]
         conn.start_chunked(200, headers + [("Content-Type", "text/event-stream; charset=utf-8"),
                                            ("Cache-Control", "no-cache")])
         with fake.cond:
@@ -1316,7 +1567,9 @@ class Answer:
         self.event("content_block_stop", {"type": "content_block_stop", "index": index})
 
     def block(self, index, b):
-        start = {"text": {"type": "text", "text": ""},
+        start = {"text": dict({"type": "text", "text": ""},
+                              **({"citations": []} if b.get("citations") else {})),
+                 "server_tool_use": {k: ({} if k == "input" else v) for k, v in b.items()},
                  "thinking": {"type": "thinking", "thinking": "", "signature": ""},
                  "tool_use": {"type": "tool_use", "id": b.get("id"), "name": b.get("name"),
                               "input": {},
@@ -1325,12 +1578,14 @@ class Answer:
                                            "content_block": start})
         if b["type"] == "text":
             self.text(index, b["text"])
+            for c in b.get("citations", []):
+                self.delta(index, {"type": "citations_delta", "citation": c})
         elif b["type"] == "thinking":
             if b["thinking"]:
                 self.delta(index, {"type": "thinking_delta", "thinking": b["thinking"]},
                            size(b["thinking"]))
             self.delta(index, {"type": "signature_delta", "signature": b["signature"]}, 80)
-        elif b["type"] == "tool_use":
+        elif b["type"] in ("tool_use", "server_tool_use"):
             self.tool(index, b)
         self.event("content_block_stop", {"type": "content_block_stop", "index": index})
 

@@ -152,7 +152,8 @@ class Conn:
 
     def head(self, status, headers):
         lines = ["HTTP/1.1 %d %s" % (status, REASONS.get(status, "Status"))]
-        lines.append("Date: " + time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime()))
+        now = time.gmtime(time.time() + self.server.clock_skew)
+        lines.append("Date: " + time.strftime("%a, %d %b %Y %H:%M:%S GMT", now))
         lines += ["%s: %s" % kv for kv in headers]
         lines.append("Connection: " + ("keep-alive" if self.keep else "close"))
         return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
@@ -230,6 +231,7 @@ class FakeServer:
         self.closed = threading.Event()
         self.conns = set()
         self.connections = 0            # accepted since the start
+        self.clock_skew = 0.0           # seconds that its clock is ahead
         self.refusals = []              # texts of requests that were not as they must be
         self.expected_refusals = []     # substrings that a test declared
         self.errors = []                # exceptions in the fake itself: bugs of the fake

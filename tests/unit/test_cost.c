@@ -27,6 +27,12 @@ TEST(table)
 		    m->max_output < m->window && m->band_factor >= 1 &&
 		    (m->band_above == 0 || (m->band_above < m->window && m->band_factor > 1));
 
+		/* PDFs and pictures; thinking by budget or adaptively, never both; what follows from what */
+		good = good && m->cache_min >= 512 && m->images_max == (m->window < 1000000 ? 100 : 600) &&
+		    (m->flags & MODEL_PDF) && !(m->flags & MODEL_BUDGET) == !!(m->flags & MODEL_ADAPTIVE) &&
+		    (!(m->flags & MODEL_BOUND) || (m->flags & MODEL_SYSTEM_TURNS)) &&
+		    !(m->flags & MODEL_SILENT) == !(m->flags & MODEL_ADAPTIVE) &&
+		    !((m->flags & MODEL_BETWEEN_TOOLS) && (m->flags & MODEL_DISABLED));
 		if (!good)
 			test_bad_at_(__FILE__, __LINE__, m->id);
 		for (const struct model_info *k = first; k != m; k++)
@@ -68,7 +74,8 @@ TEST(model_prices)
 		CHECK(m.in == 2000 && m.out == 10000 && strcmp(m.id, "claude-sonnet-5-5") == 0);
 	if (cost_model(&sc.a, "own", &m, &f) == OK)     /* unsaid cache prices are the usual multiples */
 		CHECK(m.in == 4000 && m.out == 8500 && m.write_5m == 5000 && m.write_1h == 8000 && m.read == 400 &&
-		    m.band_factor == 1 && m.window == 200000);
+		    m.band_factor == 1 && m.window == 200000 && m.cache_min == 4096 && m.images_max == 100 &&
+		    m.flags == MODEL_PDF);
 	if (cost_model(&sc.a, "own2", &m, &f) == OK)
 		CHECK(m.in == 1000 && m.out == 2000 && m.write_5m == 3000 && m.write_1h == 4000 && m.read == 5000 &&
 		    m.window == 6000 && m.max_output == 700);

@@ -320,6 +320,89 @@ TEST(claude_stops)
 	ev_free(ev);
 }
 
+/* What the provider's own tools did, and what stands beside it, goes back as it came. */
+TEST(claude_server_blocks)
+{
+#define BLOCK(i, start) EVENT("{\"type\":\"content_block_start\",\"index\":" #i ",\"content_block\":" start "}")
+#define DELTA(i, delta) EVENT("{\"type\":\"content_block_delta\",\"index\":" #i ",\"delta\":" delta "}")
+#define DONE(i) EVENT("{\"type\":\"content_block_stop\",\"index\":" #i "}")
+#define USE(id, rest) "{\"type\":\"server_tool_use\",\"id\":\"" id "\",\"name\":\"web_search\"" rest "}"
+#define FOUND "{\"type\":\"web_search_tool_result\",\"tool_use_id\":\"s1\",\"content\":[{\"x\":[1 ,2],\"type\":\"web\"}]}"
+	static const char body[] = START
+	    BLOCK(0, "{\"type\":\"thinking\",\"thinking\":\"\",\"signature\":\"\"}")     /* empty, signed */
+	    DELTA(0, "{\"type\":\"signature_delta\",\"signature\":\"sig\"}") DONE(0)
+	    BLOCK(1, USE("s1", ",\"input\":{},\"caller\":{\"type\":\"direct\"}"))
+	    DELTA(1, "{\"type\":\"input_json_delta\",\"partial_json\":\"{\\\"q\\\":\"}")
+	    DELTA(1, "{\"type\":\"input_json_delta\",\"partial_json\":\" 1}\"}") DONE(1)
+	    BLOCK(2, FOUND) DONE(2)
+	    BLOCK(3, "{\"type\":\"text\",\"text\":\"\",\"citations\":[]}")
+	    DELTA(3, "{\"type\":\"text_delta\",\"text\":\"Hi\"}")
+	    DELTA(3, "{\"type\":\"citations_delta\",\"citation\":{\"url\":\"u\" }}")
+	    DELTA(3, "{\"type\":\"citations_delta\",\"citation\":{\"n\":2}}") DONE(3)
+	    BLOCK(4, "{\"type\":\"fallback\",\"model\":\"x\"}") DONE(4)
+	    BLOCK(5, "{\"type\":\"compaction\",\"content\":null}")
+	    DELTA(5, "{\"type\":\"compaction_delta\",\"content\":\"sum\"}") DONE(5)
+	    BLOCK(6, USE("s2", ",\"input\":{\"whole\":1}")) DONE(6)              /* nobody answered it */
+	    BLOCK(7, USE("s3", ",\"input\":{}"))                                 /* cut */
+	    DELTA(7, "{\"type\":\"input_json_delta\",\"partial_json\":\"{\"}") DONE(7)
+	    BLOCK(8, "{\"type\":\"web_fetch_tool_result\",\"tool_use_id\":\"s3\"}");        /* never ended */
+#define KEPT "[{\"type\":\"thinking\",\"thinking\":\"\",\"signature\":\"sig\"}," \
+	USE("s1", ",\"input\":{\"q\": 1},\"caller\":{\"type\":\"direct\"}") "," FOUND "," \
+	"{\"type\":\"text\",\"text\":\"Hi\",\"citations\":[{\"url\":\"u\" },{\"n\":2}]}," \
+	"{\"type\":\"compaction\",\"content\":\"sum\"}"
+	static const struct { const char *stop, *content; } table[] = {
+		{ STOP("pause_turn") END, KEPT "," USE("s2", ",\"input\":{\"whole\":1}") "]" },
+		{ STOP("tool_use") END, KEPT "," USE("s2", ",\"input\":{\"whole\":1}") "]" },
+		{ STOP("end_turn") END, KEPT "]" },
+		{ STOP("max_tokens") END, KEPT "]" },
+	};
+	struct ev *ev = NULL;
+
+	CHECK_OK(ev_new(&ev));
+	for (size_t i = 0; i < ARRAY_LEN(table) && ev; i++) {
+		struct buf whole = BUF_INIT(1u << 20);
+		struct answer in = { .status = 200, .piece = i };
+
+		buf_puts(&whole, body);
+		buf_puts(&whole, table[i].stop);
+		in.body = buf_view(&whole);
+		if (hear(ev, &in, &h) == OK && !FAULTED()) {
+			CHECK(h.class == LLM_OK);
+			CHECK_STR(buf_view(&h.content), table[i].content);
+			CHECK_STR(buf_view(&h.text), "Hi");
+		}
+		heard_free(&h);
+		buf_free(&whole);
+	}
+	ev_free(ev);
+}
+
+/* Why it refused, in the provider's words when it gives any. */
+TEST(claude_refusal)
+{
+#define REFUSED(details) START EVENT("{\"type\":\"message_delta\",\"delta\":{\"stop_reason\":\"refusal\"," \
+	"\"stop_details\":" details "},\"usage\":{\"output_tokens\":4}}") END
+	static const struct { const char *body, *why; } table[] = {
+		{ REFUSED("{\"type\":\"refusal\",\"category\":\"cyber\",\"explanation\":\"No.\"}"), "No." },
+		{ REFUSED("{\"type\":\"refusal\",\"category\":\"cyber\",\"explanation\":null}"), "cyber" },
+		{ REFUSED("{\"type\":\"refusal\",\"category\":null}"), "" },
+		{ REFUSED("null"), "" },
+	};
+	struct ev *ev = NULL;
+
+	CHECK_OK(ev_new(&ev));
+	for (size_t i = 0; i < ARRAY_LEN(table) && ev; i++) {
+		const struct answer in = { .status = 200, .body = str_z(table[i].body) };
+
+		if (hear(ev, &in, &h) == OK && !FAULTED()) {
+			CHECK(h.class == LLM_OK && h.stop == LLM_STOP_REFUSAL);
+			CHECK_STR(buf_view(&h.detail), table[i].why);
+		}
+		heard_free(&h);
+	}
+	ev_free(ev);
+}
+
 TEST(claude_refuses)
 {
 #define SAID(type, text) "{\"type\":\"error\",\"error\":{\"type\":\"" type "\",\"message\":\"" text "\"}}"
@@ -381,7 +464,7 @@ TEST(claude_request)
 	struct body b;
 
 	body_init(&b, 4096);
-	if (write_body(&b, NULL, &r) == OK)
+	if (write_body(&b, NULL, &r, false) == OK)
 		CHECK_STR(buf_view(&b.text), "{\"model\":\"claude-x\",\"max_tokens\":9,\"stream\":true,"
 		    "\"cache_control\":{\"type\":\"ephemeral\"},\"tools\":[{}],\"system\":[{\"type\":\"text\",\"text\":"
 		    "\"be \\\"x\\\"\",\"cache_control\":{\"type\":\"ephemeral\"}}],\"messages\":[{\"role\":\"user\","
@@ -410,7 +493,7 @@ TEST(claude_request_with_files)
 	    "\"text/plain\",\"hash\":\"%s\"},\"title\":\"a\\\"b\"},{\"type\":\"text\",\"text\":\"what?\"}]", path, path);
 	m.content = str_z(content);
 	body_init(&b, 4096);
-	if (write_body(&b, NULL, &r) == OK) {
+	if (write_body(&b, NULL, &r, false) == OK) {
 		while (n && body_read(&b, block, sizeof(block), &n) == OK)
 			buf_put(&all, block, n);
 		CHECK(FAULTED() || body_size(&b) == all.n);
@@ -554,6 +637,8 @@ main(int argc, char **argv)
 	RUN(usage);
 	RUN(waits);
 	RUN(claude_stops);
+	RUN(claude_server_blocks);
+	RUN(claude_refusal);
 	RUN(claude_refuses);
 	RUN(claude_request);
 	RUN(claude_request_with_files);

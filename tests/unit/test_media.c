@@ -121,7 +121,7 @@ spy_pause(void *op, bool paused)
 }
 
 static const struct model_info models[] = {
-	{ .id = "spy", .window = 1000000, .max_output = 1000, .band_factor = 1, .images_max = 3 }, { .id = NULL },
+	{ .id = "spy", .window = 1000000, .max_output = 1000, .band_factor = 1, .images_max = 3, .flags = MODEL_PDF }, { .id = NULL },
 };
 static const struct provider_ops spy_ops = { .models = models, .free = ch_load, .call = spy_call, .cancel = op_free,
     .pause = spy_pause, .offline = true };

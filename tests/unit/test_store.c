@@ -467,9 +467,9 @@ TEST(outbox)
 	int64_t a = 0, b = 0, c = 0;
 
 	if (begin()) {
-		CHECK_OK(store_outbox_add(db, OUTBOX_REPLY, 1, 5, &chat_a, S("hello"), S("ph"), false, &a));
-		CHECK_OK(store_outbox_add(db, OUTBOX_NOTICE, 1, 0, &chat_a, S("busy"), STR_NONE, true, &b));
-		CHECK_OK(store_outbox_add(db, OUTBOX_REPLY, 1, 6, &chat_a, S("done"), STR_NONE, false, &c));
+		CHECK_OK(store_outbox_add(db, OUTBOX_REPLY, 1, 5, &chat_a, S("hello"), S("ph"), false, STR_NONE, &a));
+		CHECK_OK(store_outbox_add(db, OUTBOX_NOTICE, 1, 0, &chat_a, S("busy"), STR_NONE, true, STR_NONE, &b));
+		CHECK_OK(store_outbox_add(db, OUTBOX_REPLY, 1, 6, &chat_a, S("done"), STR_NONE, false, STR_NONE, &c));
 		SAW(store_outbox_open(db, see_outbox, NULL), "ready,hello,ph,part 0,again 0,tries 0,at 0,;"
 		    "ready,busy,,part 0,again 1,tries 0,at 0,;ready,done,,part 0,again 0,tries 0,at 0,;");
 		CHECK_OK(store_outbox_state(db, a, OUTBOX_SENDING, 0, STR_NONE));
