@@ -129,6 +129,7 @@ struct talk {
 	int64_t turn;           /* 0: a notice */
 	int64_t ref;            /* the placeholder's id; 0: none */
 	struct buf text;        /* of the reply; before, the end of what is visible */
+	struct buf buttons;     /* under the reply: [["label","/word"],…]; empty: none */
 	/* live text */
 	struct ev_timer timer;
 	struct effect show;
@@ -315,11 +316,48 @@ talk_free(struct talk *t)
 	call_drop(&t->call);
 	call_drop(&t->action);
 	buf_free(&t->text);
+	buf_free(&t->buttons);
 	free(t);
 }
 
 static void reply_answered(struct call *c, const struct answer *r);
 static void live_answered(struct call *c, const struct answer *r);
+
+/* A row for each button. What is too long for Telegram is left out, never cut to another word. */
+static void
+put_buttons(struct jw *w, struct str buttons)
+{
+	struct arena ar = ARENA_INIT(JSON_TREE_MAX(buttons.n));
+	const struct json *list = NULL;
+
+	if (buttons.n == 0 || json_parse(&ar, buttons, &list, NULL) != OK)
+		list = NULL;
+	if (list) {
+		jw_key(w, "reply_markup");
+		jw_obj(w);
+		jw_key(w, "inline_keyboard");
+		jw_arr(w);
+	}
+	for (const struct json *b = list ? list->first : NULL; b; b = b->next) {
+		struct str word = json_str(b, "1", STR_NONE);
+
+		if (word.n == 0 || word.n > PRESS_TEXT_MAX) {
+			log_warn(ME, "a button is left out: its word is longer than %d bytes", PRESS_TEXT_MAX);
+			continue;
+		}
+		jw_arr(w);
+		jw_obj(w);
+		jw_kstr(w, "text", json_str(b, "0", word));
+		jw_kstr(w, "callback_data", word);
+		jw_end_obj(w);
+		jw_end_arr(w);
+	}
+	if (list) {
+		jw_end_arr(w);
+		jw_end_obj(w);
+	}
+	arena_free(&ar);
+}
 
 /* Sends text: as a draft, as a new message, or as what is to stand in message ref. */
 static FALLIBLE
@@ -353,6 +391,8 @@ say(struct talk *t, enum way way, int64_t ref, struct str text)
 		jw_end_obj(w);
 	if (way == WAY_HTML)
 		jw_kz(w, "parse_mode", "HTML");
+	if (t->item.id && t->last)
+		put_buttons(w, buf_view(&t->buttons));
 	return api(&t->call, method, ref == 0 && way != WAY_DRAFT, t->item.id ? CALL_US : HINT_US,
 	    t->item.id ? reply_answered : live_answered);
 }
@@ -536,7 +576,7 @@ talk_get(struct tg *tg, int64_t turn, const struct target *to, struct str ref)
 	    .thread = id_of(to->thread), .reply_to = id_of(to->reply_to), .ref = id_of(ref),
 	    .call = { .tg = tg, .in = BUF_INIT(BODY_MAX), .out = BUF_INIT(BODY_MAX) },
 	    .action = { .tg = tg, .in = BUF_INIT(4096), .out = BUF_INIT(4096) }, .typed_at = -TYPING_US,
-	    .text = BUF_INIT(REPLY_MAX), .show = { .run = live_show },
+	    .text = BUF_INIT(REPLY_MAX), .buttons = BUF_INIT(BODY_MAX), .show = { .run = live_show },
 	    .shown_at = ev_now(tg->a->ev) + THINKING_US - DRAFT_REFRESH_US };
 	t->draft = t->chat > 0 && t->ref == 0 &&
 	    str_eqz(config_str(tg->a->config, "telegram.partials"), "draft");
@@ -569,6 +609,8 @@ tg_send(void *self, const struct outbox_item *item)
 	}
 	t->item = *item;
 	talk_set_text(t, item->text);
+	buf_reset(&t->buttons);
+	buf_str(&t->buttons, item->buttons);
 	t->way = tg->no_rich || !config_bool(tg->a->config, "telegram.rich") ? WAY_HTML : WAY_RICH;
 	for (enum way k = WAY_RICH; k <= WAY_PLAIN; k++)
 		if (str_eqz(item->format, way_names[k]))
@@ -961,6 +1003,7 @@ poll_start(void *arg)
 		jw_kraw(w, "commands", S("[{\"command\":\"start\",\"description\":\"Say hello\"},"
 		    "{\"command\":\"new\",\"description\":\"Begin a new conversation\"},"
 		    "{\"command\":\"stop\",\"description\":\"Stop the running answer\"},"
+		    "{\"command\":\"model\",\"description\":\"Show or choose the model\"},"
 		    "{\"command\":\"help\",\"description\":\"What I can do\"}]"));
 	} else {
 		if (tg->offset && clock_us() - tg->seen_at < SILENCE_US &&
