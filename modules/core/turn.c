@@ -534,19 +534,19 @@ fit_window(struct turn *t, const struct model_info *m, struct fail *f)
 	return OK;
 }
 
-/* What of the request cannot come from the provider's cache, which rate limits mostly do not count: all behind
- * the last answer; everything when there is none. */
+/* What of the request cannot come from the provider's cache, which rate limits mostly do not count: the last answer
+ * and all behind it; everything when there is none. */
 static int64_t
 uncached(const struct turn *t)
 {
 	const struct llm_request *r = &t->context->request;
 	size_t bytes = 0;
 
-	for (size_t i = r->n_messages; i-- > 0; bytes += r->messages[i].content.n)
+	for (size_t i = r->n_messages; i-- > 0 && !r->messages[i].media;) {
+		bytes += r->messages[i].content.n;
 		if (strcmp(r->messages[i].role, "assistant") == 0)
 			return llm_tokens_estimate(bytes);
-		else if (r->messages[i].media)
-			break;
+	}
 	return t->estimate;
 }
 
