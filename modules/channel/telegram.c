@@ -1129,6 +1129,14 @@ file_answered(struct call *c, const struct answer *r)
 		buf_free(&name);
 		return;
 	}
+	buf_reset(&name);
+	for (struct str rest = path, part; rest.n;) {
+		bool more = str_cut(&rest, '/', &part);
+
+		enc_url(&name, part);
+		if (more)
+			buf_putc(&name, '/');
+	}
 	put_address(c->tg, &url, "/file/bot", buf_z(&name));
 	e = name.err != OK ? name.err : url.err;
 	if (e == OK) {

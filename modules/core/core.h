@@ -99,7 +99,7 @@ FALLIBLE store_inbound_edit(struct db *db, int64_t session, struct str ref, stru
 /* Sessions with queued messages, oldest first. */
 FALLIBLE store_inbound_sessions(struct db *db, int64_t limit, void (*fn)(void *arg, int64_t session), void *arg);
 /* Rewrites a chat's id everywhere: rows of a conversation that exists in both move to the new one. */
-FALLIBLE store_chat_moved(struct db *db, struct str channel, struct str from, struct str to);
+FALLIBLE store_chat_moved(struct db *db, struct str channel, struct str from, struct str to, bool *changed);
 FALLIBLE store_inbound_queued(struct db *db, int64_t *n);
 FALLIBLE store_inbound_expire(struct db *db, int64_t before, int64_t newest_kept);
 

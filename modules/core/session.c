@@ -399,10 +399,12 @@ inbound_edit(struct agent *a, const struct target *to, struct str ref, struct st
 FALLIBLE
 session_moved(struct agent *a, struct str channel, struct str from, struct str to)
 {
-	enum err e = store_chat_moved(a->db, channel, from, to);
+	bool changed = false;
+	enum err e = store_chat_moved(a->db, channel, from, to, &changed);
 
 	agent_wrote(a, e);
-	agent_load_again(a);            /* names stand everywhere in memory; it happens once in a group's life */
+	if (changed)            /* names stand everywhere in memory; it happens once in a group's life */
+		agent_load_again(a);
 	return e;
 }
 

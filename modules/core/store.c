@@ -453,19 +453,22 @@ store_inbound_sessions(struct db *db, int64_t limit, void (*fn)(void *arg, int64
 }
 
 FALLIBLE
-store_chat_moved(struct db *db, struct str channel, struct str from, struct str to)
+store_chat_moved(struct db *db, struct str channel, struct str from, struct str to, bool *changed)
 {
 	const struct db_val v[] = { DBS(channel), DBS(from), DBS(to) };
-	enum err e = db_exec(db, "UPDATE outbox SET chat = ?3 WHERE channel = ?1 AND chat = ?2 AND state < 2", v, 3, NULL, NULL);
+	int64_t n[3] = { 0 };
+	enum err e = db_exec(db, "UPDATE outbox SET chat = ?3 WHERE channel = ?1 AND chat = ?2 AND state < 2", v, 3, NULL, &n[0]);
 
 	if (e == OK)                    /* messages that wait, where the new chat has a conversation already */
 		e = db_exec(db, "UPDATE inbound SET session_id = (SELECT n.id FROM sessions o JOIN sessions n ON n.agent = o.agent"
 		    " AND n.channel = o.channel AND n.thread = o.thread AND n.chat = ?3 WHERE o.id = inbound.session_id)"
 		    " WHERE state = 0 AND session_id IN (SELECT o.id FROM sessions o JOIN sessions n ON n.agent = o.agent"
 		    " AND n.channel = o.channel AND n.thread = o.thread AND n.chat = ?3 WHERE o.channel = ?1 AND o.chat = ?2)",
-		    v, 3, NULL, NULL);
+		    v, 3, NULL, &n[1]);
 	if (e == OK)
-		e = db_exec(db, "UPDATE OR IGNORE sessions SET chat = ?3 WHERE channel = ?1 AND chat = ?2", v, 3, NULL, NULL);
+		e = db_exec(db, "UPDATE OR IGNORE sessions SET chat = ?3 WHERE channel = ?1 AND chat = ?2", v, 3, NULL, &n[2]);
+	if (e == OK)
+		*changed = n[0] + n[1] + n[2] > 0;
 	return e;
 }
 

@@ -474,7 +474,7 @@ class FakeTelegram(FakeServer):
 
     def download(self, conn, path):
         with self.lock:
-            found = [f for f in self.files.values() if f["path"] == path]
+            found = [f for f in self.files.values() if f["path"] == unquote(path)]
         if not found:
             return self.answer(conn, 404, "Not Found")
         conn.respond(200, [("Content-Type", "application/octet-stream")], found[0]["data"])
