@@ -127,12 +127,12 @@ def test_too_large():
         w.tg.expect_refusal("file is too big")
         assert "20 MB at most" in answer(w, content)
         # as much as Telegram hands out, without holding it
-        before = w.b.rss_kb()
         data = pdf((20 << 20) - 100)
         peak = peak_kb(w)
         answer(w, document(w, data, "big.pdf"))
         assert len(base64.b64decode(newest(w)[0]["source"]["data"])) == len(data)
-        assert peak_kb(w) - max(peak, before) <= 1024, (peak, peak_kb(w))
+        if os.environ.get("E2E_MEMORY") != "0":         # a sanitizer's memory is its own affair
+            assert peak_kb(w) - peak <= 1024, (peak, peak_kb(w))
 
 
 def peak_kb(w):
