@@ -74,7 +74,7 @@ take_line(struct str *rest)
 	struct str line;
 
 	str_cut(rest, '\n', &line);
-	if (line.n && line.p[line.n - 1] == '\r')
+	while (line.n && line.p[line.n - 1] == '\r')
 		line.n--;
 	return line;
 }
@@ -270,10 +270,12 @@ markup_tame(struct buf *out, struct str md)
 		do {
 			line = take_line(&rest);
 			(void)fence_line(&fence, line);
-			if (fence.run.n)
-				buf_fmt(out, "%.*s\n", STR_ARG(line));
-			else
+			if (fence.run.n) {
+				buf_str(out, line);
+				buf_putc(out, '\n');
+			} else {
 				put_shallow(out, line);
+			}
 		} while (wide && rest.n && columns(take_line(&(struct str){ rest.p, rest.n })) > 0);
 	}
 	if (out->n && (md.n == 0 || md.p[md.n - 1] != '\n') && out->err == OK)
