@@ -260,6 +260,11 @@ valgrind: $(UNIT) $(B)/blufio $(B)/tests/leak/planted
 torture: $(UNIT) $(B)/blufio $(B)/failpoint.so
 	@FAILPOINT_SO=$(abspath $(B)/failpoint.so) sh scripts/torture.sh $(UNIT)
 
+## coverage: lines run and branches taken, per file (UNCOVERED=file.c: those never taken)
+.PHONY: coverage
+coverage:
+	@MAKE='$(MAKE)' B='$(B)' sh scripts/coverage.sh
+
 ## fuzz: every parser with libFuzzer (T=60 seconds each; ONLY=name)
 .PHONY: fuzz fuzz-run
 T ?= 60
