@@ -39,6 +39,9 @@
 #define session_moved t_session_moved
 #define telegram_feature t_telegram_feature
 #include "channel/telegram.c"
+#include "channel/telegram/tg_call.c"
+#include "channel/telegram/tg_file.c"
+#include "channel/telegram/tg_talk.c"
 
 #include "test.h"
 
