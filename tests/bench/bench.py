@@ -6,7 +6,7 @@ nothing else, floor.c, in the same run) and a bar (docs/DESIGN.md). Nothing here
 fails because something was slow: a missed bar is printed as missed. Exit code 1
 means that something could not be measured.
 
-    python3 tests/bench/bench.py [size memory start latency load idle build]
+    python3 tests/bench/bench.py [size memory start latency relay load idle build]
 
 Environment: BLUFIO the binary (build/blufio); BENCH_DIR a directory on the disk
 to be measured (a short path: a socket is made in it).
@@ -34,11 +34,13 @@ STARTS = 20
 MESSAGES = 200                  # of the latency
 GAP_MS = 20                     # between one's reply and the next
 SYNCS = 100
-TURNS = 20000                   # of the load
+WORDS = 1000                    # of one answer that is relayed
+WORD_GAP_US = 2000
+TURNS = 100000                  # of the load
 WARM = 4000                     # before memory is called warm
 PER_CHAT = 10                   # messages of one conversation
 CONNECTIONS = 64
-LOAD_S = 12                     # at most, each load
+LOAD_S = 40                     # at most, each load
 IDLE_S = 20
 
 rows, failures, children = [], [], []
@@ -87,7 +89,7 @@ def run(*command, **more):
 
 
 def spawn(*command, **more):
-    p = subprocess.Popen(command, stdin=subprocess.DEVNULL, **more)
+    p = subprocess.Popen(command, **{"stdin": subprocess.DEVNULL, **more})
     children.append(p)
     return p
 
@@ -113,7 +115,7 @@ class Place:
         if base is None and self.filesystem(tempfile.gettempdir()) == "tmpfs":
             base = "/var/tmp"   # a disk that is none would flatter every durable figure
         self.dir = tempfile.mkdtemp(prefix="blufio-bench-", dir=base)
-        for name in ("floor", "start", "load", "fake"):
+        for name in ("floor", "start", "load", "fake", "relay"):
             libs = ["-lcurl", "-lsqlite3", "-lz"] if name == "floor" else []
             run(CC, "-std=c11", "-O2", "-fPIE", "-pie", "-Wl,-z,now", "-Wl,--as-needed", "-o",
                 self.path(name), os.path.join(HERE, name + ".c"), *libs)
@@ -389,6 +391,25 @@ def bench_latency(place):
             0.5 + percentile(sync, 50), note=spread(ms) + "; floor: sockets + one fdatasync")
 
 
+def bench_relay(place):
+    """Provider byte to client byte: a word of the stream until a terminal has read it."""
+    for durability in ("process", "power"):
+        p = spawn(place.path("relay"), str(WORDS), str(WORD_GAP_US), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                  text=True)
+        d = Daemon(place, "relay-" + durability, durability,
+                   provider="http://127.0.0.1:" + p.stdout.readline().strip())
+        p.stdin.write(d.socket + "\n")
+        p.stdin.flush()
+        ms = latencies(p)
+        d.stop()
+        p.stdin.close()
+        end(p)
+        if len(ms) < WORDS:
+            raise RuntimeError("%d of %d words arrived" % (len(ms), WORDS))
+        row("provider byte to terminal, \"%s\", p50" % durability, percentile(ms, 50), "ms", None, 0.2,
+            note=spread(ms))
+
+
 def load(place, sock, tag, turns):
     out = run(place.path("load"), sock, tag, str(CONNECTIONS), str(turns), str(PER_CHAT),
               str(LOAD_S))
@@ -480,7 +501,7 @@ def table():
 
 
 PARTS = {"build": bench_build, "size": bench_size, "memory": bench_memory, "start": bench_start,
-         "latency": bench_latency, "load": bench_load, "idle": bench_idle}
+         "latency": bench_latency, "relay": bench_relay, "load": bench_load, "idle": bench_idle}
 
 
 def main():
