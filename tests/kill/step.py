@@ -35,6 +35,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 sys.path.insert(0, os.path.join(ROOT, "tests", "e2e"))
 
 from harness import OWNER, Blufio, FakeAnthropic, FakeTelegram, binary, clean_up, wait_for  # noqa: E402
+from test_telegram import give, photo  # noqa: E402
 
 MAX = int(os.environ.get("STEP_MAX") or 0)
 JOBS = int(os.environ.get("JOBS") or 2)
@@ -50,7 +51,7 @@ DONE, SENT, STEP_DONE = 5, 2, 2
 MODEL, TOOL = 0, 1
 
 
-def png(width=800, height=600):
+def picture(width=800, height=600):
     """A picture that takes several reads: a bit a pixel, not compressed."""
     def chunk(kind, data):
         body = kind + data
@@ -89,21 +90,12 @@ class Point:
         self.ai.script = script
         self.b = Stepped({"storage": {"durability": durability}, "log": {"level": "info"}}, self.tg, self.ai)
         self.arm_path = os.path.join(self.b.dir, "armed")
-        self.tg.add_chat(OWNER)
         # the last request of the dead one may be read after the first of its successor
         self.tg.expect_refusal("terminated by other getUpdates")
 
     def check(self, good, text, *args):
         if not good:
             self.wrong.append(text % args if args else text)
-
-    def send_photo(self):
-        data = png()
-        big = self.tg.add_file(data, "photo.png")
-        sizes = [{"file_id": name, "file_unique_id": name[:1], "width": w, "height": w * 3 // 4, "file_size": n}
-                 for name, w, n in (("small" + big, 90, 100), (big, 800, len(data)))]
-        message = self.tg.user_message(OWNER, photo=sizes, caption=CAPTION)
-        self.tg.push_update({"message": message})
 
     def over(self):
         """The photo is stored, and nothing is left to do."""
@@ -137,7 +129,7 @@ class Point:
         self.b.start()
         wait_for(lambda: self.tg.polling, what="the first poll")
         open(self.arm_path, "w").close()
-        self.send_photo()
+        give(self, photo(self, picture(), CAPTION))
         wait_for(lambda: not self.b.running() or self.over(), 60, "death or the end of the turn")
         if self.b.running():
             self.b.signal(signal.SIGTERM)       # to the tracer, which kills
