@@ -11,7 +11,7 @@
 # TORTURE_MAX (points a program), STEP_MAX (deaths of a turn), T (seconds a fuzz
 # target) and LIMIT (seconds a part) can be given; logs are in build/log/check/.
 set -u
-export TORTURE_MAX="${TORTURE_MAX:-30}" STEP_MAX="${STEP_MAX:-160}"
+export TORTURE_MAX="${TORTURE_MAX:-30}" STEP_MAX="${STEP_MAX:-240}"
 cd "$(dirname "$0")/.." || exit 1
 unset FEATURES PORTABLE SAN CFLAGS LDFLAGS CC B V ONLY MAKEFLAGS MFLAGS BLUFIO BLUFIO_CONFIG 2>/dev/null
 exec </dev/null
