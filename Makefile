@@ -195,6 +195,13 @@ $(B)/killpoint.so: tests/kill/killpoint.c
 	@mkdir -p $(@D)
 	$(Q)$(CC) -std=c11 -O2 -g -fPIC -shared -Wall -Wextra -o $@ $< -ldl
 
+# The names of this machine's system calls, as the compiler knows them.
+$(B)/step: tests/kill/step.c
+	@mkdir -p $(@D)/step.d
+	$(Q)echo '#include <sys/syscall.h>' | $(CC) -E -dM - | \
+	    sed -n 's/^#define __NR_\([a-z0-9_]*\) .*/{ "\1", __NR_\1 },/p' >$(@D)/step.d/syscalls.h
+	$(Q)$(CC) -std=c11 -O2 -g -Wall -Wextra -I$(@D)/step.d -o $@ $<
+
 $(B)/failpoint.so: tests/torture/failpoint.c
 	@mkdir -p $(@D)
 	$(Q)$(CC) -std=c11 -O2 -g -fPIC -shared -Wall -Wextra -o $@ $< -ldl
@@ -229,8 +236,8 @@ replay: $(B)/tests/replay/replay
 
 ## kill: kill -9 at the system calls of a scripted day, restart, compare
 .PHONY: kill
-kill: $(B)/blufio $(if $(wildcard tests/kill/killpoint.c),$(B)/killpoint.so)
-	@KILLPOINT=$(abspath $(B)/killpoint.so) $(SUITE) kill $(wildcard tests/kill/campaign.py)
+kill: $(B)/blufio $(B)/killpoint.so $(B)/step
+	@KILLPOINT=$(abspath $(B)/killpoint.so) STEP=$(abspath $(B)/step) $(SUITE) kill tests/kill/campaign.py tests/kill/step.py
 
 ## portable: the POSIX bodies alone: unit tests, e2e tests of processes and a day (ONLY=names: others)
 .PHONY: portable

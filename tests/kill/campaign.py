@@ -40,6 +40,8 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 sys.path.insert(0, os.path.join(ROOT, "tests", "e2e"))
 
 from harness import SLOW, Blufio, FakeAnthropic, FakeTelegram, binary, clean_up  # noqa: E402
+from test_telegram import document, photo  # noqa: E402
+from step import picture  # noqa: E402
 
 CELL_MIN = 10
 KILLS = int(os.environ.get("KILLS") or 500)
@@ -52,12 +54,15 @@ TOOL_DONE = "step:UPDATE steps SET state = ?2, failed = ?3, output = ?4, ended"
 WATCH = {"retry": "turn CALL", "flood": "outbox ready", "blocked": "outbox failed"}
 # Most of the time goes into waiting for these; they are left out unless they serve a rare place.
 SLOW_ITEMS = {"retry": "turn CALL", "flood": "outbox ready", "slow": "step:UPDATE turns SET partial = ",
-              "lost": "step:UPDATE outbox SET state = ?2, next_at = ?3, attempts"}
+              "lost": "step:UPDATE outbox SET state = ?2, next_at = ?3, attempts",
+              "fetch": "step:UPDATE attachments SET attempts", "quota": "step:UPDATE media SET gone"}
 WAIT_S = 30.0
 DAY_MAX_S = 240.0           # one that takes longer hangs
 LOOK_S = 0.015              # the grain of looking at the database while it changes
 STOP_KILLS = 12             # deaths of the days "birth", "poison" and "hours" at one statement
 ANN, BEN, CAT, SAM = 1001, 1002, 1003, 777      # CAT blocks the bot, SAM is a stranger
+GROUP, MOVED = -555, -1001234567890             # a group, and what it becomes
+CHATS = (ANN, BEN, CAT, SAM, GROUP, MOVED)
 REPEAT = "(This may be a repeat: I was interrupted while sending it.)"
 TURN_STATES = ["PREPARE", "CALL", "STREAM", "TOOLS", "REPLY", "DONE"]
 OUTBOX_STATES = ["ready", "sending", "sent", "failed"]
@@ -65,8 +70,9 @@ STATES = (["turn " + s for s in TURN_STATES] + ["outbox " + s for s in OUTBOX_ST
 CALLS = ["send:socket", "recv:socket", "epoll", "pwrite:db-wal", "fdatasync:db-wal", "pwrite:db"]
 DONE = 5
 ANSWERED, STOPPED, FAILED, REFUSED, NO_BUDGET, SET_ASIDE = range(1, 7)
-CHECKS = ("integrity", "answers", "models", "tools", "history", "ledger", "intake", "backup", "fakes",
-          "life")
+CHECKS = ("integrity", "answers", "models", "tools", "history", "ledger", "intake", "files", "backup",
+          "fakes", "life")
+ATTACHMENT_READY, ATTACHMENT_FAILED = 1, 2
 
 
 # ---- which statements there are --------------------------------------------------------------
@@ -83,19 +89,18 @@ def statements():
     # A run of adjacent string literals is one text.
     for run in re.findall(r'"(?:[^"\\\n]|\\.)*"(?:\s*(?:/\*.*?\*/\s*)?"(?:[^"\\\n]|\\.)*")*', source, re.S):
         text = "".join(re.findall(r'"((?:[^"\\\n]|\\.)*)"', run))
-        for sql in re.findall(r"(?:CREATE|INSERT|UPDATE|DELETE|PRAGMA)\b[^;]*;?", text):
-            if not text.startswith(("CREATE", "INSERT", "UPDATE", "DELETE")):
+        for sql in re.findall(r"(?:ALTER|CREATE|INSERT|UPDATE|DELETE|PRAGMA)\b[^;]*;?", text):
+            schema = text.startswith(("CREATE", "ALTER"))
+            if not schema and not text.startswith(("INSERT", "UPDATE", "DELETE")):
                 continue
-            if text.startswith("CREATE") and not sql.startswith(("CREATE", "PRAGMA")):
-                continue
-            if not text.startswith("CREATE") and not text.startswith(sql[:20]):
+            if not sql.startswith(("ALTER", "CREATE", "PRAGMA")) if schema else not text.startswith(sql[:20]):
                 continue
             labels.add("step:" + sql[:60])
     return labels
 
 
 def is_birth(label):
-    return label.startswith(("step:CREATE", "step:PRAGMA"))
+    return label.startswith(("step:ALTER", "step:CREATE", "step:PRAGMA"))
 
 
 # ---- a day --------------------------------------------------------------------------------------
@@ -165,7 +170,8 @@ class Day:
         self.labels = defaultdict(dict)         # what this day saw, as profile
         self.item, self.item_kills = "start", 0
         self.target, self.armed = None, False
-        self.sent = []                          # (update, user, number or None, text)
+        self.sent = []                          # (update, user or group, number or None, text)
+        self.given = {}                         # number -> how many files came with it
         self.rounds = {}                        # key -> requests before the death that found it committed
         self.tool_rows, self.history = {}, {}
         self.updates = set()
@@ -179,7 +185,7 @@ class Day:
         self.ai.script = script
         self.b = Blufio({
             "agent": {"max_sessions": spec["sessions"], "drain_timeout": 20},
-            "storage": {"durability": spec["durability"]},
+            "storage": {"durability": spec["durability"], "media_quota": 1},
             "cost": {"daily_budget_usd": 1000},
             "telegram": {"partials": spec["partials"], "rich": spec["rich"], "allowed_users": [ANN, BEN, CAT]},
             "log": {"level": "info"}}, self.tg, self.ai, preload=spec["shim"])
@@ -188,12 +194,13 @@ class Day:
         self.log_at = 0
         for user in (ANN, BEN, CAT, SAM):
             self.tg.add_chat(user)
+        self.tg.add_chat(GROUP, "group")
         self.tg.block(CAT)
         self.tg.expect_refusal("bot was blocked by the user")
         # the last request of the dead one may be read after the first of its successor
         self.tg.expect_refusal("terminated by other getUpdates")
-        if spec["partials"] == "edit":      # an edit whose receipt was lost is made again
-            self.tg.expect_refusal("message is not modified")
+        # an edit whose receipt was lost is made again; groups have no drafts
+        self.tg.expect_refusal("message is not modified")
 
     def bad(self, check, text, *args):
         if len(self.wrong) < 40:
@@ -425,13 +432,37 @@ class Day:
         """A text; of one that a model answers the number is put before it."""
         number = None
         if text[0] != "/" and not (user == SAM and not self.paired):
-            number = "%03d" % (1 + sum(1 for s in self.sent if s[2]))
+            number = self.next_number()
             text = "#%s %s" % (number, text)
         with self.tg.lock:
             update = self.tg.next_update
             message = self.tg.send_text(user, text)
         self.sent.append((update, user, number, text))
         return message
+
+    def next_number(self):
+        return "%03d" % (1 + sum(1 for s in self.sent if s[2]))
+
+    def give(self, user, *files, chat=None, kind="say"):
+        """Files, or none, with a numbered caption under the first; several are an album. In a group the bot is named."""
+        number = self.next_number()
+        text, who = "#%s %s" % (number, kind), chat or user
+        more = dict(chat_id=chat, chat_type=self.tg.add_chat(chat)["type"]) if chat else {}
+        self.given[number] = len(files)
+        with self.tg.lock:
+            for i, content in enumerate(files or ({},)):
+                content = dict(content)
+                if len(files) > 1:
+                    content["media_group_id"] = number
+                if i == 0:
+                    content["caption" if files else "text"] = ("@blufio_test_bot " if chat else "") + text
+                self.sent.append((self.tg.next_update, who, None if i else number, "" if i else text))
+                self.tg.push_update({"message": self.tg.user_message(user, **content, **more)})
+        return number
+
+    def picture(self):
+        """One that did not come before."""
+        return photo(self, picture(80, 60 + len(self.sent)))
 
     def settle(self):
         self.wait(self.quiet, "peace")
@@ -522,17 +553,88 @@ class Day:
         end = time.monotonic() + 0.4
         self.wait(lambda: time.monotonic() > end, "time to pass")
 
+    def item_photo(self):
+        self.give(ANN, self.picture())
+        self.settle()
+
+    def item_document(self):
+        words = ("Gr\u00fc\u00dfe %d\n" % len(self.sent)).encode()
+        self.give(BEN, document(self, words, "notes.md"), kind="tools")
+        self.settle()
+
+    def item_album(self):
+        self.give(ANN, *[self.picture() if i != 1 else photo(self, picture(160, 90)) for i in range(3)])
+        self.settle()
+
+    def item_group(self):
+        self.give(ANN, self.picture(), chat=GROUP)
+        self.settle()
+
+    def item_moved(self):
+        """The group becomes another one, and its conversation goes along."""
+        with self.tg.lock:
+            self.tg.add_chat(MOVED, "supergroup")
+            self.tg.chats[GROUP]["migrated"] = MOVED
+            message = self.tg.user_message(ANN, chat_id=GROUP, chat_type="group", migrate_to_chat_id=MOVED)
+            self.tg.push_update({"message": message})
+        self.settle()
+        self.sent = [(s[0], MOVED if s[1] == GROUP else s[1]) + s[2:] for s in self.sent]
+        self.give(ANN, chat=MOVED)
+        self.settle()
+
+    def item_fetch(self):
+        self.tg.fail_next("getFile", "500", n=2)
+        self.item_photo()
+        self.tg.faults.clear()
+
+    def item_dropped(self):
+        """/stop while the picture is on its way."""
+        self.tg.fail_next("getFile", "hang", n=50)
+        begin = len(self.tg.called("getFile"))
+        number = self.give(ANN, self.picture())
+        try:
+            self.wait(lambda: len(self.tg.called("getFile")) > begin, "the file to be asked for")
+            self.send(ANN, "/stop")
+            self.wait(lambda: self.look("SELECT 1 FROM turns t JOIN inbound i ON i.id = t.inbound_id WHERE t.state"
+                                        " >= 4 AND i.text LIKE ?1 || '%'", "#" + number), "/stop to work")
+        finally:
+            self.tg.faults.clear()
+        self.settle()
+
+    def item_quota(self):
+        """More than storage.media_quota: the oldest go, from histories too."""
+        for i in range(2):
+            self.give(BEN, photo(self, picture(2000, 2400 + len(self.sent))))
+            self.settle()
+            self.forget()
+        self.say((BEN, "/new"), (BEN, "say"))
+
+    def item_model(self):
+        for text in ("/model haiku", "say", "/model default"):
+            self.say((BEN, text))
+        self.forget()               # thinking of another model is left out
+
+    def forget(self):
+        """What the model is shown of earlier messages may differ from now on."""
+        with self.ai.lock:
+            self.ai.conversations.clear()
+
     def make_items(self):
         items = [
             ("hello", lambda: self.say((ANN, "say"))),
             ("burst", lambda: self.say((ANN, "say"), (BEN, "think say"), (ANN, "say"))),
             ("tools", lambda: self.say((ANN, "tools"))),
+            ("photo", self.item_photo),
             ("stranger", lambda: self.say((SAM, "hello?"))),
             ("long", lambda: self.say((BEN, "words 3000"), (ANN, "say"))),
             ("thinking", lambda: self.say((ANN, "think tools"))),
             ("stop", self.item_stop),
+            ("document", self.item_document),
+            ("group", self.item_group),
             ("blocked", lambda: self.say((CAT, "say"), (ANN, "say"))),
             ("pair", self.item_pair),
+            ("album", self.item_album),
+            ("dropped", self.item_dropped),
             ("retry", self.item_retry),
             ("flood", self.item_flood),
             ("idle", self.item_idle),
@@ -541,6 +643,10 @@ class Day:
             ("refused", lambda: self.say((ANN, "refuse"))),
             ("signature", self.item_signature),
             ("edited", self.item_edited),
+            ("moved", self.item_moved),
+            ("fetch", self.item_fetch),
+            ("model", self.item_model),
+            ("quota", self.item_quota),
             ("slow", self.item_slow),
             ("help", lambda: self.say((BEN, "/help"), (BEN, "say"))),
             ("last", lambda: self.say((BEN, "tools"), (SAM, "say"), (ANN, "say"))),
@@ -676,6 +782,7 @@ class Day:
             self.check_tools(c)
             self.check_history(c)
             self.check_ledger(c)
+            self.check_files(c)
         finally:
             c.close()
         for text in self.tg.unexpected() + self.ai.unexpected():
@@ -712,7 +819,7 @@ class Day:
 
     def check_script(self, c):
         """Each message is stored once and in order, has one turn, and its reply is the script's."""
-        for user in (ANN, BEN, CAT, SAM):
+        for user in CHATS:
             want = [s[3] for s in self.sent if s[1] == user and (user != SAM or s[2])]
             got = [r[0] for r in c.execute("SELECT i.text FROM inbound i JOIN sessions s ON s.id = i.session_id"
                                            " WHERE s.chat = ?1 ORDER BY i.id", (str(user),))]
@@ -778,8 +885,8 @@ class Day:
 
     def check_seen(self, c):
         """What people see is the outbox, once and in order; a repeat says that it is one."""
-        edit = self.spec["partials"] == "edit"
-        for user in (ANN, BEN, CAT, SAM):
+        for user in CHATS:
+            edit = user < 0 or self.spec["partials"] == "edit"      # drafts are for private chats
             rows = c.execute("SELECT o.id, o.kind, o.text, o.state, i.text AS asked FROM outbox o LEFT JOIN turns t ON"
                              " t.id = o.turn_id LEFT JOIN inbound i ON i.id = t.inbound_id WHERE o.chat = ?1 ORDER BY"
                              " o.id", (str(user),)).fetchall()
@@ -911,9 +1018,11 @@ class Day:
         for key, value in self.history.items():
             if rows.get(key) != value:
                 self.bad("history", "message %d was %r and is %r" % (key, value, rows.get(key)))
+        # one that was set aside has none, nor one that was stopped before its files were here
         for r in c.execute("SELECT t.id FROM turns t WHERE (SELECT count(*) FROM messages m WHERE m.turn_id = t.id"
-                           " AND m.role = 'user' AND m.content NOT LIKE '%tool_result%') <> 1 AND t.outcome <> ?1",
-                           (SET_ASIDE,)):
+                           " AND m.role = 'user' AND m.content NOT LIKE '%tool_result%') <> 1 AND t.outcome <> ?1"
+                           " AND NOT (t.outcome = ?2 AND EXISTS (SELECT 1 FROM attachments a WHERE a.inbound_id ="
+                           " t.inbound_id AND a.state = ?3))", (SET_ASIDE, STOPPED, ATTACHMENT_FAILED)):
             self.bad("history", "turn %d does not have exactly one user message" % r["id"])
 
     def check_ledger(self, c):
@@ -944,6 +1053,32 @@ class Day:
             estimates = sum(r["estimated"] for r in ledger)
             if estimates > cut or (estimates < cut and t["outcome"] != STOPPED):
                 self.bad("ledger", "#%s: %d calls cut off, %d estimates" % (number, cut, estimates))
+
+
+    def check_files(self, c):
+        """What was sent is there, was shown to the model with its words, and nothing else lies about."""
+        stopped = {r[0][1:4] for r in c.execute("SELECT i.text FROM turns t JOIN inbound i ON i.id = t.inbound_id WHERE"
+                                                " t.outcome = ?1", (STOPPED,))}
+        rows = defaultdict(list)
+        for r in c.execute("SELECT i.text, a.state FROM attachments a JOIN inbound i ON i.id = a.inbound_id"):
+            rows[r["text"][1:4]].append(r["state"])
+        for number, n in self.given.items():
+            good = [ATTACHMENT_READY] * n
+            if rows[number] != good and not (number in stopped and rows[number] == [ATTACHMENT_FAILED]):
+                self.bad("files", "of %d files with #%s the states are %s", n, number, rows[number])
+        with self.ai.lock:
+            bodies = [r["body"] for r in self.ai.requests]
+        for body in bodies:
+            number, rounds = key_of(body)
+            n = sum(b["type"] in ("image", "document") for m in body["messages"] if m["role"] == "user"
+                    and any(b.get("text", "").startswith("#%s " % number) for b in m["content"]) for b in m["content"])
+            if n != self.given.get(number, 0):
+                self.bad("files", "with #%s the model was shown %d files" % (number, n))
+        kept = sorted(r[0] for r in c.execute("SELECT hash FROM media WHERE gone = 0"))
+        folder = self.b.db_path + ".media"
+        files = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
+        if kept != files:
+            self.bad("files", "the rows say %s, the folder has %s", kept, files)
 
 
 def run_day(spec):
