@@ -195,6 +195,12 @@ $(B)/killpoint.so: tests/kill/killpoint.c
 	@mkdir -p $(@D)
 	$(Q)$(CC) -std=c11 -O2 -g -fPIC -shared -Wall -Wextra -o $@ $< -ldl
 
+# The daemon over a VFS that writes down what it asks of the disk.
+CRASH := $(B)/tests/crash/blufio-crash
+$(CRASH): $(B)/obj/tests/crash/vfs.o $(BLUFIO_OBJS) $(B)/blufio.list
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(ALL_LDFLAGS) -Wl,--wrap=sqlite3_open_v2 -o $@ $< $(BLUFIO_OBJS) $(LIBS)
+
 $(B)/failpoint.so: tests/torture/failpoint.c
 	@mkdir -p $(@D)
 	$(Q)$(CC) -std=c11 -O2 -g -fPIC -shared -Wall -Wextra -o $@ $< -ldl
@@ -231,6 +237,11 @@ replay: $(B)/tests/replay/replay
 .PHONY: kill
 kill: $(B)/blufio $(if $(wildcard tests/kill/killpoint.c),$(B)/killpoint.so)
 	@KILLPOINT=$(abspath $(B)/killpoint.so) $(SUITE) kill $(wildcard tests/kill/campaign.py)
+
+## crash: images of a power failure at every write and sync, checked and started (CRASH_MAX=images)
+.PHONY: crash
+crash: $(B)/blufio $(CRASH)
+	@CRASH=$(abspath $(CRASH)) $(SUITE) crash tests/crash/images.py
 
 ## portable: the POSIX bodies alone: unit tests, e2e tests of processes and a day (ONLY=names: others)
 .PHONY: portable
