@@ -241,7 +241,7 @@ kill: $(B)/blufio $(if $(wildcard tests/kill/killpoint.c),$(B)/killpoint.so)
 ## crash: images of a power failure at every write and sync, checked and started (CRASH_MAX=images)
 .PHONY: crash
 crash: $(B)/blufio $(CRASH)
-	@CRASH=$(abspath $(CRASH)) $(SUITE) crash tests/crash/images.py
+	@CRASH=$(abspath $(CRASH)) LIMIT=$${LIMIT:-3600} $(SUITE) crash tests/crash/images.py
 
 ## portable: the POSIX bodies alone: unit tests, e2e tests of processes and a day (ONLY=names: others)
 .PHONY: portable

@@ -438,13 +438,10 @@ static FALLIBLE
 sqlite_begin(void *engine)
 {
 	struct engine *en = engine;
-	enum err e = OK;
+	enum err e;
 
 	sqlite_rollback(en);            /* a script may have left one open */
-	if (en->doubtful)
-		e = mend(en);
-	if (e == OK)
-		e = run(en->begin);
+	e = run(en->begin);
 	if (e == OK)
 		log_file(en);
 	return e;
@@ -455,8 +452,11 @@ sqlite_sync(void *engine)
 {
 	struct engine *en = engine;
 	sqlite3_file *file = en->power && en->unsynced ? log_file(en) : NULL;
-	int rc = file != NULL ? file->pMethods->xSync(file, SQLITE_SYNC_NORMAL) : SQLITE_OK;
+	int rc;
 
+	if (file != NULL && en->doubtful)
+		return mend(en);
+	rc = file != NULL ? file->pMethods->xSync(file, SQLITE_SYNC_NORMAL) : SQLITE_OK;
 	if (rc == SQLITE_OK)
 		return OK;
 	snprintf(en->why, sizeof(en->why), "the log could not be synced (%s)", strerror(en->sync_errno));
@@ -467,8 +467,10 @@ static FALLIBLE
 sqlite_commit(void *engine, bool light)
 {
 	struct engine *en = engine;
-	enum err e;
+	enum err e = en->doubtful ? mend(en) : OK;
 
+	if (e != OK)
+		return e;
 	en->light = light;
 	en->sync_errno = 0;
 	e = run(en->commit);
@@ -500,9 +502,13 @@ static FALLIBLE
 sqlite_checkpoint(void *engine, bool truncate, int64_t *wal_pages, int64_t *done_pages)
 {
 	struct engine *en = engine;
-	int rc = checkpoint(en->db, truncate ? SQLITE_CHECKPOINT_TRUNCATE :
-	    SQLITE_CHECKPOINT_PASSIVE, wal_pages, done_pages);
+	enum err e = en->doubtful ? mend(en) : OK;
+	int rc;
 
+	if (e != OK)
+		return e;
+	rc = checkpoint(en->db, truncate ? SQLITE_CHECKPOINT_TRUNCATE : SQLITE_CHECKPOINT_PASSIVE, wal_pages,
+	    done_pages);
 	return rc == SQLITE_OK ? OK : failed(en, rc);
 }
 

@@ -18,10 +18,11 @@ program that does not sync), and each must be found. Then, on a short day, each
 write and each sync fails once: the daemon goes on by itself, or ends with 70
 or 74 and a sentence, and a start answers everything.
 
-    CRASH_MAX=n     at most n images of a day, and n / 60 points of failure
+    CRASH_MAX=n     at most n images of a day, n / 60 starts of each kind, n / 60 writes that fail
     CRASH=path      the program (build/tests/crash/blufio-crash)
 """
 import concurrent.futures
+import copy
 import os
 import random
 import re
@@ -38,7 +39,7 @@ from collections import Counter
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 sys.path.insert(0, os.path.join(ROOT, "tests", "e2e"))
 
-from harness import FakeAnthropic, FakeTelegram, World, binary, clean_up, wait_for  # noqa: E402
+from harness import FakeAnthropic, FakeTelegram, World, binary, clean_up  # noqa: E402
 from fake_anthropic import default_answer  # noqa: E402
 from test_telegram import photo, png  # noqa: E402
 
@@ -49,6 +50,7 @@ STARTS = 24
 AT_A_TIME = 3               # daemons, each of which mostly waits
 RANDOM_SUBSETS = 8          # of each kind at each crash point
 SECTOR = 512
+MENDING = 80                # calls behind a failed sync that are looked at closely
 ANN, BEN = 1001, 1002
 REPEAT = "(This may be a repeat: I was interrupted while sending it.)"
 WRITE, TRUNCATE, SYNC, DELETE, SWALLOWED = range(5)
@@ -174,7 +176,8 @@ class Telegram(FakeTelegram):
             self.seen.add("acknowledged", str(update))
 
     def store(self, chat, p, content):
-        self.seen.add("told", str(chat["id"]), words_of(content["text"]))
+        text = content["text"]
+        self.seen.add("repeated" if REPEAT in text else "told", str(chat["id"]), words_of(text.replace(REPEAT, "")))
         return super().store(chat, p, content)
 
 
@@ -217,6 +220,8 @@ def missing(path, events):
             wrong.append(("seen", "the model was asked for %s, round %d, and no step says so" % e[2:]))
         elif e[1] == "told":
             told[e[2:]] += 1
+        elif e[1] == "repeated":        # of the same row
+            told[e[2:]] = max(told[e[2:]], 1)
     wrong += [("seen", "%s was told %r and the outbox does not know" % (k[0], k[1][:60]))
               for k, n in told.items() if outbox[k] < n]
     return wrong
@@ -236,9 +241,17 @@ class Disk:
         if op.changes():
             self.pending.append(op)
         elif op.op == SYNC and not op.failed:
-            for done in self.pending:
-                if done.kind == op.kind:
-                    self.safe[op.kind] = done.apply(self.safe[op.kind])
+            # the first sync of a new file syncs its directory too, so what was deleted stays so
+            names = op.kind != DB and self.safe[op.kind] is None
+            left = []
+            for p in self.pending:
+                if p.kind == op.kind or (names and p.op == DELETE):
+                    self.safe[p.kind] = p.apply(self.safe[p.kind])
+                else:
+                    left.append(p)
+            self.pending = left
+        elif op.op == SYNC:
+            # the kernel may have dropped what it could not write, and the next sync knows nothing of it
             self.pending = [p for p in self.pending if p.kind != op.kind]
 
     def choices(self, rng, everything):
@@ -445,6 +458,7 @@ def start_on(image, day):
         assert stored == pushed, "call %d, %s: stored %s, of %s" % (p, name, stored, pushed)
         odd = w.b.query("SELECT id, outcome FROM turns WHERE outcome NOT IN (?1, ?2)", ANSWERED, STOPPED)
         assert not odd, "call %d, %s: outcomes %s" % (p, name, odd)
+        return len(w.ai.requests)
 
 
 # ---- each write and each sync fails once -----------------------------------------------------------
@@ -458,16 +472,17 @@ def short_day(fail=None):
     w = day.w
     ends = []
 
-    def alive():
-        """Whatever happens to the daemon: a death with a code and a sentence is one; then it starts anew."""
-        if w.b.running():
-            return True
-        code = w.b.wait_exit()
+    def ended(code):
+        """It has ended: that takes a code and a sentence, and happens once; then it starts anew."""
         said = [x for x in w.b.log_lines(running=True) if x.startswith("blufio: ") or '"level":"error"' in x]
-        assert code in (EX_IO, EX_SOFTWARE) and said, "%s: ended with %d, saying %s" % (fail, code, said)
+        assert fail and code in (EX_IO, EX_SOFTWARE) and said, "%s: ended with %d, saying %s" % (fail, code, said)
         ends.append(code)
         assert len(ends) == 1, "%s: ended twice" % fail
         w.b.start(wait=False, env={"CRASH_LOG": day.log})
+
+    def alive():
+        if not w.b.running():
+            ended(w.b.wait_exit())
         return True
 
     w.b.start(wait=False, env=day.env)
@@ -479,11 +494,13 @@ def short_day(fail=None):
         if i == 1:
             w.wait(lambda: alive() and [op for op in read_log(day.log)[-1:] if op.kind == DB and op.op == SYNC],
                    "%s: a checkpoint" % fail)
-    if w.b.running():
-        code = w.b.stop()
-        assert code == 0 or (code in (EX_IO, EX_SOFTWARE) and fail), (fail, code)
+    code = w.b.stop()
+    if code != 0:
+        ended(code)
+        w.wait(lambda: w.tg.polling and day.rest(), "%s: rest after the end" % fail)
+        assert w.b.stop() == 0, fail
     w.check()
-    for user, want in ((ANN, ["one", "three"]), (BEN, ["Tool results: "])):
+    for user, want in ((ANN, ["one", "three"]), (BEN, ["Let me look."])):
         got, last = [], None
         for text in w.tg.texts(user):
             bare = text.replace(REPEAT, "").strip()
@@ -493,6 +510,11 @@ def short_day(fail=None):
         assert len(got) == len(want) and all(g.startswith(x) for g, x in zip(got, want)), (fail, user, got)
     day.ops = read_log(day.log)
     return day, ("%d" % ends[0] if ends else "went on")
+
+
+def forget(day):
+    day.w.cleanup()
+    day.w.b.cleanup()
 
 
 def point_of_failure(fail):
@@ -507,7 +529,9 @@ def point_of_failure(fail):
         known = -1
         for p, name, choice, disk in images.candidates():
             events = len(images.events(p))
-            if p > failed[0] and name in ("all", "none") and events != known:
+            # behind a failed sync what the daemon does to mend it must be safe at each step
+            close = day.ops[failed[0]].op == SYNC and p <= failed[0] + MENDING
+            if p > failed[0] and (close or (name in ("all", "none") and events != known)):
                 disk.write(choice, path)
                 after += missing(path, images.events(p))
                 images.built += 1
@@ -515,7 +539,7 @@ def point_of_failure(fail):
         assert not after, "%s: %s" % (fail, after[:3])
         return end, images.built
     finally:
-        day.w.b.cleanup()
+        forget(day)
 
 
 # ---- the whole ----------------------------------------------------------------------------------------
@@ -557,15 +581,15 @@ def power_failures_leave_it_sound(day):
     return sound(Images(day, sound_only=True).check(CRASH_MAX // 4))
 
 
-def starts(day):
+def starts(day, power=True):
     where = tempfile.mkdtemp(prefix="blufio-starts-")
     try:
-        images = Images(day).save(min(STARTS, CRASH_MAX // SHARE_OF_POINTS) if CRASH_MAX else STARTS, where)
+        images = Images(day, power).save(min(STARTS, CRASH_MAX // SHARE_OF_POINTS) if CRASH_MAX else STARTS, where)
         assert images
         with concurrent.futures.ThreadPoolExecutor(AT_A_TIME) as pool:
-            for _ in pool.map(lambda image: start_on(image, day), images):
-                pass
-        return "%d starts, each finished its day" % len(images)
+            asked = list(pool.map(lambda image: start_on(image, day), images))
+        assert any(asked), "none had anything left to do"
+        return "%d starts, each finished its day; %d had the model to ask again" % (len(images), sum(n > 0 for n in asked))
     finally:
         shutil.rmtree(where)
 
@@ -579,27 +603,33 @@ def found(day, check, note):
 
 
 def without_syncs(day, kind):
-    """The same day on a disk that ignores syncs of one file."""
-    out = Day.__new__(Day)
-    out.seen, out.w = day.seen, day.w
-    out.ops = [Op(op.ns, SWALLOWED, op.kind, 0, 0, b"") if op.op == SYNC and op.kind == kind else op for op in day.ops]
+    """The same day on a disk that ignores syncs of one file, once there is a log."""
+    out = copy.copy(day)
+    first = [op.op == SYNC and op.kind == WAL for op in day.ops].index(True)
+    out.ops = day.ops[:first] + [Op(op.ns, SWALLOWED, op.kind, 0, 0, b"") if op.op == SYNC and op.kind == kind else op
+                                 for op in day.ops[first:]]
     return out
 
 
 def failures():
     day, _ = short_day()
     counts = [sum(op.op == WRITE for op in day.ops), sum(op.op == SYNC for op in day.ops)]
-    day.w.b.cleanup()
-    points = ["write:%d:%s" % (n + 1, e) for n in range(counts[0]) for e in ("FULL", "IOERR")]
-    points += ["sync:%d:IOERR" % (n + 1) for n in range(counts[1])]
-    most = CRASH_MAX // SHARE_OF_POINTS
-    if most and most < len(points):
-        points = random.Random(1).sample(points, most)
-    ends, images = Counter(), 0
+    forget(day)
+    writes = ["write:%d:%s" % (n + 1, e) for n in range(counts[0]) for e in ("FULL", "IOERR")]
+    syncs = ["sync:%d:IOERR" % (n + 1) for n in range(counts[1])]
+    if CRASH_MAX:
+        writes = random.Random(1).sample(writes, min(len(writes), max(1, CRASH_MAX // SHARE_OF_POINTS)))
+    points = writes + syncs
+    ends, images, wrong = Counter(), 0, []
     with concurrent.futures.ThreadPoolExecutor(AT_A_TIME) as pool:
-        for end, n in pool.map(point_of_failure, points):
-            ends[end] += 1
-            images += n
+        for one in [pool.submit(point_of_failure, point) for point in points]:
+            try:
+                end, n = one.result()
+                ends[end] += 1
+                images += n
+            except AssertionError as e:
+                wrong.append(str(e))
+    assert not wrong, "%d of %d points: %s" % (len(wrong), len(points), "\n".join(wrong[:8]))
     reached = sum(ends.values()) - ends["not reached"]
     # the number of writes differs a little from day to day: a last point may not be reached
     assert reached >= len(points) * 3 // 4 and images, ends
@@ -623,6 +653,7 @@ def main():
         t.part("starts", lambda: starts(days["power"]))
         t.part("a day, process", lambda: live("process", "process"))
         t.part("deaths of the process", lambda: process_deaths(days["process"]))
+        t.part("starts after a death", lambda: starts(days["process"], False))
         t.part("power failures, process", lambda: power_failures_leave_it_sound(days["process"]))
         t.part("a day without syncs", lambda: live("nosync", "power", {"CRASH_NOSYNC": "1"}))
         t.part("planted: syncs are swallowed", lambda: found(days["nosync"], ("seen",), "a disk without syncs"))
