@@ -202,6 +202,12 @@ $(B)/step: tests/kill/step.c
 	    sed -n 's/^#define __NR_\([a-z0-9_]*\) .*/{ "\1", __NR_\1 },/p' >$(@D)/step.d/syscalls.h
 	$(Q)$(CC) -std=c11 -O2 -g -Wall -Wextra -I$(@D)/step.d -o $@ $<
 
+# The daemon over a VFS that writes down what it asks of the disk.
+CRASH := $(B)/tests/crash/blufio-crash
+$(CRASH): $(B)/obj/tests/crash/vfs.o $(BLUFIO_OBJS) $(B)/blufio.list
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(ALL_LDFLAGS) -Wl,--wrap=sqlite3_open_v2 -o $@ $< $(BLUFIO_OBJS) $(LIBS)
+
 $(B)/failpoint.so: tests/torture/failpoint.c
 	@mkdir -p $(@D)
 	$(Q)$(CC) -std=c11 -O2 -g -fPIC -shared -Wall -Wextra -o $@ $< -ldl
@@ -238,6 +244,11 @@ replay: $(B)/tests/replay/replay
 .PHONY: kill
 kill: $(B)/blufio $(B)/killpoint.so $(B)/step
 	@KILLPOINT=$(abspath $(B)/killpoint.so) STEP=$(abspath $(B)/step) $(SUITE) kill tests/kill/campaign.py tests/kill/step.py
+
+## crash: images of a power failure at every write and sync, checked and started (CRASH_MAX=images)
+.PHONY: crash
+crash: $(B)/blufio $(CRASH)
+	@CRASH=$(abspath $(CRASH)) LIMIT=$${LIMIT:-3600} $(SUITE) crash tests/crash/images.py
 
 ## portable: the POSIX bodies alone: unit tests, e2e tests of processes and a day (ONLY=names: others)
 .PHONY: portable

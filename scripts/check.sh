@@ -8,10 +8,11 @@
 # counts as that, any other as one. The last line is the sum of all, and nothing
 # else; the exit status is 1 when something failed or nothing passed.
 #
-# TORTURE_MAX (points a program), STEP_MAX (deaths of a turn), T (seconds a fuzz
-# target) and LIMIT (seconds a part) can be given; logs are in build/log/check/.
+# TORTURE_MAX (points a program), STEP_MAX (deaths of a turn), CRASH_MAX (images a
+# day), T (seconds a fuzz target) and LIMIT (seconds a part) can be given; logs are
+# in build/log/check/.
 set -u
-export TORTURE_MAX="${TORTURE_MAX:-30}" STEP_MAX="${STEP_MAX:-240}"
+export TORTURE_MAX="${TORTURE_MAX:-30}" STEP_MAX="${STEP_MAX:-240}" CRASH_MAX="${CRASH_MAX:-1500}"
 cd "$(dirname "$0")/.." || exit 1
 unset FEATURES PORTABLE SAN CFLAGS LDFLAGS CC B V ONLY MAKEFLAGS MFLAGS BLUFIO BLUFIO_CONFIG 2>/dev/null
 exec </dev/null
@@ -82,6 +83,7 @@ lane_one() {
 	else
 		skip kill "no campaign"
 	fi
+	step crash $m crash
 	step replay $m replay
 	step valgrind $m valgrind
 }

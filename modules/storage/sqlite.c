@@ -56,6 +56,7 @@ struct engine {
 	int sync_errno;                 // why the last sync of the log failed
 	bool light;                     // this commit does not wait for the disk
 	bool unsynced;                  // light commits the disk may not have yet
+	bool doubtful;                  // a sync of the log failed: a later one proves nothing (see mend)
 	char why[256];
 };
 
@@ -374,10 +375,12 @@ log_sync(sqlite3_file *file, int flags)
 	if (en->light)
 		return SQLITE_OK;
 	rc = en->real_sync(file, flags);
-	if (rc == SQLITE_OK)
+	if (rc == SQLITE_OK) {
 		en->unsynced = false;
-	else
+	} else {
 		en->sync_errno = errno;
+		en->doubtful = true;
+	}
 	return rc;
 }
 
@@ -401,6 +404,35 @@ log_file(struct engine *en)
 	return file;
 }
 
+/* After a failed sync the kernel may take what it could not write for written, light
+ * commits among it, and the next sync succeeds without them. So the log's bytes, which
+ * can still be read, are written once more. Folding the log in would not do: a power
+ * cut in the middle of it would find neither the log nor a whole file. */
+static FALLIBLE
+mend(struct engine *en)
+{
+	sqlite3_file *file = log_file(en);
+	sqlite3_int64 size = 0, at;
+	char part[4096];
+	int rc = file != NULL ? file->pMethods->xFileSize(file, &size) : SQLITE_OK;
+
+	for (at = 0; at < size && rc == SQLITE_OK; at += (int)sizeof(part)) {
+		int n = size - at < (int)sizeof(part) ? (int)(size - at) : (int)sizeof(part);
+
+		rc = file->pMethods->xRead(file, part, n, at);
+		if (rc == SQLITE_OK)
+			rc = file->pMethods->xWrite(file, part, n, at);
+	}
+	if (rc == SQLITE_OK && file != NULL)
+		rc = file->pMethods->xSync(file, SQLITE_SYNC_NORMAL);
+	if (rc == SQLITE_OK) {
+		en->doubtful = false;
+		return OK;
+	}
+	snprintf(en->why, sizeof(en->why), "the log could not be written again (%s)", strerror(errno));
+	return map_code(rc, errno);
+}
+
 /* IMMEDIATE takes the write lock now: a foreign lock is met before the first write. */
 static FALLIBLE
 sqlite_begin(void *engine)
@@ -420,8 +452,11 @@ sqlite_sync(void *engine)
 {
 	struct engine *en = engine;
 	sqlite3_file *file = en->power && en->unsynced ? log_file(en) : NULL;
-	int rc = file != NULL ? file->pMethods->xSync(file, SQLITE_SYNC_NORMAL) : SQLITE_OK;
+	int rc;
 
+	if (file != NULL && en->doubtful)
+		return mend(en);
+	rc = file != NULL ? file->pMethods->xSync(file, SQLITE_SYNC_NORMAL) : SQLITE_OK;
 	if (rc == SQLITE_OK)
 		return OK;
 	snprintf(en->why, sizeof(en->why), "the log could not be synced (%s)", strerror(en->sync_errno));
@@ -432,8 +467,10 @@ static FALLIBLE
 sqlite_commit(void *engine, bool light)
 {
 	struct engine *en = engine;
-	enum err e;
+	enum err e = en->doubtful ? mend(en) : OK;
 
+	if (e != OK)
+		return e;
 	en->light = light;
 	en->sync_errno = 0;
 	e = run(en->commit);
@@ -465,9 +502,13 @@ static FALLIBLE
 sqlite_checkpoint(void *engine, bool truncate, int64_t *wal_pages, int64_t *done_pages)
 {
 	struct engine *en = engine;
-	int rc = checkpoint(en->db, truncate ? SQLITE_CHECKPOINT_TRUNCATE :
-	    SQLITE_CHECKPOINT_PASSIVE, wal_pages, done_pages);
+	enum err e = en->doubtful ? mend(en) : OK;
+	int rc;
 
+	if (e != OK)
+		return e;
+	rc = checkpoint(en->db, truncate ? SQLITE_CHECKPOINT_TRUNCATE : SQLITE_CHECKPOINT_PASSIVE, wal_pages,
+	    done_pages);
 	return rc == SQLITE_OK ? OK : failed(en, rc);
 }
 
