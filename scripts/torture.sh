@@ -15,6 +15,7 @@
 # each call, preloaded with $FAILPOINT_SO: tests/torture/turn.py.
 #
 #   TORTURE_MAX=n    at most n points of each binary, evenly spread
+#   TORTURE_JOBS=n   programs under test at once (4: most of a run is waiting)
 #   TORTURE_TIME=s   seconds before a run counts as hung (30)
 #   TORTURE_WRAP=c   run under c ("valgrind -q --error-exitcode=99 ...")
 #   FAULT_ERRNO, FAULT_KIND   passed on; EINTR runs are never sticky, because
@@ -33,8 +34,6 @@ export UBSAN_OPTIONS="halt_on_error=1:exitcode=99"
 log=$(mktemp) || exit 1
 trap 'rm -f "$log"' EXIT
 trap 'exit 1' INT TERM
-points=0
-bad=0
 
 # run "NAME=value ..." BIN [SECONDS]: exit status in $code; a leftover child cannot hold us
 # up, because the output goes to a file
@@ -43,53 +42,58 @@ run() {
 	code=$?
 }
 
-# judge BIN WORDS: 99 is a sanitizer's or valgrind's verdict, 124 a hang, 126 and
-# 127 no program at all, above 128 a signal
+# judge BIN WORDS: tells what failed; 99 is a sanitizer's or valgrind's verdict, 124 a
+# hang, 126 and 127 no program at all, above 128 a signal
 judge() {
-	[ "$code" -lt 99 ] && return
 	bad=$((bad + 1))
 	echo "FAIL ($code): $2 $1"
 	tail -n 30 "$log" | sed 's/^/    /'
 }
 
-for bin in "$@"; do
+# one BIN: all of its points; the last line is "torture: BIN: N of M points, B bad"
+one() {
+	bin=$1 bad=0 count=0 calls=0
 	run FAULT_VERBOSE=1 "$bin" $((limit * 6))
-	if [ "$code" -ne 0 ]; then
-		echo "FAIL ($code): $bin without faults"
-		tail -n 30 "$log" | sed 's/^/    /'
-		bad=$((bad + 1))
-		continue
-	fi
 	calls=$(sed -n 's/^fault: \([0-9]*\) calls$/\1/p' "$log" | tail -n 1)
 	calls=${calls:-0}
-	if [ "$calls" -eq 0 ]; then
-		echo "FAIL: $bin: nothing to fail (linked without tests/fault.flags?)"
-		bad=$((bad + 1))
-		continue
-	fi
-
-	run FAULT_SHORT=1 "$bin" $((limit * 6))         # a byte at a time takes its time
 	if [ "$code" -ne 0 ]; then
-		echo "FAIL ($code): FAULT_SHORT=1 $bin"
-		tail -n 30 "$log" | sed 's/^/    /'
-		bad=$((bad + 1))
+		judge "$bin" "without faults"
+	elif [ "$calls" -eq 0 ]; then
+		bad=1
+		echo "FAIL: $bin: nothing to fail (linked without tests/fault.flags?)"
+	else
+		run FAULT_SHORT=1 "$bin" $((limit * 6))         # a byte at a time takes its time
+		[ "$code" -eq 0 ] || judge "$bin" "FAULT_SHORT=1"
+		count=$calls
+		[ "$max" -gt 0 ] && [ "$count" -gt "$max" ] && count=$max
 	fi
-
-	count=$calls
-	[ "$max" -gt 0 ] && [ "$count" -gt "$max" ] && count=$max
 	i=0
 	while [ "$i" -lt "$count" ]; do
 		n=$((1 + i * calls / count))
 		for sticky in $modes; do
 			run "FAULT_AT=$n FAULT_STICKY=$sticky" "$bin"
-			judge "$bin" "FAULT_AT=$n FAULT_STICKY=$sticky"
+			[ "$code" -lt 99 ] || judge "$bin" "FAULT_AT=$n FAULT_STICKY=$sticky"
 		done
 		i=$((i + 1))
 	done
-	echo "torture: $bin: $count of $calls points"
-	points=$((points + count))
-done
+	echo "torture: $bin: $count of $calls points, $bad bad"
+}
 
+if [ "${TORTURE_ONE:-}" = 1 ]; then
+	one "$1"
+	exit 0
+fi
+
+all=$(mktemp) || exit 1
+trap 'rm -f "$log" "$all"' EXIT
+printf '%s\n' "$@" | TORTURE_ONE=1 xargs -n 1 -P "${TORTURE_JOBS:-4}" sh "$0" | tee "$all"
+points=$(sed -n 's/^torture: .*: \([0-9]*\) of [0-9]* points, .*/\1/p' "$all" | awk '{ n += $1 } END { print n + 0 }')
+bad=$(sed -n 's/^torture: .* points, \([0-9]*\) bad$/\1/p' "$all" | awk '{ n += $1 } END { print n + 0 }')
+done=$(grep -c '^torture: .* bad$' "$all")
+if [ "$done" -ne "$#" ]; then
+	bad=$((bad + 1))
+	echo "FAIL: $done of $# programs came to their end"
+fi
 echo "torture: $points points of unit tests, $bad bad"
 echo "torture: $((points > bad ? points - bad : 0)) passed, $bad failed, 0 skipped"
 
