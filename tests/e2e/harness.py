@@ -157,7 +157,7 @@ class Blufio:
     def environment(self, extra=None, preload=None):
         env = {"PATH": os.environ.get("PATH", "/usr/bin:/bin"), "HOME": self.dir, "LANG": "C.UTF-8",
                "TZ": "UTC", "BLUFIO_CONFIG": self.config_path}
-        for name in ("ASAN_OPTIONS", "UBSAN_OPTIONS", "LSAN_OPTIONS", "GCOV_PREFIX"):
+        for name in ("ASAN_OPTIONS", "UBSAN_OPTIONS", "LSAN_OPTIONS", "GCOV_ERROR_FILE"):
             if name in os.environ:
                 env[name] = os.environ[name]
         if preload:
