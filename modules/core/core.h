@@ -117,7 +117,8 @@ FALLIBLE store_attachment_retry(struct db *db, int64_t id, int64_t attempts, int
 FALLIBLE store_attachments_drop(struct db *db, int64_t inbound, struct str why);   /* wanted -> failed */
 FALLIBLE store_media_put(struct db *db, struct str hash, const struct media_row *m);
 FALLIBLE store_media_get(struct db *db, struct str hash, void (*fn)(void *arg, const struct media_row *m), void *arg, bool *found);
-FALLIBLE store_media_bytes(struct db *db, int64_t *sum);
+/* Of all files, and of those that may go to make room (not keep, not what an unanswered message has). */
+FALLIBLE store_media_bytes(struct db *db, struct str keep, int64_t *sum, int64_t *can_go);
 /* The file to go first: the oldest that no running history holds, else the oldest; never one of a
  * message that is not answered yet, nor keep. hash empty: there is none. */
 FALLIBLE store_media_oldest(struct db *db, struct str keep, struct buf *hash, int64_t *bytes);

@@ -78,6 +78,7 @@ struct media {
 	struct item *items;             /* by id, the dead among them */
 	struct doomed *doomed;
 	size_t running;
+	uint64_t parts;                 /* names of unfinished files: none is used twice, a dead item may still write its own */
 	char *dir;
 };
 
@@ -148,6 +149,17 @@ rest(struct item *it)
 	it->phase = WAITING;
 	ev_timer_cancel(it->a->ev, &it->timer);
 	part_drop(it);
+}
+
+/* It was dropped while the thread or a child had it; now it is back and leaves its place to the next. */
+static void
+bury(struct item *it)
+{
+	struct agent *a = it->a;
+
+	rest(it);
+	item_free(it);
+	kick(a);
 }
 
 /* Nothing is wanted of it any more. Freed now, or when the thread or the child that has it comes back. */
@@ -244,14 +256,14 @@ static enum err
 part_open(struct item *it)
 {
 	struct fail f = FAIL_INIT;
-	char id[24];
+	char number[24];
 	enum err e = file_mkdirs(it->a->media->dir, 0700, &f);
 
 	if (e != OK)
 		return e;
-	snprintf(id, sizeof(id), "%lld", (long long)it->id);
+	snprintf(number, sizeof(number), "%llu", (unsigned long long)++it->a->media->parts);
 	part_drop(it);
-	it->part = name_in_dir(it->a, "part-", id);
+	it->part = name_in_dir(it->a, "part-", number);
 	if (!it->part)
 		return ERR_NOMEM;
 	it->fd = open(it->part, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
@@ -374,10 +386,13 @@ static void
 doom_run(struct effect *e)
 {
 	struct doomed *d = CONTAINER(e, struct doomed, gone), **p = &d->a->media->doomed;
+	const char *hash = strrchr(d->path, '/') + 1;
 	bool kept = false, found;
 
-	/* it may have come again in the same loop turn */
-	if (store_media_get(d->a->db, str_z(strrchr(d->path, '/') + 1), is_kept, &kept, &found) == OK && !kept)
+	/* It may have come again in the same loop turn, or be about to: then the worker has named it already. */
+	for (const struct item *it = d->a->media->items; it; it = it->next)
+		kept = kept || (it->phase == STORING && strcmp(it->hash, hash) == 0);
+	if (!kept && store_media_get(d->a->db, str_z(hash), is_kept, &kept, &found) == OK && !kept)
 		unlink(d->path);
 	while (*p != d)
 		p = &(*p)->next;
@@ -422,24 +437,33 @@ unbind(struct agent *a, struct str hash)
 	return e;
 }
 
-/* The oldest go until all fits, that of keep included. */
+/* A file is given up: its row stays and says so, the bytes go once that is committed. */
+static enum err
+give_up(struct agent *a, struct str hash)
+{
+	enum err e = unbind(a, hash);
+
+	if (e == OK)
+		e = store_media_gone(a->db, hash);
+	return e == OK ? doom(a, hash) : e;
+}
+
+/* The oldest go until all fits, that of keep included; none goes when it cannot fit at all (ERR_LIMIT). */
 static enum err
 make_room(struct agent *a, const char *keep)
 {
-	int64_t quota = config_i64(a->config, "storage.media_quota") * 1000000, sum, freed = 0;
+	int64_t quota = config_i64(a->config, "storage.media_quota") * 1000000, sum, can_go = 0, freed = 0;
 	struct buf hash = BUF_INIT(HASH_CHARS);
-	enum err e = store_media_bytes(a->db, &sum);
+	enum err e = store_media_bytes(a->db, str_z(keep), &sum, &can_go);
 
+	if (e == OK && sum - can_go > quota)
+		e = ERR_LIMIT;
 	while (e == OK && sum > quota) {
 		e = store_media_oldest(a->db, str_z(keep), &hash, &freed);
 		if (e == OK && hash.n == 0)
-			e = ERR_LIMIT;
+			e = ERR_CORRUPT;        /* there was enough a moment ago */
 		if (e == OK)
-			e = unbind(a, buf_view(&hash));
-		if (e == OK)
-			e = store_media_gone(a->db, buf_view(&hash));
-		if (e == OK)
-			e = doom(a, buf_view(&hash));
+			e = give_up(a, buf_view(&hash));
 		sum -= freed;
 		if (e == OK)
 			log_info("media", "a file of %lld bytes goes: storage.media_quota is reached", (long long)freed);
@@ -459,8 +483,7 @@ on_transcript(void *arg, struct proc *p, const struct proc_result *r)
 	(void)p;
 	it->proc = NULL;
 	if (it->dead) {
-		rest(it);
-		item_free(it);
+		bury(it);
 		return;
 	}
 	if (r->err != OK || r->exit_code != 0) {
@@ -537,8 +560,7 @@ stored(struct work_job *j)
 	enum err e = it->why.err;
 
 	if (it->dead) {
-		rest(it);
-		item_free(it);
+		bury(it);
 		return;
 	}
 	if (e == ERR_PARSE) {
@@ -551,10 +573,7 @@ stored(struct work_job *j)
 		if (e == OK)
 			e = make_room(a, it->hash);
 		if (e == ERR_LIMIT) {
-			e = store_media_gone(a->db, str_z(it->hash));
-			if (e == OK)
-				e = doom(a, str_z(it->hash));
-			agent_wrote(a, e);
+			agent_wrote(a, give_up(a, str_z(it->hash)));
 			it->hash[0] = '\0';
 			failed(it, "there is no room for it: storage.media_quota is too small");
 			return;
@@ -565,6 +584,7 @@ stored(struct work_job *j)
 		again(it, str_z(it->why.text), -1);
 		return;
 	}
+	file_close(it);
 	if (it->kind == ATTACHMENT_AUDIO) {
 		agent_wrote(a, store_attachment_set(a->db, it->id, ATTACHMENT_WANTED, str_z(it->hash), STR_NONE));
 		it->phase = TRANSCRIBING;

@@ -586,10 +586,16 @@ store_media_get(struct db *db, struct str hash, void (*fn)(void *arg, const stru
 	return db_end(&r);
 }
 
+/* Every file but ?1 and those of messages that are not answered yet. */
+#define MAY_GO "gone = 0 AND hash <> ?1 AND NOT EXISTS (SELECT 1 FROM attachments a" \
+    " JOIN inbound i ON i.id = a.inbound_id WHERE a.hash = media.hash AND i.state < 2)"
+
 FALLIBLE
-store_media_bytes(struct db *db, int64_t *sum)
+store_media_bytes(struct db *db, struct str keep, int64_t *sum, int64_t *can_go)
 {
-	return db_get_i64(db, "SELECT coalesce(sum(bytes), 0) FROM media WHERE gone = 0", NULL, 0, 0, sum);
+	enum err e = db_get_i64(db, "SELECT coalesce(sum(bytes), 0) FROM media WHERE gone = 0", NULL, 0, 0, sum);
+
+	return e != OK ? e : get_i64(db, "SELECT coalesce(sum(bytes), 0) FROM media WHERE " MAY_GO, DBS(keep), 0, can_go);
 }
 
 FALLIBLE
@@ -598,9 +604,7 @@ store_media_oldest(struct db *db, struct str keep, struct buf *hash, int64_t *by
 	struct db_row r;
 	enum err e;
 
-	ROWS(db, &r, "SELECT hash, bytes FROM media WHERE gone = 0 AND hash <> ?1 AND NOT EXISTS (SELECT 1 FROM attachments a"
-	    " JOIN inbound i ON i.id = a.inbound_id WHERE a.hash = media.hash AND i.state < 2)"
-	    " ORDER BY EXISTS (SELECT 1 FROM media_uses u JOIN sessions s ON s.id = u.session_id WHERE u.hash = media.hash"
+	ROWS(db, &r, "SELECT hash, bytes FROM media WHERE " MAY_GO " ORDER BY EXISTS (SELECT 1 FROM media_uses u JOIN sessions s ON s.id = u.session_id WHERE u.hash = media.hash"
 	    " AND u.seq >= s.history_seq), used_at LIMIT 1", DBS(keep));
 	buf_reset(hash);
 	if (db_step(&r)) {
@@ -716,10 +720,13 @@ store_turn_get(struct db *db, int64_t id, void (*fn)(void *arg, const struct tur
 FALLIBLE
 store_turns_died(struct db *db)
 {
-	/* one that waited, for admission or for its channel to take the reply, was not being worked on */
-	return DB_EXEC(db, "UPDATE turns SET deaths = deaths + 1 WHERE state < 5 AND ((state < ?1 AND waiting = 0)"
+	/* one that waited, for admission, for the next try of a file, or for its channel to take the reply, was not being
+	 * worked on */
+	return DB_EXEC(db, "UPDATE turns SET deaths = deaths + 1 WHERE state < 5 AND ((state < ?1 AND waiting = 0"
+	    " AND (state > 0 OR coalesce((SELECT min(next_at) FROM attachments WHERE inbound_id = turns.inbound_id"
+	    " AND state = 0), 0) <= ?4))"
 	    " OR EXISTS (SELECT 1 FROM outbox WHERE turn_id = turns.id AND kind = ?2 AND state < 2 AND state = ?3))",
-	    DBI(TURN_REPLY), DBI(OUTBOX_REPLY), DBI(OUTBOX_SENDING));
+	    DBI(TURN_REPLY), DBI(OUTBOX_REPLY), DBI(OUTBOX_SENDING), DBI(clock_us()));
 }
 
 FALLIBLE

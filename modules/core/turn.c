@@ -399,8 +399,16 @@ step_prepare(struct turn *t)
 	enum step next = NEXT;
 	enum err e;
 
-	if (a->phase == AGENT_DRAINING || !gathered(t))
+	if (a->phase == AGENT_DRAINING)
 		return WAIT;            /* stays resumable */
+	if (!gathered(t)) {
+		if (t->waiting) {       /* a late part of its album: meanwhile others go first */
+			unqueue(t);
+			save(t);
+			turns_wake(a);
+		}
+		return WAIT;
+	}
 	if (!admit(t))
 		return wait_for_admission(t);
 	e = store_session_prompt(a->db, t->s->id, &prompt);
@@ -425,10 +433,12 @@ step_prepare(struct turn *t)
 static void on_text(void *arg, struct str delta);
 static void on_result(void *arg, const struct llm_result *r);
 
+/* Nobody refused anything: memory or descriptors are short, or a file went after the request was rendered. The next
+ * try renders it anew. */
 static void
 failed_to_ask(struct turn *t, enum err e)
 {
-	t->result = (struct llm_result){ .class = e == ERR_NOMEM ? LLM_RETRY : LLM_BAD_REQUEST,
+	t->result = (struct llm_result){ .class = LLM_RETRY,
 	    .retry_after_us = -1, .detail = str_z(err_str(e)) };
 	t->result_set = true;
 	ev_defer(t->a->ev, &t->run);
@@ -482,6 +492,8 @@ prepare_call(struct turn *t, struct model_info *m, struct fail *f)
 	if (t->context->request.max_tokens > m->max_output)
 		t->context->request.max_tokens = m->max_output;
 	t->estimate = t->counted > 0 ? t->counted : t->context->estimated_input;
+	if (t->counted <= 0 && t->estimate > m->window)
+		t->estimate = m->window;        /* more is never asked, so more is never booked */
 	snprintf(t->model, sizeof(t->model), "%s", m->id);   /* booked under what was asked, whatever is configured then */
 	return OK;
 }
@@ -522,9 +534,7 @@ fit_window(struct turn *t, const struct model_info *m, struct fail *f)
 	if (room < least && t->counted > 0)
 		return fail_set(f, ERR_DENIED, "This conversation has grown to %lld tokens; %s takes %lld. Send /new to"
 		    " start a fresh one.", (long long)t->estimate, m->id, (long long)m->window);
-	if (room < least)
-		room = least;
-	if (*answer > room) {
+	if (*answer > room && room >= least) {
 		log_info("turn", "the answer may have %lld tokens instead of %lld", (long long)room, (long long)*answer);
 		*answer = room;
 	}

@@ -164,6 +164,20 @@ def test_killed_while_it_comes():
         assert not [f for f in files(w) if len(f) != 64]
 
 
+def test_deaths_while_it_waits_for_its_file():
+    """Nothing works on this message when the daemon dies: it is not to blame."""
+    with World() as w:
+        w.tg.fail_next("getFile", "429", retry_after=5)
+        give(w, photo(w, png(), "innocent"))
+        w.wait(lambda: w.b.query("SELECT attempts FROM attachments") == [(1,)], "tried")
+        for _ in range(3):
+            w.b.kill9()
+            w.b.start()
+        assert w.b.query("SELECT deaths FROM turns") == [(0,)]
+        w.wait(lambda: w.b.query("SELECT state FROM turns") == [(DONE,)], "answered")
+        assert newest(w)[0]["type"] == "image"
+
+
 def test_local_server():
     with World() as w:
         path = os.path.join(w.b.dir, "local.png")
@@ -231,6 +245,8 @@ def test_voice():
         with World({"telegram": {"transcribe_command": argv}}) as w:
             answer(w, voice(w))
             assert newest(w)[0]["text"].endswith("\ngood morning"), newest(w)
+            fds = "/proc/%d/fd/" % w.b.pid
+            assert not [n for n in os.listdir(fds) if ".media/" in os.readlink(fds + n)], "a recording is still open"
     with World({"telegram": {"transcribe_command": ["/bin/sh", "-c", "echo no model >&2; exit 3"]}}) as w:
         assert "transcription command failed (exit status not 0: no model)" in answer(w, voice(w))
         w.b.configure(telegram={"transcribe_command": ["/bin/true"]})

@@ -21,6 +21,8 @@ static struct buf replies;              /* texts sent, a line each */
 static struct buf request;              /* the newest: all messages, a line each */
 static unsigned calls;
 static bool refuse;                     /* the provider says 400 */
+static bool hold;                       /* it does not answer yet */
+static bool breaks;                     /* it cannot be asked, once: descriptors ran out */
 
 static void
 ch_load(void *self)
@@ -76,6 +78,10 @@ answer(void *arg)
 	struct op *op = arg;
 	struct llm_call *c = op->call;
 
+	if (hold) {
+		ev_timer_in(a->ev, &op->timer, 20 * US_PER_MS);
+		return;
+	}
 	op_free(op);
 	if (refuse) {
 		llm_feed_end(c, LLM_BAD_REQUEST, 400, -1, S("no"), STR_NONE);
@@ -100,6 +106,11 @@ spy_call(void *self, const struct llm_request *r, struct llm_call *call, void **
 	(void)self;
 	if (!op)
 		return ERR_NOMEM;
+	if (breaks) {
+		breaks = false;
+		free(op);
+		return ERR_LIMIT;
+	}
 	calls++;
 	buf_reset(&request);
 	for (size_t i = 0; i < r->n_messages; i++) {
@@ -164,7 +175,7 @@ begin(const char *toml)
 	memset(&sc, 0, sizeof(sc));
 	a = NULL;
 	calls = 0;
-	refuse = false;
+	refuse = hold = breaks = false;
 	buf_init(&replies, 1u << 20);
 	buf_init(&request, 32u << 20);
 	snprintf(text, sizeof(text), "%s[providers]\ndefault = \"echo\"\n", toml);
@@ -281,11 +292,11 @@ replied(const char *text)
 static size_t put_count;
 
 static void
-put(enum attachment_kind kind, const char *name, const char *text, const char *album)
+put_to(const char *chat, enum attachment_kind kind, const char *name, const char *text, const char *album)
 {
 	const struct attachment at = { .kind = kind, .source = S("file-1"), .name = str_z(name) };
 	char dedup[32];
-	struct inbound in = { .to = { S("fake"), S("7"), STR_NONE, STR_NONE }, .sender = S("7"), .sender_name = S("P"),
+	struct inbound in = { .to = { S("fake"), str_z(chat), STR_NONE, STR_NONE }, .sender = S("7"), .sender_name = S("P"),
 	    .text = str_z(text), .attachments = name ? &at : NULL, .n_attachments = name != NULL, .album = str_z(album),
 	    .position = (int64_t)put_count };
 	bool fresh;
@@ -294,6 +305,24 @@ put(enum attachment_kind kind, const char *name, const char *text, const char *a
 	in.dedup = str_z(dedup);
 	if (inbound_put(a, &in, &fresh) != OK)
 		CHECK(FAULTED());
+}
+
+static void
+put(enum attachment_kind kind, const char *name, const char *text, const char *album)
+{
+	put_to("7", kind, name, text, album);
+}
+
+/* Turns the loop until one more turn waits for a place. */
+static void
+until_waiting(size_t want)
+{
+	int64_t end = clock_mono_us() + WAIT_MS * US_PER_MS;
+
+	while (turns_waiting(a) != want && clock_mono_us() < end && !FAULTED())
+		if (ev_once(a->ev, 50 * US_PER_MS) != OK)
+			break;
+	CHECK(turns_waiting(a) == want || FAULTED());
 }
 
 static void
@@ -548,6 +577,102 @@ TEST(quota)
 	finish();
 }
 
+/* What cannot fit whatever goes makes nothing go. */
+TEST(too_large_for_the_quota)
+{
+	char *big = malloc(2100000);
+
+	if (begin("media_quota = 2\n") && big) {
+		if (send_file("a", 400000) && send_file("b", 400000) && send_file("c", 400000)) {
+			n_asked = 0;
+			put(ATTACHMENT_DOCUMENT, "e", "", NULL);
+			if (until(&n_asked, 1)) {
+				memset(big, 'e', 2100000);
+				bring(asked[0], big, 2100000);
+				(void)replied("there is no room for it");
+			}
+			put(ATTACHMENT_IMAGE, NULL, "and now?", NULL);
+			if (replied("seen") && !FAULTED())
+				CHECK(files() == 3 && has(&request, "\"title\":\"a\"") && has(&request, "sig"));
+		}
+	}
+	free(big);
+	finish();
+}
+
+/* Those that the worker has when their message is stopped give their places to the next. */
+TEST(places_of_the_dropped)
+{
+	char p[64];
+	size_t n = png(p, 40, 30);
+
+	if (begin("")) {
+		for (int i = 0; i < ATTACHMENTS_RUNNING_MAX; i++)
+			put(ATTACHMENT_IMAGE, "", "", "al");
+		if (until(&n_asked, ATTACHMENTS_RUNNING_MAX)) {
+			put(ATTACHMENT_IMAGE, "", "second", NULL);
+			for (size_t i = 0; i < ATTACHMENTS_RUNNING_MAX; i++)
+				bring(asked[i], p, n);
+			put(ATTACHMENT_IMAGE, NULL, "/stop", NULL);
+			(void)replied("(Stopped.)");
+			if (until(&n_asked, ATTACHMENTS_RUNNING_MAX + 1)) {
+				bring(asked[ATTACHMENTS_RUNNING_MAX], p, n);
+				(void)replied("seen");
+			}
+		}
+	}
+	finish();
+}
+
+/* The first in the queue for a place gets a late part of its album: the next one does not wait for its file. */
+TEST(late_part_of_one_that_waits)
+{
+	char p[64];
+	size_t n = png(p, 40, 30);
+
+	if (begin("[agent]\nmax_sessions = 1\n")) {
+		hold = true;
+		put_to("1", ATTACHMENT_IMAGE, NULL, "busy", NULL);
+		put_to("2", ATTACHMENT_IMAGE, "", "", "al");
+		if (until(&n_asked, 1)) {
+			bring(asked[0], p, n);
+			until_waiting(1);
+			put_to("3", ATTACHMENT_IMAGE, NULL, "me too", NULL);
+			until_waiting(2);
+			put_to("2", ATTACHMENT_IMAGE, "", "", "al");
+			if (until(&n_asked, 2)) {
+				CHECK(has(&replies, "I am busy") || FAULTED());
+				buf_reset(&replies);
+				hold = false;
+				(void)replied("seen");
+				(void)replied("seen");  /* that of chat 3 */
+				CHECK(has(&request, "me too") || FAULTED());
+				bring(asked[1], p, n);
+				(void)replied("seen");
+			}
+		}
+	}
+	finish();
+}
+
+/* A failure of this machine is no refusal: the same message is asked again. */
+TEST(cannot_be_asked_at_once)
+{
+	char p[64];
+	size_t n = png(p, 40, 30);
+
+	if (begin("")) {
+		breaks = true;
+		put(ATTACHMENT_IMAGE, "", "what is it?", NULL);
+		if (until(&n_asked, 1)) {
+			bring(asked[0], p, n);
+			(void)replied("seen");
+			CHECK((calls == 1 && has(&request, "what is it?")) || FAULTED());
+		}
+	}
+	finish();
+}
+
 /* The files were deleted by somebody, or the database was restored alone. */
 TEST(files_are_lost)
 {
@@ -610,6 +735,10 @@ main(int argc, char **argv)
 	RUN(load_in_the_middle);
 	RUN(stopped_while_it_comes);
 	RUN(quota);
+	RUN(too_large_for_the_quota);
+	RUN(places_of_the_dropped);
+	RUN(late_part_of_one_that_waits);
+	RUN(cannot_be_asked_at_once);
 	RUN(files_are_lost);
 	RUN(more_than_the_model_takes);
 	log_close();
