@@ -45,54 +45,60 @@ run() {
 # judge BIN WORDS: tells what failed; 99 is a sanitizer's or valgrind's verdict, 124 a
 # hang, 126 and 127 no program at all, above 128 a signal
 judge() {
-	bad=$((bad + 1))
 	echo "FAIL ($code): $2 $1"
 	tail -n 30 "$log" | sed 's/^/    /'
 }
 
-# one BIN: all of its points; the last line is "torture: BIN: N of M points, B bad"
-one() {
-	bin=$1 bad=0 count=0 calls=0
+# count BIN: without faults and a byte at a time, then a line "point BIN N STICKY" for each to come.
+count() {
+	bin=$1 n=0 i=0
 	run FAULT_VERBOSE=1 "$bin" $((limit * 6))
 	calls=$(sed -n 's/^fault: \([0-9]*\) calls$/\1/p' "$log" | tail -n 1)
 	calls=${calls:-0}
 	if [ "$code" -ne 0 ]; then
 		judge "$bin" "without faults"
 	elif [ "$calls" -eq 0 ]; then
-		bad=1
 		echo "FAIL: $bin: nothing to fail (linked without tests/fault.flags?)"
 	else
 		run FAULT_SHORT=1 "$bin" $((limit * 6))         # a byte at a time takes its time
 		[ "$code" -eq 0 ] || judge "$bin" "FAULT_SHORT=1"
-		count=$calls
-		[ "$max" -gt 0 ] && [ "$count" -gt "$max" ] && count=$max
+		n=$calls
+		[ "$max" -gt 0 ] && [ "$n" -gt "$max" ] && n=$max
 	fi
-	i=0
-	while [ "$i" -lt "$count" ]; do
-		n=$((1 + i * calls / count))
+	while [ "$i" -lt "$n" ]; do
 		for sticky in $modes; do
-			run "FAULT_AT=$n FAULT_STICKY=$sticky" "$bin"
-			[ "$code" -lt 99 ] || judge "$bin" "FAULT_AT=$n FAULT_STICKY=$sticky"
+			echo "point $bin $((1 + i * calls / n)) $sticky"
 		done
 		i=$((i + 1))
 	done
-	echo "torture: $bin: $count of $calls points, $bad bad"
+	echo "torture: $bin: $n of $calls points"
 }
 
-if [ "${TORTURE_ONE:-}" = 1 ]; then
-	one "$1"
-	exit 0
-fi
+# point BIN N STICKY
+point() {
+	run "FAULT_AT=$2 FAULT_STICKY=$3" "$1"
+	[ "$code" -lt 99 ] || judge "$1" "FAULT_AT=$2 FAULT_STICKY=$3"
+	echo "done $*"
+}
 
-all=$(mktemp) || exit 1
-trap 'rm -f "$log" "$all"' EXIT
-printf '%s\n' "$@" | TORTURE_ONE=1 xargs -n 1 -P "${TORTURE_JOBS:-4}" sh "$0" | tee "$all"
-points=$(sed -n 's/^torture: .*: \([0-9]*\) of [0-9]* points, .*/\1/p' "$all" | awk '{ n += $1 } END { print n + 0 }')
-bad=$(sed -n 's/^torture: .* points, \([0-9]*\) bad$/\1/p' "$all" | awk '{ n += $1 } END { print n + 0 }')
-done=$(grep -c '^torture: .* bad$' "$all")
-if [ "$done" -ne "$#" ]; then
+case ${TORTURE_PART:-} in
+count) count "$@"; exit 0 ;;
+point) shift; point "$@"; exit 0 ;;
+esac
+
+all=$(mktemp) && ran=$(mktemp) || exit 1
+trap 'rm -f "$log" "$all" "$ran"' EXIT
+jobs=${TORTURE_JOBS:-4}
+printf '%s\n' "$@" | TORTURE_PART=count xargs -n 1 -P "$jobs" sh "$0" >"$all"
+grep -v '^point' "$all"
+grep '^point' "$all" | TORTURE_PART=point xargs -n 4 -P "$jobs" sh "$0" >"$ran"
+grep -v '^done' "$ran"
+points=$(sed -n 's/^torture: .*: \([0-9]*\) of [0-9]* points$/\1/p' "$all" | awk '{ n += $1 } END { print n + 0 }')
+bad=$(cat "$all" "$ran" | grep -c '^FAIL')
+wanted=$(grep -c '^point' "$all") done=$(grep -c '^done' "$ran")
+if [ "$done" -ne "$wanted" ] || [ "$(grep -c '^torture: ' "$all")" -ne "$#" ]; then
 	bad=$((bad + 1))
-	echo "FAIL: $done of $# programs came to their end"
+	echo "FAIL: $done of $wanted points of $# programs came to their end"
 fi
 echo "torture: $points points of unit tests, $bad bad"
 echo "torture: $((points > bad ? points - bad : 0)) passed, $bad failed, 0 skipped"
