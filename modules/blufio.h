@@ -218,6 +218,9 @@ struct inbound {
  * (/stop, /new, /model, /help, /start) act at once. *fresh = false for a repeat (then nothing happened).
  * The channel may acknowledge only in an effect (after the commit). */
 FALLIBLE inbound_put(struct agent *a, const struct inbound *in, bool *fresh);
+/* Stores that it came, no more: the channel itself says what there is to say, in this transaction. Its text and
+ * attachments may be empty. */
+FALLIBLE inbound_seen(struct agent *a, const struct inbound *in, bool *fresh);
 /* The sender corrected message ref: replaces the text when its turn has not begun; *applied tells. */
 FALLIBLE inbound_edit(struct agent *a, const struct target *to, struct str ref, struct str text, bool *applied);
 /* The channel has given a chat another id: its conversations, waiting messages and replies go on there. Where the
@@ -486,7 +489,9 @@ FALLIBLE outbox_put_buttons(struct agent *a, int64_t session, const struct targe
  * transaction; the next send() of that conversation comes after its commit. */
 void outbox_part_done(struct agent *a, int64_t id, struct str external_id, int64_t part, struct str format); /* more parts follow */
 void outbox_done(struct agent *a, int64_t id, struct str external_id);
-void outbox_retry(struct agent *a, int64_t id, int64_t delay_us, bool maybe_sent, struct str format, struct str why);
+/* Can it have arrived? DOUBT_NONE: nothing of it, whatever its row said before. */
+enum doubt { DOUBT_AS_BEFORE, DOUBT_MAYBE_SENT, DOUBT_NONE };
+void outbox_retry(struct agent *a, int64_t id, int64_t delay_us, enum doubt doubt, struct str format, struct str why);
 void outbox_fail(struct agent *a, int64_t id, struct str why);          /* will never be deliverable */
 /* Nobody is there to take it: it waits until outbox_unpark of its conversation. */
 void outbox_park(struct agent *a, int64_t id);

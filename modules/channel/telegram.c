@@ -128,6 +128,19 @@ say_cannot(struct tg *tg, const struct json *m, const struct target *to, const c
 	return notice(tg, to, why);
 }
 
+/* All there is to answer is a sentence. Said once: a row knows the update when it comes again. */
+static FALLIBLE
+say_only(struct tg *tg, const struct json *m, struct inbound *in, const char *why)
+{
+	bool fresh;
+	enum err e;
+
+	in->text = STR_NONE;
+	in->n_attachments = 0;
+	e = inbound_seen(tg->a, in, &fresh);
+	return e == OK && fresh ? say_cannot(tg, m, &in->to, why) : e;
+}
+
 /* Is a group's message meant for the bot? The parts of an album follow the one that said so. */
 static bool
 is_called(struct tg *tg, const struct json *m, bool called)
@@ -172,14 +185,15 @@ take_permitted(struct tg *tg, const struct json *m, struct inbound *in, bool gro
 	else if (edited)
 		done = false;
 	else if (in->text.n > MESSAGE_MAX)
-		e = notice(tg, &in->to, "That message is too long for me. "
-		    "Please send it in parts of less than a megabyte.");
-	else if (in->text.n || c.has_file)
+		e = say_only(tg, m, in, "That message is too long for me. Please send it in parts of less than a megabyte.");
+	else if (in->text.n || c.has_file) {
 		e = inbound_put(tg->a, in, &done);
-	else if (called && !c.cannot && json_at(m, "text"))
-		e = notice(tg, &in->to, "Yes? Write your question beside my name.");
-	if (e == OK && c.cannot && !edited && done)
-		e = say_cannot(tg, m, &in->to, c.cannot);
+		if (e == OK && done && c.cannot)
+			e = say_cannot(tg, m, &in->to, c.cannot);
+	} else if (c.cannot)
+		e = say_only(tg, m, in, c.cannot);
+	else if (called && json_at(m, "text"))
+		e = say_only(tg, m, in, "Yes? Write your question beside my name.");
 	if (e == OK && !done)
 		log_debug(ME, edited ? "a correction came too late" : "known already");
 out:
@@ -274,8 +288,10 @@ take_press(struct tg *tg, const struct json *q)
 	    .sent_at = 0 };
 	bool permitted = is_permitted(tg, from, in.sender), fresh;
 
-	answer_press(tg, id, permitted ? "" : "This is not for you.");
-	if (!permitted || word.n == 0 || word.n > PRESS_TEXT_MAX || word.p[0] != '/' || json_i64(q, "message.chat.id", 0) == 0)
+	bool old = json_i64(q, "message.date", 0) == 0;         /* then Telegram does not say which topic it is in */
+
+	answer_press(tg, id, !permitted ? "This is not for you." : old ? "This is too old. Please ask again." : "");
+	if (!permitted || old || word.n == 0 || word.n > PRESS_TEXT_MAX || word.p[0] != '/' || json_i64(q, "message.chat.id", 0) == 0)
 		return OK;
 	if (json_bool(q, "message.is_topic_message", false))
 		in.to.thread = id_text(thread, json_i64(q, "message.message_thread_id", 0));

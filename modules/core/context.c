@@ -10,7 +10,8 @@
  *
  * Whatever subset of rows survived, the result obeys the API: the first message
  * is the user's, every tool_use is answered in the next message and every
- * tool_result answers one, no empty message. In an undamaged history none of
+ * tool_result answers one, no tool call of the provider's own is left without its
+ * result, no empty message. In an undamaged history none of
  * these repairs changes a byte.
  *
  * Files (media.c) stay references here; what the API would refuse about them is
@@ -27,12 +28,14 @@ struct entry {
 	const char *role;
 	struct str content;
 	bool uses, results;             /* holds tool_use / tool_result blocks */
+	bool server;                    /* holds server_tool_use blocks */
 	bool media;                     /* refers to files */
 };
 struct rows {
 	struct arena *ar;
 	struct entry *e;
 	size_t n, cap;
+	size_t run, run_end;            /* repair: entries of the answer that is looked at */
 	struct agent *a;
 	int64_t thinking_seq;           /* before it, thinking blocks are left out */
 	int64_t images, large;          /* pictures, and those beyond IMAGE_PIXELS_MANY */
@@ -49,6 +52,7 @@ has_block(struct str content, const char *start)
 	return str_find(content, str_z(start)) != SIZE_MAX;
 }
 #define USE_START "{\"type\":\"tool_use\""
+#define SERVER_START "{\"type\":\"server_tool_use\""
 #define RESULT_START "{\"type\":\"tool_result\""
 #define MEDIA_SOURCE "\"source\":{\"type\":\"media\""
 
@@ -116,6 +120,37 @@ names_id(struct rows *r, struct str content, const char *type, const char *membe
 		    str_eq(json_str(b, member, STR_NONE), id);
 	arena_free(&tmp);
 	return found;
+}
+
+/* The provider's own tool call is kept when its result stands in the same answer, of which a pause makes several rows. */
+static bool
+came_to_an_end(struct rows *r, const struct json *b, struct str arg)
+{
+	struct str id = json_str(b, "id", STR_NONE);
+	bool found = !str_eqz(json_str(b, "type", STR_NONE), "server_tool_use");
+
+	(void)arg;
+	for (size_t i = r->run; i < r->run_end && !found; i++) {
+		struct arena tmp = ARENA_INIT(JSON_TREE_MAX(r->e[i].content.n));
+
+		for (const struct json *c = blocks_of(r, &tmp, r->e[i].content); c && !found; c = c->next)
+			found = str_eq(json_str(c, "tool_use_id", STR_NONE), id);
+		arena_free(&tmp);
+	}
+	return found;
+}
+
+/* A paused answer that nobody let go on (it was stopped, a limit was reached): what the provider had begun is left out.
+ * The newest may go on yet, and one that waits for a tool of ours does. */
+static struct str
+without_begun(struct rows *r, size_t i)
+{
+	for (r->run = i; r->run > 0 && strcmp(r->e[r->run - 1].role, "assistant") == 0; r->run--)
+		;
+	for (r->run_end = i + 1; r->run_end < r->n && strcmp(r->e[r->run_end].role, "assistant") == 0; r->run_end++)
+		;
+	return r->run_end == r->n || r->e[r->run_end - 1].uses ? r->e[i].content :
+	    filter(r, r->e[i].content, came_to_an_end, STR_NONE);
 }
 
 static bool
@@ -227,6 +262,7 @@ collect(void *arg, const struct message_row *m)
 	e->role = str_eqz(m->role, "assistant") ? "assistant" : "user";
 	e->content = content;
 	e->uses = has_block(content, USE_START);
+	e->server = has_block(content, SERVER_START);
 	e->results = has_block(content, RESULT_START);
 	e->media = !str_eqz(m->role, "assistant") && has_block(content, MEDIA_SOURCE);
 	return r->ar->err == OK;
@@ -291,6 +327,8 @@ repair(struct rows *r, struct llm_message *out)
 
 		if (n == 0 && !user)
 			continue;
+		if (e->server)
+			content = without_begun(r, i);
 		if (user && e->results)
 			content = filter(r, content, answers_a_use, open);
 		if (open.n) {

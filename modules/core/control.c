@@ -92,7 +92,7 @@ on_reap(void *arg)
 		if (other->item == item)
 			item = 0;       /* somebody else has it before him */
 	if (item)                       /* it may have been read: told as a repeat to the next terminal */
-		outbox_retry(a, item, 0, true, STR_NONE, S("the terminal went away"));
+		outbox_retry(a, item, 0, DOUBT_MAYBE_SENT, STR_NONE, S("the terminal went away"));
 }
 
 static void

@@ -152,7 +152,7 @@ FALLIBLE store_outbox_add(struct db *db, enum outbox_kind kind, int64_t session,
     struct str text, struct str edit_ref, bool repeated, struct str buttons, int64_t *id);
 FALLIBLE store_outbox_state(struct db *db, int64_t id, enum outbox_state state, int64_t next_at, struct str why);
 FALLIBLE store_outbox_progress(struct db *db, int64_t id, int64_t part, struct str format, struct str external_id);
-FALLIBLE store_outbox_retry(struct db *db, int64_t id, int64_t next_at, bool maybe_sent, struct str format, struct str why);
+FALLIBLE store_outbox_retry(struct db *db, int64_t id, int64_t next_at, enum doubt doubt, struct str format, struct str why);
 FALLIBLE store_outbox_interrupted(struct db *db);                          /* sending -> ready, repeated */
 FALLIBLE store_outbox_get(struct db *db, int64_t id, void (*fn)(void *arg, const struct outbox_row *r), void *arg);
 FALLIBLE store_outbox_open(struct db *db, void (*fn)(void *arg, const struct outbox_row *r), void *arg);

@@ -441,20 +441,34 @@ note_health(struct provider_health *h, const struct llm_result *r, struct str pr
 	}
 }
 
+static bool
+is_thinking(const struct block *b)
+{
+	return b->kind == BLOCK_THINKING || (b->kind == BLOCK_RAW && raw_names(b, "type", S("redacted_thinking")));
+}
+
 static void
 call_done(void *arg)
 {
 	struct llm_call *c = arg;
 	struct llm_result r = { .class = c->class, .stop = c->stop, .usage = c->usage,
 	    .usage_known = c->usage_seen, .retry_after_us = c->retry_after_us, .status = c->status };
+	bool whole = c->stop == LLM_STOP_PAUSE || c->stop == LLM_STOP_TOOLS;
+	size_t end, at;
 	struct jw w;
 
 	buf_reset(&c->content);
 	jw_init(&w, &c->content);
 	jw_arr(&w);
-	if (c->class == LLM_OK)
-		for (size_t i = 0; i < c->n_blocks; i++)
-			write_block(&w, c, &c->blocks[i]);
+	end = c->content.n;
+	for (size_t i = 0; i < c->n_blocks && c->class == LLM_OK; i++) {
+		at = c->content.n;
+		write_block(&w, c, &c->blocks[i]);
+		if (c->content.n > at && (whole || !is_thinking(&c->blocks[i])))
+			end = c->content.n;
+	}
+	if (c->content.n > end)         /* an answer may not end in thinking when it is sent back */
+		buf_cut(&c->content, end);
 	jw_end_arr(&w);
 	if (jw_done(&w) != OK && c->err == OK)
 		c->err = ERR_NOMEM;

@@ -98,6 +98,8 @@ pump(struct line *l)
 
 	if (it == NULL || it->state == OUTBOX_SENDING || it->parked)
 		return;
+	if (l->a->load_again.list)
+		return;                 /* the lines are about to be made anew: a send begun now would be one in doubt */
 	if (agent_channel(l->a, l->to.channel) == NULL)
 		return;                 /* the channel is not configured now: the row waits */
 	if (it->due > ev_now(l->a->ev)) {
@@ -287,7 +289,7 @@ outbox_fail(struct agent *a, int64_t id, struct str why)
 }
 
 void
-outbox_retry(struct agent *a, int64_t id, int64_t delay_us, bool maybe_sent, struct str format, struct str why)
+outbox_retry(struct agent *a, int64_t id, int64_t delay_us, enum doubt doubt, struct str format, struct str why)
 {
 	struct item *it = item_get(a, id);
 
@@ -300,7 +302,7 @@ outbox_retry(struct agent *a, int64_t id, int64_t delay_us, bool maybe_sent, str
 	if (delay_us < 0)
 		delay_us = 0;
 	it->due = ev_now(a->ev) + delay_us;
-	agent_wrote(a, store_outbox_retry(a->db, id, clock_us() + delay_us, maybe_sent, format, why));
+	agent_wrote(a, store_outbox_retry(a->db, id, clock_us() + delay_us, doubt, format, why));
 	pump(it->line);
 }
 

@@ -343,6 +343,21 @@ join_album(struct agent *a, const struct inbound *in, int64_t album)
 }
 
 FALLIBLE
+inbound_seen(struct agent *a, const struct inbound *in, bool *fresh)
+{
+	int64_t user, session, id = 0;
+	enum err e = store_user_for(a->db, in->to.channel, in->sender, in->sender_name, &user);
+
+	if (e == OK)
+		e = store_session_find(a->db, a->name, &in->to, user, &session);
+	if (e == OK)
+		e = store_inbound_add(a->db, session, in, INBOUND_DONE, &id);
+	agent_wrote(a, e);
+	*fresh = e == OK && id != 0;
+	return e;
+}
+
+FALLIBLE
 inbound_put(struct agent *a, const struct inbound *in, bool *fresh)
 {
 	struct str text = str_trim(in->text), word, arg;

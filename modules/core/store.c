@@ -842,11 +842,11 @@ store_outbox_progress(struct db *db, int64_t id, int64_t part, struct str format
 }
 
 FALLIBLE
-store_outbox_retry(struct db *db, int64_t id, int64_t next_at, bool maybe_sent, struct str format, struct str why)
+store_outbox_retry(struct db *db, int64_t id, int64_t next_at, enum doubt doubt, struct str format, struct str why)
 {
 	return DB_EXEC(db, "UPDATE outbox SET state = ?2, next_at = ?3, attempts = attempts + 1,"
-	    " repeated = max(repeated, ?4), format = CASE ?5 WHEN '' THEN format ELSE ?5 END, why = ?6, updated_at = ?7"
-	    " WHERE id = ?1", DBI(id), DBI(OUTBOX_READY), DBI(next_at), DBI(maybe_sent), DBS(format), DBS(why), DBI(clock_us()));
+	    " repeated = CASE ?4 WHEN 2 THEN 0 ELSE max(repeated, ?4) END, format = CASE ?5 WHEN '' THEN format ELSE ?5 END, why = ?6, updated_at = ?7"
+	    " WHERE id = ?1", DBI(id), DBI(OUTBOX_READY), DBI(next_at), DBI(doubt), DBS(format), DBS(why), DBI(clock_us()));
 }
 
 FALLIBLE

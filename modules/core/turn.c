@@ -77,7 +77,8 @@ progress(struct turn *t)
 	t->deaths = 0;
 	t->attempt = 0;
 	t->next_at = 0;
-	t->counted = 0;
+	if (t->counted > 0)
+		t->counted = 0;         /* what could not be counted once is estimated for the rest of the turn */
 }
 
 static struct target
@@ -508,7 +509,7 @@ on_counted(void *arg, int64_t tokens)
 	ev_defer(t->a->ev, &t->run);
 }
 
-/* A large request, or one whose size nobody can guess, is counted by the provider before it is made; true: the
+/* A large request, or one with a new file whose size nobody can guess, is counted by the provider before it is made; true: the
  * answer is awaited. It costs nothing and changes nothing, so it needs no commit before it. */
 static bool
 count_first(struct turn *t, const struct model_info *m)
@@ -517,7 +518,8 @@ count_first(struct turn *t, const struct model_info *m)
 
 	if (t->counted || ops->count == NULL)
 		return false;
-	if (t->estimate <= LLM_COUNT_ABOVE && t->estimate <= m->window - m->window / 10 && !t->context->documents)
+	if (t->estimate <= LLM_COUNT_ABOVE && t->estimate <= m->window - m->window / 10 &&
+	    !(t->context->documents && t->attachments && t->round == 0))
 		return false;
 	if (ops->count(t->a->provider_self, &t->context->request, on_counted, t, &t->counting) != OK)
 		t->counted = -1;        /* then the estimate has to do */

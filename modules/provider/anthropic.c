@@ -27,6 +27,7 @@
 #define PAGE "100"                      /* models of one page */
 #define PAGES_MAX 10
 #define EVENT_ARENA_MAX (16u << 20)
+#define SLOWEST_US 10                   /* a byte, of a large body: a side question may take that long on top */
 
 struct op;
 struct anthropic {
@@ -516,7 +517,7 @@ send(struct op *op, const char *path, struct body *body)
 		    "anthropic-version: " ANTHROPIC_VERSION, key.p, NULL };
 		const struct fetch_req req = { .method = body ? "POST" : "GET", .url = url.p, .headers = headers,
 		    .body_from = body, .idle_us = op->plain ? 0 : LLM_IDLE_US, .once = !op->plain,
-		    .total_us = op->plain ? LLM_PLAIN_US : 0, .body_max = op->plain ? PLAIN_MAX : 256u << 20 };
+		    .total_us = op->plain ? LLM_PLAIN_US + (body ? (int64_t)body_size(body) * SLOWEST_US : 0) : 0, .body_max = op->plain ? PLAIN_MAX : 256u << 20 };
 
 		e = fetch_start(op->p->a->fetch, &req, &cb, op, &op->fetch);
 	}

@@ -562,6 +562,9 @@ class Check:
                  "messages.%d: `system` messages must be last or be followed by an assistant "
                  "message", i)
         last = messages[-1]
+        for i, m in enumerate(messages):
+            need(m["role"] != "assistant" or "thinking" not in blocks_of(m["content"])[-1]["type"] or m is last,
+                 "messages.%d: The final block in an assistant message cannot be `thinking`.", i)
         if last["role"] == "assistant" and not resumable(last):
             need(self.model["prefill"],
                  "This model does not support assistant message prefill. The "

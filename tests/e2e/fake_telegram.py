@@ -354,14 +354,18 @@ class FakeTelegram(FakeServer):
             message.update(more)
         return self.push_update({"edited_message": message})
 
-    def press(self, user_id, chat_id, message_id, data, name="Ann"):
-        """A user presses an inline button; the callback query's id."""
+    def press(self, user_id, chat_id, message_id, data, name="Ann", thread=None, accessible=True):
+        """A user presses an inline button; the callback query's id. Of a message that is too old Telegram says only
+        where it was, with date 0."""
+        message = {"message_id": message_id, "chat": self.chat_object(chat_id), "date": 1 if accessible else 0}
+        if thread is not None and accessible:
+            message.update(message_thread_id=thread, is_topic_message=True)
         with self.cond:
             query = str(self.rng.randrange(10**17, 10**18))
             self.callbacks[query] = None
         self.push_update({"callback_query": {
             "id": query, "from": {"id": user_id, "is_bot": False, "first_name": name},
-            "message": {"message_id": message_id, "chat": self.chat_object(chat_id), "date": 1},
+            "message": message,
             "chat_instance": "1", "data": data}})
         return query
 

@@ -151,6 +151,35 @@ def test_pauses_end():
         assert len(w.ai.requests) == 25
 
 
+def test_a_pause_that_is_stopped():
+    """What the provider had begun stays without a result: the conversation goes on without it."""
+    with world() as w:
+        gate = threading.Event()
+        w.ai.script = lambda ask: (ask.resumed and gate.wait(20) and None) or default_answer(ask)
+        w.tg.send_text(OWNER, "pause tides")
+        w.wait(lambda: len(w.ai.requests) == 2, "paused, and asked to go on")
+        w.tg.send_text(OWNER, "/stop")
+        w.wait(lambda: "Stopped" in "".join(w.tg.texts(OWNER)), "stopped")
+        gate.set()
+        w.ai.script = None
+        assert w.say("say on") == "on" and w.say("say and on") == "and on"
+        assert len(w.ai.prefix_violations) == 1         # what was left out, once
+        w.ai.prefix_violations.clear()
+
+
+def test_an_answer_of_thinking_only():
+    """The limit came before the first word: the API refuses thinking at the end of an answer that is sent back."""
+    with world() as w:
+        w.ai.script = lambda ask: {"blocks": [{"type": "thinking", "thinking": "hm"}], "stop_reason": "max_tokens"}
+        assert "length limit" in w.say("go")
+        w.ai.script = lambda ask: {"blocks": [{"type": "text", "text": "so"}, {"type": "thinking", "thinking": "hm"}],
+                                   "stop_reason": "max_tokens"}
+        assert w.say("go").startswith("so")
+        w.ai.script = None
+        assert w.say("say on") == "on"
+        assert [[b["type"] for b in m["content"]] for m in asked(w)["messages"][-2:]] == [["text"], ["text"]]
+
+
 def test_refusal_says_why():
     with world() as w:
         w.ai.fail_next("refusal")

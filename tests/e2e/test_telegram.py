@@ -9,6 +9,8 @@ import struct
 import time
 import zlib
 
+import fake_telegram
+from fake_anthropic import default_answer
 from harness import OWNER, World, main
 
 DONE = 5
@@ -356,6 +358,74 @@ def test_a_group_moves():
         assert w.tg.texts(new) == ["two"]
         assert w.b.query("SELECT chat FROM sessions") == [(str(new),)]
         assert len(w.ai.requests[-1]["body"]["messages"]) == 3          # the history went with it
+
+
+def test_a_group_moves_while_the_model_answers():
+    """The reply goes to the new chat as what it is: one that was certainly not delivered before."""
+    new = -1009876543210
+    with World() as w:
+        w.tg.add_chat(-555, "group")
+        w.ai.script = lambda ask: time.sleep(1) or default_answer(ask)
+        w.tg.expect_refusal("upgraded to a supergroup")
+        w.tg.send_text(OWNER, "@blufio_test_bot say one", chat_id=-555, chat_type="group")
+        w.wait(lambda: w.ai.requests, "asked")
+        with w.tg.lock:
+            w.tg.add_chat(new, "supergroup")
+            w.tg.chats[-555]["migrated"] = new
+        w.wait(lambda: w.tg.texts(new), "the answer")
+        assert w.tg.texts(new) == ["one"], w.tg.texts(new)
+
+
+def test_notices_are_said_once():
+    """The batch that holds a refused message comes again, after a reload and after a death."""
+    with World() as w:
+        w.tg.add_chat(-555, "group")
+        w.tg.send_text(OWNER, "@blufio_test_bot say one", chat_id=-555, chat_type="group")
+        w.wait(lambda: w.tg.texts(-555), "the answer")
+        w.tg.add_chat(-1009876543210, "supergroup")
+        with w.tg.cond:
+            give(w, {"video": {"file_id": "v"}})
+            w.tg.push_update({"message": {"message_id": 900, "date": int(time.time()), "migrate_to_chat_id": -1009876543210,
+                                          "chat": {"id": -555, "type": "group"},
+                                          "from": {"id": OWNER, "is_bot": False, "first_name": "Ann"}}})
+        w.wait(lambda: w.tg.texts(OWNER), "the notice")
+        assert w.say("say two") == "two"
+        assert sum("I cannot watch videos." in t for t in w.tg.texts(OWNER)) == 1, w.tg.texts(OWNER)
+
+
+def test_an_old_button_changes_nothing():
+    """Of an old message Telegram does not say in which topic it is."""
+    with World() as w:
+        w.tg.add_chat(-1001234567890, "supergroup", is_forum=True, threads=[7])
+        where = {"chat_id": -1001234567890, "chat_type": "supergroup", "thread": 7}
+        w.say("/model", **where)
+        shown = w.tg.messages(-1001234567890)[-1]["message_id"]
+        query = w.tg.press(OWNER, -1001234567890, shown, "/model claude-opus-5-5", thread=7, accessible=False)
+        w.wait(lambda: w.tg.callbacks[query] is not None, "answered")
+        assert "too old" in w.tg.callbacks[query]["text"]
+        w.tg.press(OWNER, -1001234567890, shown, "/model claude-opus-5-5", thread=7)
+        w.wait(lambda: w.b.query("SELECT thread, model FROM sessions") == [("7", "claude-opus-5-5")], "this one does")
+
+
+def test_a_later_part_that_is_refused():
+    """What is not taken as a rich message goes as another kind, behind the parts that are there."""
+    with World() as w:
+        text = "\n\n".join("paragraph %d %s" % (i, "x" * 60) for i in range(700))
+        rich = w.tg.rich_content
+
+        def refuse(p, draft=False):
+            if "paragraph 500 " in rich(p, draft)[1]:
+                raise fake_telegram.bad("can't parse rich message: tag")
+            return rich(p, draft)
+        w.tg.rich_content = refuse
+        w.tg.expect_refusal("can't parse rich message")
+        w.ai.script = lambda ask: text
+        w.tg.send_text(OWNER, "long")
+        w.wait(lambda: w.b.query("SELECT state FROM turns") == [(DONE,)], "delivered")
+        sent = w.tg.messages(OWNER)
+        assert [bool(m["rich"]) for m in sent[:2]] == [True, False] and not any(m["rich"] for m in sent[1:])
+        said = "\n".join(m["text"] for m in sent)
+        assert re.findall(r"paragraph (\d+) ", said) == [str(i) for i in range(700)]
 
 
 def test_long_rich_reply_is_several():

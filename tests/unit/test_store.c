@@ -473,12 +473,15 @@ TEST(outbox)
 		SAW(store_outbox_open(db, see_outbox, NULL), "ready,hello,ph,part 0,again 0,tries 0,at 0,;"
 		    "ready,busy,,part 0,again 1,tries 0,at 0,;ready,done,,part 0,again 0,tries 0,at 0,;");
 		CHECK_OK(store_outbox_state(db, a, OUTBOX_SENDING, 0, STR_NONE));
-		CHECK_OK(store_outbox_retry(db, a, 77, false, S("plain"), S("503")));
+		CHECK_OK(store_outbox_retry(db, a, 77, DOUBT_AS_BEFORE, S("plain"), S("503")));
 		SAW(store_outbox_get(db, a, see_outbox, NULL), "ready,hello,ph,part 0,again 0,tries 1,at 77,plain;");
 		CHECK_OK(store_outbox_state(db, a, OUTBOX_SENDING, 0, STR_NONE));
-		CHECK_OK(store_outbox_retry(db, a, 78, true, STR_NONE, S("lost")));
-		CHECK_OK(store_outbox_retry(db, a, 79, false, STR_NONE, S("503")));     /* once unsure stays unsure */
+		CHECK_OK(store_outbox_retry(db, a, 78, DOUBT_MAYBE_SENT, STR_NONE, S("lost")));
+		CHECK_OK(store_outbox_retry(db, a, 79, DOUBT_AS_BEFORE, STR_NONE, S("503")));     /* once unsure stays unsure */
 		SAW(store_outbox_get(db, a, see_outbox, NULL), "ready,hello,ph,part 0,again 1,tries 3,at 79,plain;");
+		CHECK_OK(store_outbox_retry(db, a, 79, DOUBT_NONE, STR_NONE, S("moved")));      /* … or its channel knows */
+		SAW(store_outbox_get(db, a, see_outbox, NULL), "ready,hello,ph,part 0,again 0,tries 4,at 79,plain;");
+		CHECK_OK(store_outbox_retry(db, a, 79, DOUBT_MAYBE_SENT, STR_NONE, S("lost")));
 		CHECK_OK(store_outbox_progress(db, a, 1, STR_NONE, S("m1")));           /* … until a part is confirmed */
 		SAW(store_outbox_get(db, a, see_outbox, NULL), "ready,hello,ph,part 1,again 0,tries 0,at 79,plain;");
 		CHECK_OK(store_outbox_state(db, b, OUTBOX_SENT, 0, STR_NONE));

@@ -20,6 +20,7 @@
 #define config_origin t_config_origin
 #define inbound_put t_inbound_put
 #define inbound_edit t_inbound_edit
+#define inbound_seen t_inbound_seen
 #define session_stop t_session_stop
 #define access_paired t_access_paired
 #define access_offer t_access_offer
@@ -307,6 +308,15 @@ session_moved(struct agent *a, struct str channel, struct str from, struct str t
 }
 
 enum err
+inbound_seen(struct agent *a, const struct inbound *in, bool *fresh)
+{
+	(void)a;
+	*fresh = true;
+	jot("seen [%.*s]\n", STR_ARG(in->dedup));
+	return OK;
+}
+
+enum err
 inbound_put(struct agent *a, const struct inbound *in, bool *fresh)
 {
 	(void)a;
@@ -365,11 +375,11 @@ outbox_part_done(struct agent *a, int64_t id, struct str x, int64_t part, struct
 }
 
 void
-outbox_retry(struct agent *a, int64_t id, int64_t us, bool maybe, struct str format, struct str why)
+outbox_retry(struct agent *a, int64_t id, int64_t us, enum doubt doubt, struct str format, struct str why)
 {
 	(void)a;
 	(void)why;
-	jot("retry %d %s %.*s%s\n", (int)id, maybe ? "maybe" : "surely-not", STR_ARG(format),
+	jot("retry %d %s %.*s%s\n", (int)id, doubt == DOUBT_MAYBE_SENT ? "maybe" : "surely-not", STR_ARG(format),
 	    us == 7 * US_PER_S ? " 7s" : "");
 }
 
@@ -493,8 +503,8 @@ TEST(intake)
 	updates(PRIVATE(7, 7, "\"voice\":{}") "," PRIVATE(8, 7, "\"pinned_message\":{}") ","
 	    PRIVATE(9, 7, "\"video\":{},\"media_group_id\":\"A\"") ","
 	    PRIVATE(10, 7, "\"video\":{},\"media_group_id\":\"A\""));
-	SAID("notice 7 I cannot listen to voice messages yet: my owner can set telegram.transcribe_command.\n"
-	    "notice 7 I cannot watch videos.\n");
+	SAID("seen [7:7:17]\nnotice 7 I cannot listen to voice messages yet: my owner can set telegram.transcribe_command.\n"
+	    "seen [9:7:19]\nnotice 7 I cannot watch videos.\nseen [10:7:110]\n");
 	updates(PRIVATE(11, 7, "\"rich_message\":{\"blocks\":[{\"type\":\"paragraph\",\"text\":[\"a \","
 	    "{\"type\":\"bold\",\"text\":\"b\"}]},{\"type\":\"paragraph\",\"text\":\"c\"}]}"));
 	SAID("in 7// 7 [11:7:111] a b\nc\n");
@@ -521,7 +531,7 @@ TEST(strangers_and_groups)
 	    GROUP(9, "\"text\":\"@my_bot\"") "," GROUP(10, "\"text\":\"/stop@MY_bot\\nnow\""));
 	SAID("in -100//12 7 [2:-100:12] \xf0\x9f\x98\x80 hey @My_Bot!\nin -100/55/13 7 [3:-100:13] what?\n"
 	    "in -100//16 7 [6:-100:16] /help\nin -100//17 7 [7:-100:17] yes\n"
-	    "notice -100 Yes? Write your question beside my name.\nin -100//110 7 [10:-100:110] /stop\nnow\n");
+	    "seen [9:-100:19]\nnotice -100 Yes? Write your question beside my name.\nin -100//110 7 [10:-100:110] /stop\nnow\n");
 	down();
 }
 

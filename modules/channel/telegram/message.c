@@ -321,6 +321,8 @@ tg_content_read(const struct json *m, bool hears, const char *own, struct tg_con
 		put_blocks(&c->text, rich, "");
 	else if (!c->has_file && !c->cannot)
 		(void)put_thing(&c->text, m);
+	if (rich && str_trim(buf_view(&c->text)).n == 0 && !c->has_file && !c->cannot)
+		c->cannot = "I can read only text in such a message.";
 	if (origin)
 		put_origin(&c->before, origin);
 	if (text.n == 0 || text.p[0] != '/')    /* a command stays one */

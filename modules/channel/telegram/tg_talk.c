@@ -8,7 +8,8 @@
  * "?" is committed as its id before it goes.
  *
  * The reply is cut into pieces by a pure function of its text and way, so part
- * and way are all there is to remember. Edits can be repeated harmlessly; sends
+ * and way are all there is to remember ("html+2": as HTML behind two rich pieces,
+ * because Telegram refused the third). Edits can be repeated harmlessly; sends
  * cannot: when one may have arrived, outbox.c marks the row and the next begins
  * with REPEAT. A send has a new connection: on a kept one libcurl may repeat it.
  */
@@ -30,6 +31,7 @@
 /* How a text is sent. A reply that is refused goes the next way, up to WAY_PLAIN. */
 enum way { WAY_RICH, WAY_HTML, WAY_PLAIN, WAY_DRAFT };
 static const char *const way_names[] = { "rich", "html", "plain" };
+#define WAY_SIZE 32
 
 struct talk {
 	struct call call;
@@ -51,6 +53,7 @@ struct talk {
 	/* the reply */
 	struct outbox_item item;        /* id 0: not there yet; its views are void */
 	enum way way;
+	int64_t rich;           /* pieces that went as rich messages before way was taken */
 	bool editing, last;
 };
 
@@ -150,26 +153,36 @@ say(struct talk *t, enum way way, int64_t ref, struct str text)
 	    t->item.id ? reply_answered : live_answered);
 }
 
+/* A reply whose placeholder was on its way is stored as one in doubt. A talk that has seen its turn end knows better by
+ * now: nothing of it is there. */
+static bool
+is_first(const struct talk *t)
+{
+	return t->ended && t->ref != REF_UNKNOWN && t->item.attempts == 0;
+}
+
 /* Sends the piece that is due, by edit of the placeholder when there is one. */
 static void
 reply_step(struct talk *t)
 {
 	struct buf piece = BUF_INIT(BODY_MAX), text = BUF_INIT(BODY_MAX), tame = BUF_INIT(2 * REPLY_MAX);
 	struct markup_split split;
-	/* A reply whose placeholder was on its way is stored as one in doubt. A talk that has seen
-	 * its turn end knows better by now. */
-	bool sure = t->ended && t->ref != REF_UNKNOWN && t->item.attempts == 0;
 	enum err e;
 
 	t->editing = t->item.part == 0 && t->ref > 0;
-	if (t->way == WAY_RICH)
+	if (t->way == WAY_RICH || t->rich)
 		markup_tame(&tame, buf_view(&t->text));
-	markup_split_init(&split, t->way == WAY_RICH ? buf_view(&tame) : buf_view(&t->text),
-	    (t->way == WAY_RICH ? RICH_MAX : SHOWN_MAX) - strlen(REPEAT));
-	split.max_blocks = t->way == WAY_RICH ? RICH_BLOCKS_MAX : 0;
-	for (int64_t k = 0; k <= t->item.part; k++)
+	markup_split_init(&split, t->way == WAY_RICH || t->rich ? buf_view(&tame) : buf_view(&t->text),
+	    RICH_MAX - strlen(REPEAT));
+	split.max_blocks = RICH_BLOCKS_MAX;
+	for (int64_t k = 0; k <= t->item.part; k++) {
+		if (t->way != WAY_RICH && k == t->rich) {
+			split.max = SHOWN_MAX - strlen(REPEAT);
+			split.max_blocks = 0;
+		}
 		(void)markup_next(&split, &piece);
-	if (t->item.repeated && !t->editing && !sure)
+	}
+	if (t->item.repeated && !t->editing && !is_first(t))
 		buf_puts(&text, REPEAT);
 	if (t->way == WAY_HTML)
 		markup_html(&text, buf_view(&piece));
@@ -186,6 +199,28 @@ reply_step(struct talk *t)
 		reply_answered(&t->call, &(struct answer){ .why = str_z(err_str(e)) });
 }
 
+/* The way as it stands in the row. */
+static struct str
+way_text(const struct talk *t, char out[WAY_SIZE])
+{
+	snprintf(out, WAY_SIZE, t->rich ? "%s+%lld" : "%s", way_names[t->way], (long long)t->rich);
+	return str_z(out);
+}
+
+static void
+way_read(struct talk *t, struct str format)
+{
+	struct str name;
+
+	str_cut(&format, '+', &name);
+	t->rich = 0;
+	for (enum way k = WAY_RICH; k <= WAY_PLAIN; k++)
+		if (str_eqz(name, way_names[k]))
+			t->way = k;
+	if (t->way != WAY_RICH && format.n)
+		IGNORE(str_i64(format, 1, INT32_MAX, &t->rich));        /* what we did not write is none */
+}
+
 static void
 reply_answered(struct call *c, const struct answer *r)
 {
@@ -194,20 +229,21 @@ reply_answered(struct call *c, const struct answer *r)
 	bool lost = t->editing && (has(r->why, "to edit not found") ||
 	    has(r->why, "can't be edited"));
 	bool done = r->ok || (t->editing && has(r->why, "message is not modified"));
-	char id[ID_SIZE], to[ID_SIZE];
+	char id[ID_SIZE], to[ID_SIZE], format[WAY_SIZE];
 
 	if (r->moved_to && r->moved_to != t->chat) {
 		id_text(id, t->chat);
 		t->chat = r->moved_to;
 		agent_wrote(a, session_moved(a, S(ME), str_z(id), id_text(to, t->chat)));
-		outbox_retry(a, t->item.id, 0, false, str_z(way_names[t->way]), S("the group has a new id"));
+		outbox_retry(a, t->item.id, 0, t->item.part == 0 && is_first(t) ? DOUBT_NONE : DOUBT_AS_BEFORE,
+		    way_text(t, format), S("the group has a new id"));
 		talk_free(t);
 		return;
 	}
-	/* a part that follows another has its way: another one would cut the text elsewhere */
-	if (lost || (!done && t->way < WAY_PLAIN && (t->item.part == 0 || t->way != WAY_RICH) &&
-	    (r->code == 400 || (r->code == 404 && t->way == WAY_RICH)))) {
+	if (lost || (!done && t->way < WAY_PLAIN && (r->code == 400 || (r->code == 404 && t->way == WAY_RICH)))) {
 		c->tg->no_rich = c->tg->no_rich || r->code == 404;
+		if (!lost && t->way == WAY_RICH)
+			t->rich = t->item.part; /* what is there stays; the rest is cut for the next way */
 		t->way = lost ? t->way : t->way + 1;
 		t->ref = lost ? 0 : t->ref;
 		reply_step(t);          /* there is another way to say the same */
@@ -217,12 +253,12 @@ reply_answered(struct call *c, const struct answer *r)
 	if (done && t->last) {
 		outbox_done(a, t->item.id, str_z(id));
 	} else if (done) {              /* the parts that follow go the same way */
-		outbox_part_done(a, t->item.id, str_z(id), t->item.part + 1, str_z(way_names[t->way]));
+		outbox_part_done(a, t->item.id, str_z(id), t->item.part + 1, way_text(t, format));
 	} else if (r->code == 400 || r->code == 403 || r->code == 413) {
 		outbox_fail(a, t->item.id, r->why);
 	} else {                        /* repeating an edit does no harm */
 		outbox_retry(a, t->item.id, tg_wait_us(r, t->item.attempts),
-		    r->sent && !t->editing, str_z(way_names[t->way]), r->why);
+		    r->sent && !t->editing ? DOUBT_MAYBE_SENT : DOUBT_AS_BEFORE, way_text(t, format), r->why);
 		t->item.id = 0;
 		if (t->ended)
 			return;         /* its row may not know the placeholder */
@@ -357,7 +393,7 @@ tg_send(void *self, const struct outbox_item *item)
 	struct talk *t = talk_get(tg, turn, &item->to, item->edit_ref);
 
 	if (!t) {
-		outbox_retry(tg->a, item->id, US_PER_S, false, item->format, S("out of memory"));
+		outbox_retry(tg->a, item->id, US_PER_S, DOUBT_AS_BEFORE, item->format, S("out of memory"));
 		return;
 	}
 	t->item = *item;
@@ -365,9 +401,7 @@ tg_send(void *self, const struct outbox_item *item)
 	buf_reset(&t->buttons);
 	buf_str(&t->buttons, item->buttons);
 	t->way = tg->no_rich || !config_bool(tg->a->config, "telegram.rich") ? WAY_HTML : WAY_RICH;
-	for (enum way k = WAY_RICH; k <= WAY_PLAIN; k++)
-		if (str_eqz(item->format, way_names[k]))
-			t->way = k;
+	way_read(t, item->format);
 	if (!t->call.op)                /* else the answer to live text goes on here */
 		reply_step(t);
 }
