@@ -357,7 +357,7 @@ http_list_has(const struct http_request *r, const char *name, const char *token)
 
 	for (size_t at = 0; next_of(r, name, &at, &value);)
 		while (next_element(&value, ',', &element))
-			if (str_ieq(element, str_z(token)))
+			if (element.n && str_ieq(element, str_z(token)))
 				return true;
 	return false;
 }
@@ -568,16 +568,11 @@ count_extra(struct http *h, size_t n, int status)
 }
 
 static enum http_event
-step_size(struct http *h, struct str *in)
+read_size(struct http *h, struct str line)
 {
-	struct str line;
 	size_t n = 0;
 	int digit;
 
-	if (!take_line(h, in, &h->extra, 400))
-		return HTTP_MORE;
-	line = line_at(buf_view(&h->extra), 0);
-	buf_reset(&h->extra);
 	h->left = 0;
 	for (; n < line.n && (digit = hex_digit((unsigned char)line.p[n])) >= 0; n++) {
 		if (n == HTTP_CHUNK_DIGITS_MAX)
@@ -591,6 +586,18 @@ step_size(struct http *h, struct str *in)
 	h->room -= h->left;
 	h->state = h->left ? HTTP_AT_BODY : HTTP_AT_TRAILER;
 	return count_extra(h, line.n - n, 400);
+}
+
+static enum http_event
+step_size(struct http *h, struct str *in)
+{
+	enum http_event e;
+
+	if (!take_line(h, in, &h->extra, 400))
+		return HTTP_MORE;
+	e = read_size(h, line_at(buf_view(&h->extra), 0));
+	buf_reset(&h->extra);
+	return e;
 }
 
 static enum http_event
