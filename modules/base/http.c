@@ -31,6 +31,8 @@
 
 #define PORT_DIGITS_MAX 5u
 
+static const char lone_cr_or_lf[] = "A line has to end with CR LF, and neither may stand alone.";
+
 static enum http_event
 bad(struct http *h, int status, const char *why)
 {
@@ -87,12 +89,6 @@ is_query_char(char c)
 }
 
 static bool
-is_digit_char(char c)
-{
-	return is_digit(c);
-}
-
-static bool
 is_ipv6_char(char c)
 {
 	return hex_digit((unsigned char)c) >= 0 || c == ':' || c == '.';
@@ -135,7 +131,7 @@ after(struct str s, size_t n)
 	return str_sub(s, n, s.n);
 }
 
-/* ---- lines --------------------------------------------------------------------- */
+/* ---- lines ------------------------------------------------------------------- */
 
 /*
  * Moves octets to b until a line is whole; more than b may hold are refused with
@@ -153,7 +149,7 @@ take_line(struct http *h, struct str *in, struct buf *b, int status)
 		if (n > b->max - b->n)
 			bad(h, status, "A line or the head of the request is too long.");
 		else if (h->cr != (c == '\n'))
-			bad(h, 400, "A line has to end with CR LF, and neither may stand alone.");
+			bad(h, 400, lone_cr_or_lf);
 		else if (is_control(c) && c != '\r' && c != '\n')
 			bad(h, 400, "There is a control character in a line.");
 		if (h->state == HTTP_AT_BAD)
@@ -179,7 +175,7 @@ line_at(struct str lines, size_t at)
 	return str_sub(line, 0, line.n - 1);
 }
 
-/* ---- the request line -------------------------------------------------------------- */
+/* ---- the request line -------------------------------------------------------- */
 
 /* "name", "name:port", "[v6]" or "[v6]:port". */
 static bool
@@ -196,7 +192,7 @@ is_authority(struct str s)
 	if (n == s.n)
 		return true;
 	s = after(s, n);
-	return n && s.p[0] == ':' && s.n <= PORT_DIGITS_MAX + 1 && all(after(s, 1), is_digit_char);
+	return n && s.p[0] == ':' && s.n <= PORT_DIGITS_MAX + 1 && all(after(s, 1), is_digit);
 }
 
 static bool
@@ -251,7 +247,7 @@ read_request_line(struct http *h, struct str line)
 		bad(h, 400, "The request target is not a path or an http URL.");
 }
 
-/* ---- fields ------------------------------------------------------------------------- */
+/* ---- fields ------------------------------------------------------------------ */
 
 static bool
 read_field(struct str line, struct http_field *f)
@@ -269,8 +265,8 @@ check_field(struct http *h, struct str line)
 {
 	/* Two values of one of these, and two readers may choose differently. */
 	static const char *const once[] = {
-		"Authorization", "Content-Encoding", "Content-Length", "Content-Type", "Expect", "Host",
-		"Last-Event-ID", "Origin", "Sec-WebSocket-Key", "Sec-WebSocket-Version",
+		"Authorization", "Content-Encoding", "Content-Length", "Content-Type", "Expect",
+		"Host", "Last-Event-ID", "Origin", "Sec-WebSocket-Key", "Sec-WebSocket-Version",
 		"Transfer-Encoding",
 	};
 	struct http_field f;
@@ -422,12 +418,12 @@ http_accepts(const struct http_request *r, const char *name, const char *offer)
 	return answer;
 }
 
-/* ---- the head as a whole --------------------------------------------------------------- */
+/* ---- the head as a whole ----------------------------------------------------- */
 
 static void
 read_length(struct http *h, struct str value)
 {
-	if (!value.n || !all(value, is_digit_char))
+	if (!value.n || !all(value, is_digit))
 		bad(h, 400, "Content-Length is not a number.");
 	else if (str_i64(value, 0, INT64_MAX, &h->req.content_length) != OK ||
 	    (uint64_t)h->req.content_length > h->body_max)
@@ -481,8 +477,8 @@ read_connection(struct http *h)
 		return;
 	}
 	r->expect_continue = expect.p && (r->chunked || r->content_length > 0);
-	r->upgrade_websocket = str_eqz(r->method, "GET") && http_list_has(r, "Connection", "upgrade") &&
-	    http_list_has(r, "Upgrade", "websocket");
+	r->upgrade_websocket = str_eqz(r->method, "GET") &&
+	    http_list_has(r, "Connection", "upgrade") && http_list_has(r, "Upgrade", "websocket");
 }
 
 /* The lines were good one by one, but the buffer has moved since: the views are made now. */
@@ -506,7 +502,7 @@ finish_head(struct http *h)
 	return HTTP_HEAD;
 }
 
-/* ---- chunks --------------------------------------------------------------------------------- */
+/* ---- chunks ------------------------------------------------------------------ */
 
 static struct str
 skip_blanks(struct str s)
@@ -636,7 +632,7 @@ step_trailer(struct http *h, struct str *in)
 	return HTTP_MORE;
 }
 
-/* ---- the other steps ---------------------------------------------------------------------------- */
+/* ---- the other steps --------------------------------------------------------- */
 
 static enum http_event
 step_idle(struct http *h, struct str *in)
@@ -649,7 +645,7 @@ step_idle(struct http *h, struct str *in)
 			break;
 		}
 		if (h->cr != (c == '\n'))
-			return bad(h, 400, "A line has to end with CR LF, and neither may stand alone.");
+			return bad(h, 400, lone_cr_or_lf);
 		h->cr = c == '\r';
 		if (h->cr && ++h->blanks > HTTP_BLANK_MAX)
 			return bad(h, 400, "There are too many empty lines before the request.");
@@ -767,7 +763,7 @@ http_free(struct http *h)
 	buf_free(&h->extra);
 }
 
-/* ---- decoding ------------------------------------------------------------------------------------ */
+/* ---- decoding ---------------------------------------------------------------- */
 
 /* dec_url for a part of a query, where '+' is a blank. */
 static enum err
@@ -852,7 +848,7 @@ http_path_decode(struct str path, struct buf *out)
 	return ERR_PARSE;
 }
 
-/* ---- answers --------------------------------------------------------------------------------------- */
+/* ---- answers ----------------------------------------------------------------- */
 
 const char *
 http_reason(int status)
@@ -861,20 +857,22 @@ http_reason(int status)
 		int status;
 		const char *reason;
 	} reasons[] = {
-		{ 100, "Continue" }, { 101, "Switching Protocols" }, { 200, "OK" }, { 201, "Created" },
-		{ 202, "Accepted" }, { 204, "No Content" }, { 206, "Partial Content" },
-		{ 301, "Moved Permanently" }, { 302, "Found" }, { 303, "See Other" },
-		{ 304, "Not Modified" }, { 307, "Temporary Redirect" }, { 308, "Permanent Redirect" },
-		{ 400, "Bad Request" }, { 401, "Unauthorized" }, { 402, "Payment Required" },
-		{ 403, "Forbidden" }, { 404, "Not Found" }, { 405, "Method Not Allowed" },
-		{ 406, "Not Acceptable" }, { 408, "Request Timeout" }, { 409, "Conflict" },
-		{ 410, "Gone" }, { 411, "Length Required" }, { 412, "Precondition Failed" },
-		{ 413, "Content Too Large" }, { 414, "URI Too Long" }, { 415, "Unsupported Media Type" },
-		{ 416, "Range Not Satisfiable" }, { 417, "Expectation Failed" },
-		{ 421, "Misdirected Request" }, { 422, "Unprocessable Content" },
-		{ 426, "Upgrade Required" }, { 428, "Precondition Required" },
-		{ 429, "Too Many Requests" }, { 431, "Request Header Fields Too Large" },
-		{ 500, "Internal Server Error" }, { 501, "Not Implemented" }, { 502, "Bad Gateway" },
+		{ 100, "Continue" }, { 101, "Switching Protocols" }, { 200, "OK" },
+		{ 201, "Created" }, { 202, "Accepted" }, { 204, "No Content" },
+		{ 206, "Partial Content" }, { 301, "Moved Permanently" }, { 302, "Found" },
+		{ 303, "See Other" }, { 304, "Not Modified" }, { 307, "Temporary Redirect" },
+		{ 308, "Permanent Redirect" }, { 400, "Bad Request" }, { 401, "Unauthorized" },
+		{ 402, "Payment Required" }, { 403, "Forbidden" }, { 404, "Not Found" },
+		{ 405, "Method Not Allowed" }, { 406, "Not Acceptable" },
+		{ 408, "Request Timeout" }, { 409, "Conflict" }, { 410, "Gone" },
+		{ 411, "Length Required" }, { 412, "Precondition Failed" },
+		{ 413, "Content Too Large" }, { 414, "URI Too Long" },
+		{ 415, "Unsupported Media Type" }, { 416, "Range Not Satisfiable" },
+		{ 417, "Expectation Failed" }, { 421, "Misdirected Request" },
+		{ 422, "Unprocessable Content" }, { 426, "Upgrade Required" },
+		{ 428, "Precondition Required" }, { 429, "Too Many Requests" },
+		{ 431, "Request Header Fields Too Large" }, { 500, "Internal Server Error" },
+		{ 501, "Not " "Implemented" }, { 502, "Bad Gateway" },
 		{ 503, "Service Unavailable" }, { 504, "Gateway Timeout" },
 		{ 505, "HTTP Version Not Supported" }, { 507, "Insufficient Storage" },
 	};
@@ -924,9 +922,9 @@ http_put_date(struct buf *b, int64_t us)
 	struct tm t;
 
 	if (!gmtime_r(&s, &t))
-		return;                 /* a year beyond an int: no Date is better than a wrong one */
-	buf_fmt(b, "Date: %.3s, %02d %.3s %d %02d:%02d:%02d GMT\r\n", days + 3 * t.tm_wday, t.tm_mday,
-	    months + 3 * t.tm_mon, t.tm_year + 1900, t.tm_hour, t.tm_min, t.tm_sec);
+		return;         /* a year beyond an int: no Date is better than a wrong one */
+	buf_fmt(b, "Date: %.3s, %02d %.3s %d %02d:%02d:%02d GMT\r\n", days + 3 * t.tm_wday,
+	    t.tm_mday, months + 3 * t.tm_mon, t.tm_year + 1900, t.tm_hour, t.tm_min, t.tm_sec);
 }
 
 void

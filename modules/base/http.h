@@ -13,11 +13,11 @@
 
 #include "base.h"
 
-#define HTTP_HEAD_MAX (16u << 10)   /* octets of request line and fields; beyond: 431 (a line: 414) */
+#define HTTP_HEAD_MAX (16u << 10)   /* octets of request line and fields; beyond: 431 (or 414) */
 #define HTTP_TARGET_MAX (8u << 10)  /* octets of the request target; beyond: 414 */
 #define HTTP_METHOD_MAX 32u         /* no registered method is longer; beyond: 501 */
 #define HTTP_FIELDS_MAX 100u        /* fields of a head; beyond: 431 */
-#define HTTP_BLANK_MAX 4u           /* empty lines before a request (some clients end a body by one) */
+#define HTTP_BLANK_MAX 4u           /* empty lines before a request: some clients end a body so */
 #define HTTP_EXTRA_MAX (4u << 10)   /* octets of chunk extensions and trailer fields of a request */
 #define HTTP_CHUNK_DIGITS_MAX 16u   /* what 64 bits take */
 
@@ -28,15 +28,16 @@ struct http_field {
 /* Views into the parser: valid from HTTP_HEAD until the call after HTTP_END. */
 struct http_request {
 	struct str method, target;
-	struct str path, query;     /* of target, still encoded; path "*" for OPTIONS alone; query without '?' */
-	struct str host;            /* authority of an absolute target, else the Host field; may be empty */
+	struct str path;            /* of target, still encoded; "*" for OPTIONS alone */
+	struct str query;           /* what follows the first '?' */
+	struct str host;            /* of an absolute target, else the Host field; may be empty */
 	struct str fields;          /* the field lines; read by the functions below */
 	int minor;                  /* HTTP/1.minor: 0 or 1 */
 	int64_t content_length;     /* -1: no such field */
 	bool chunked;
 	bool keep_alive;            /* false: nothing after this request is read */
 	bool expect_continue;       /* wants "100 Continue" before it sends the body */
-	bool upgrade_websocket;     /* a GET that asks for it; its Sec-WebSocket fields are not looked at */
+	bool upgrade_websocket;     /* a GET that asks for it; its other fields are not looked at */
 };
 
 enum http_event { HTTP_MORE, HTTP_HEAD, HTTP_BODY, HTTP_END, HTTP_BAD };
@@ -88,7 +89,7 @@ bool http_list_has(const struct http_request *r, const char *name, const char *t
  * most specific element counts; parameters other than q do not. */
 int http_accepts(const struct http_request *r, const char *name, const char *offer);
 /* Appends the decoded value of the query's parameter. ERR_NOTFOUND; ERR_PARSE for a bad escape or
- * a parameter given twice. */
+ * a parameter given twice; ERR_LIMIT also when out cannot hold the longest name before it. */
 FALLIBLE http_query(struct str query, const char *name, struct buf *out);
 /* Appends the decoded path. ERR_PARSE unless it begins with '/', is UTF-8 without control
  * characters, has no segment "." or "..", and no '/' or '\' that was encoded. */

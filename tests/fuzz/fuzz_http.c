@@ -27,7 +27,8 @@ check_head(const struct http_request *r)
 	while (http_field_next(r, &at, &f)) {
 		n++;
 		hosts += str_ieq(f.name, S("host"));
-		framings += str_ieq(f.name, S("content-length")) || str_ieq(f.name, S("transfer-encoding"));
+		framings += str_ieq(f.name, S("content-length"));
+		framings += str_ieq(f.name, S("transfer-encoding"));
 		require(f.name.n && str_chr(f.name, ' ') == SIZE_MAX);
 		require(str_chr(f.value, '\r') == SIZE_MAX && str_chr(f.value, '\n') == SIZE_MAX);
 	}
@@ -90,7 +91,8 @@ note(struct state *s, const struct http *h, enum http_event e, struct str body)
 	case HTTP_END:
 		require(s->in_body);
 		s->in_body = false;
-		require(r->chunked || s->body_n == (uint64_t)(r->content_length > 0 ? r->content_length : 0));
+		require(r->chunked || s->body_n == 0 || s->body_n == (uint64_t)r->content_length);
+		require(r->chunked || s->body_n > 0 || r->content_length <= 0);
 		buf_fmt(&s->text, "\nend of %.*s\n", STR_ARG(r->target));
 		break;
 	case HTTP_BAD:

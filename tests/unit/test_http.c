@@ -644,7 +644,7 @@ TEST(limits)
 	check_limit("GET / HTTP/1.1\r\nHost: a\r\n~\r\n", "A:\r\n", HTTP_FIELDS_MAX - 1, 431);
 	check_limit("~GET / HTTP/1.1\r\nHost: a\r\n\r\n", "\r\n", HTTP_BLANK_MAX, 400);
 	check_limit(CHUNKED("1;~\r\na\r\n0\r\n\r\n"), "x", HTTP_EXTRA_MAX - 1, 400);
-	check_limit(CHUNKED("~0\r\n\r\n"), "1;xxx\r\na\r\n", HTTP_EXTRA_MAX / 4, 400);
+	check_limit(CHUNKED("~0\r\n\r\n"), "1;xxxxxxx\r\na\r\n", HTTP_EXTRA_MAX / 8, 400);
 	check_limit(CHUNKED("0\r\nT:~\r\n\r\n"), "x", HTTP_EXTRA_MAX - 2, 431);
 	check_limit(CHUNKED("0\r\n~\r\n"), "T:xx\r\n", HTTP_EXTRA_MAX / 4, 431);
 	check_limit(CHUNKED("1;xxx\r\na\r\n0\r\n~\r\n"), "T:xx\r\n", HTTP_EXTRA_MAX / 4 - 1, 431);
