@@ -922,7 +922,7 @@ http_put_date(struct buf *b, int64_t us)
 	struct tm t;
 
 	if (!gmtime_r(&s, &t))
-		return;         /* a year beyond an int: no Date is better than a wrong one */
+		return;         /* not with microseconds in 64 bits: their years fit an int */
 	buf_fmt(b, "Date: %.3s, %02d %.3s %d %02d:%02d:%02d GMT\r\n", days + 3 * t.tm_wday,
 	    t.tm_mday, months + 3 * t.tm_mon, t.tm_year + 1900, t.tm_hour, t.tm_min, t.tm_sec);
 }

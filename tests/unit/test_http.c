@@ -750,6 +750,7 @@ TEST(accepts)
 		{ "text/event-stream;q=1.001", "text/event-stream", 0 },
 		{ "text/event-stream;q=1.", "text/event-stream", 1000 },
 		{ "text/event-stream;q=0x5", "text/event-stream", 0 },
+		{ "text/event-stream;q=0.x", "text/event-stream", 0 },
 		{ "", "text/event-stream", 0 },
 		{ ", ,;", "text/event-stream", 0 },
 		{ "deflate, gzip;q=0.300", "gzip", 300 },
