@@ -2,7 +2,8 @@
 /*
  * fuzz_ws.c - however a stream is cut, the same events come out; no message is
  * above its limit; what is put comes back when read; any offer is answered or
- * declined. The first two bytes of the input choose limit, compression and cut.
+ * declined. The first two bytes of the input choose limit, compression, cut, and
+ * whether the rest is a stream or the payload of one compressed message.
  */
 #include "base/ws.h"
 
@@ -56,10 +57,30 @@ check_put(struct str text, unsigned bits, struct ws_pool *pool)
 	buf_free(&sent);
 }
 
+/* As a compressed message in two frames, with masks of zeroes; then a ping. */
+static void
+wrap(struct buf *out, struct str bytes, unsigned opcode)
+{
+	for (unsigned i = 0; i < 2; i++) {
+		struct str part = str_sub(bytes, 0, i ? bytes.n : bytes.n / 2);
+		unsigned char head[2] = { (unsigned char)(i ? 0x80 : 0x40 | opcode), 0xFF };
+
+		if (part.n <= 0xFFFF)
+			head[1] = part.n <= 125 ? (unsigned char)(0x80 | part.n) : 0xFE;
+		bytes = str_sub(bytes, part.n, bytes.n);
+		buf_put(out, head, 2);
+		for (unsigned k = head[1] == 0xFF ? 8 : head[1] == 0xFE ? 2 : 0; k > 0; k--)
+			buf_putc(out, (char)((uint64_t)part.n >> 8 * (k - 1)));
+		buf_put(out, "\0\0\0\0", 4);
+		buf_str(out, part);
+	}
+	buf_put(out, "\x89\x80....", 6);
+}
+
 int
 LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-	struct buf whole = BUF_INIT(1u << 26), cut = BUF_INIT(1u << 26);
+	struct buf whole = BUF_INIT(1u << 26), cut = BUF_INIT(1u << 26), frames = BUF_INIT(1u << 26);
 	struct str bytes = str_make((const char *)data, size);
 	struct ws_pool pool = { 0 };
 	unsigned bits, choice = size ? data[0] : 0;
@@ -74,6 +95,11 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	buf_reset(&whole);
 
 	bits = choice & 0x80 ? 9 + choice % 7 : 0;
+	check_put(bytes, bits, &pool);
+	if (choice & 0x20) {
+		wrap(&frames, bytes, 1 + choice / 8 % 2);
+		bytes = buf_view(&frames);
+	}
 	ws_init(&w, max, bits, &pool);
 	read_all(&w, bytes, SIZE_MAX, &whole);
 	ws_free(&w);
@@ -81,9 +107,9 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	read_all(&w, bytes, piece, &cut);
 	ws_free(&w);
 	assert(str_eq(buf_view(&whole), buf_view(&cut)));
-	check_put(bytes, bits, &pool);
 	assert(pool.inflaters == 0);
 	buf_free(&whole);
 	buf_free(&cut);
+	buf_free(&frames);
 	return 0;
 }
