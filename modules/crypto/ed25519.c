@@ -11,15 +11,15 @@
  *   sc   numbers modulo the order L of the base point, words of 32 bits;
  *   and the three functions of RFC 8032 section 5.1.
  *
- * Only unsigned integers of 32 and 64 bits are used, and no multiplication
- * wider than 32 x 32: the same code runs everywhere. No branch and no index
- * depends on a scalar: the windows of a scalar pick their multiple by masks, out
- * of all eight. Verifying uses the same code, which costs it a little time and
- * saves a second way to multiply. There are no tables beyond the constants: the
+ * Only unsigned integers of 32 and 64 bits are used, and no multiplication wider
+ * than 32 x 32: the same code runs everywhere. No branch and no index depends on
+ * a scalar: each four bits of it pick their multiple by masks, out of all
+ * sixteen. Verifying uses the same code, which costs it a little time and saves
+ * a second way to multiply. There are no tables beyond the constants: the
  * multiples of a point are made anew for each use.
  *
- * What a function leaves of a secret in a variable of its own is wiped before it
- * returns; what the compiler spilled is overwritten by the next call at best.
+ * Scalars, digests and the points they lead to are wiped by the function that
+ * holds them. Products on the way are not; they are overwritten by the next.
  */
 #include "crypto/ed25519.h"
 
@@ -32,6 +32,7 @@
 #define DIGIT_MASK (((uint32_t)1 << DIGIT_BITS) - 1)
 #define FOLD 608u                /* 2^260 = 32 * 2^255, which is 32 * 19 modulo p */
 #define TOP_BITS 21              /* of the last digit belong to a number of 255 bits */
+#define TOP_MASK (((uint32_t)1 << TOP_BITS) - 1)
 
 /*
  * The value is the sum of v[i] 2^(26 i); many vectors stand for one number.
@@ -67,15 +68,22 @@ fe_sub(struct fe *r, const struct fe *a, const struct fe *b)
 		r->v[i] = a->v[i] + 4 * DIGIT_MASK - b->v[i];
 }
 
-/* Sums of ten products below 2^60 and carries below 2^39 fit in 64 bits. */
+/* r may be a or b. Sums of ten products below 2^60 and carries below 2^39 fit in 64 bits. */
 static void
 fe_mul(struct fe *r, const struct fe *a, const struct fe *b)
 {
 	uint64_t c[2 * DIGITS] = { 0 };
 
-	for (unsigned i = 0; i < DIGITS; i++)
-		for (unsigned k = 0; k < DIGITS; k++)
-			c[i + k] += (uint64_t)a->v[i] * b->v[k];
+	/* Two digits of b at a time: that halves how often the sums are fetched and put back. */
+	for (unsigned k = 0; k < DIGITS; k += 2) {
+		uint64_t low = b->v[k], high = b->v[k + 1], last = 0;
+
+		for (unsigned i = 0; i < DIGITS; i++) {
+			c[i + k] += a->v[i] * low + last;
+			last = a->v[i] * high;
+		}
+		c[k + DIGITS] += last;
+	}
 	for (unsigned i = DIGITS; i < 2 * DIGITS - 1; i++) {
 		c[i + 1] += c[i] >> DIGIT_BITS;
 		c[i - DIGITS] += FOLD * (c[i] & DIGIT_MASK);
@@ -130,27 +138,29 @@ fe_invert(struct fe *r, const struct fe *a)
 	fe_sq_mul(&cube, a, 1, a);
 	fe_pow(&t, a);
 	fe_sq_mul(r, &t, 3, &cube);
-	secret_wipe(&t, sizeof(t));
-	secret_wipe(&cube, sizeof(cube));
 }
 
-/* The lower 255 bits of s, least significant byte first. */
+static void
+fe_negate(struct fe *r, const struct fe *a)
+{
+	fe_sub(r, &ZERO, a);
+	fe_mul(r, r, &ONE);     /* tight again */
+}
+
+/* The lower 255 bits of s, least significant byte first. A digit begins at an even bit of a
+ * byte, so it lies within four of them; the last within three. */
 static void
 fe_load(struct fe *r, const unsigned char s[32])
 {
-	uint64_t bits = 0;
-	unsigned have = 0, at = 0;
+	for (unsigned i = 0; i < DIGITS; i++) {
+		const unsigned char *p = s + i * DIGIT_BITS / 8;
+		uint32_t n = p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16;
 
-	for (unsigned i = 0; i < 32; i++) {
-		bits |= (uint64_t)s[i] << have;
-		have += 8;
-		if (have >= DIGIT_BITS) {
-			r->v[at++] = (uint32_t)bits & DIGIT_MASK;
-			bits >>= DIGIT_BITS;
-			have -= DIGIT_BITS;
-		}
+		if (i < DIGITS - 1)
+			n |= (uint32_t)p[3] << 24;
+		r->v[i] = n >> i * DIGIT_BITS % 8 & DIGIT_MASK;
 	}
-	r->v[at] = (uint32_t)bits & (((uint32_t)1 << TOP_BITS) - 1);
+	r->v[DIGITS - 1] &= TOP_MASK;
 }
 
 /* Carries from digit to digit and returns what is above 2^255. */
@@ -164,7 +174,7 @@ fe_carry(struct fe *a)
 		a->v[i] &= DIGIT_MASK;
 	}
 	over = a->v[DIGITS - 1] >> TOP_BITS;
-	a->v[DIGITS - 1] &= ((uint32_t)1 << TOP_BITS) - 1;
+	a->v[DIGITS - 1] &= TOP_MASK;
 	return over;
 }
 
@@ -173,8 +183,6 @@ static void
 fe_store(unsigned char s[32], const struct fe *a)
 {
 	struct fe t = *a, probe;
-	uint64_t bits = 0;
-	unsigned have = 0, at = 0;
 
 	for (unsigned i = 0; i < 2; i++) {
 		uint32_t over = fe_carry(&t);
@@ -186,16 +194,10 @@ fe_store(unsigned char s[32], const struct fe *a)
 	probe.v[0] += 19;
 	t.v[0] += 19 * fe_carry(&probe);
 	(void)fe_carry(&t);
-	for (unsigned i = 0; i < 32; i++) {
-		if (have < 8) {
-			bits |= (uint64_t)t.v[at++] << have;
-			have += DIGIT_BITS;
-		}
-		s[i] = (unsigned char)bits;
-		bits >>= 8;
-		have -= 8;
-	}
-	secret_wipe(&t, sizeof(t));
+	memset(s, 0, 32);
+	for (unsigned i = 0; i < DIGITS; i++)
+		for (unsigned at = i * DIGIT_BITS / 8, n = t.v[i] << i * DIGIT_BITS % 8; n; n >>= 8, at++)
+			s[at] = (unsigned char)(s[at] | n);
 }
 
 static bool
@@ -219,8 +221,8 @@ struct addend {
 	struct fe sum, difference, t2d, z2;   /* Y + X, Y - X, 2 d T, 2 Z */
 };
 
-#define WINDOWS 64              /* of 4 bits each in a scalar */
-#define MULTIPLES 8             /* of a point; a window is a digit from -8 to 8 */
+#define WINDOW_BITS 4
+#define MULTIPLES (1u << WINDOW_BITS)
 #define TERMS_MAX 2
 
 static const struct ge NEUTRAL = { { { 0 } }, { { 1 } }, { { 1 } }, { { 0 } } };
@@ -291,50 +293,26 @@ ge_double(struct ge *r, const struct ge *p)
 	ge_finish(r, &e, &f, &g, &h);
 }
 
-/* r = a where mask is all ones, unchanged where it is 0. */
+/* r = a if mask is all ones, unchanged if it is 0; r was 0 before. */
 static void
 fe_pick(struct fe *r, const struct fe *a, uint32_t mask)
 {
 	for (unsigned i = 0; i < DIGITS; i++)
-		r->v[i] ^= mask & (r->v[i] ^ a->v[i]);
+		r->v[i] |= mask & a->v[i];
 }
 
-/* The multiple of digit (-8 to 8), without telling which. */
+/* r = multiples[n], without telling which. */
 static void
-addend_pick(struct addend *r, const struct addend multiples[MULTIPLES], int digit)
+addend_pick(struct addend *r, const struct addend multiples[MULTIPLES], uint32_t n)
 {
-	uint32_t negative = -((uint32_t)digit >> 31), size = ((uint32_t)digit ^ negative) - negative;
-	struct addend minus;
-
-	addend_make(r, &NEUTRAL);
+	*r = (struct addend){ .sum = ZERO };
 	for (uint32_t i = 0; i < MULTIPLES; i++) {
-		uint32_t here = -(((size ^ (i + 1)) - 1) >> 31);     /* only 0 - 1 has the top bit */
+		uint32_t here = -(((i ^ n) - 1) >> 31);      /* only 0 - 1 has the top bit */
 
 		fe_pick(&r->sum, &multiples[i].sum, here);
 		fe_pick(&r->difference, &multiples[i].difference, here);
 		fe_pick(&r->t2d, &multiples[i].t2d, here);
 		fe_pick(&r->z2, &multiples[i].z2, here);
-	}
-	minus.sum = r->difference;
-	minus.difference = r->sum;
-	fe_sub(&minus.t2d, &ZERO, &r->t2d);
-	fe_pick(&r->sum, &minus.sum, negative);
-	fe_pick(&r->difference, &minus.difference, negative);
-	fe_pick(&r->t2d, &minus.t2d, negative);
-	secret_wipe(&minus, sizeof(minus));
-}
-
-/* s = sum of digit[i] 16^i, for s below 2^255. */
-static void
-windows_make(signed char digit[WINDOWS], const unsigned char s[32])
-{
-	int carry = 0;
-
-	for (unsigned i = 0; i < WINDOWS; i++) {
-		int n = (s[i / 2] >> (i % 2 * 4) & 15) + carry;
-
-		carry = i < WINDOWS - 1 ? (n + 8) >> 4 : 0;
-		digit[i] = (signed char)(n - carry * 16);
 	}
 }
 
@@ -343,44 +321,48 @@ static void
 ge_sum(struct ge *r, unsigned n, const unsigned char *const scalar[], const struct ge *const point[])
 {
 	struct addend multiples[TERMS_MAX][MULTIPLES], picked;
-	signed char digits[TERMS_MAX][WINDOWS];
 
 	for (unsigned k = 0; k < n; k++) {
-		struct ge p = *point[k];
-
-		windows_make(digits[k], scalar[k]);
-		addend_make(&multiples[k][0], &p);
-		for (unsigned i = 1; i < MULTIPLES; i++) {
-			ge_add(&p, &p, &multiples[k][0]);
-			addend_make(&multiples[k][i], &p);
-		}
-	}
-	*r = NEUTRAL;
-	for (unsigned i = WINDOWS; i-- > 0;) {
-		for (unsigned k = 0; k < 4; k++)
-			ge_double(r, r);
-		for (unsigned k = 0; k < n; k++) {
-			addend_pick(&picked, multiples[k], digits[k][i]);
+		*r = NEUTRAL;
+		addend_make(&picked, point[k]);
+		for (unsigned i = 0; i < MULTIPLES; i++) {
+			addend_make(&multiples[k][i], r);
 			ge_add(r, r, &picked);
 		}
 	}
-	secret_wipe(digits, sizeof(digits));
+	*r = NEUTRAL;
+	for (unsigned bit = 256; bit > 0;) {
+		bit -= WINDOW_BITS;
+		for (unsigned i = 0; i < WINDOW_BITS; i++)
+			ge_double(r, r);
+		for (unsigned k = 0; k < n; k++) {
+			addend_pick(&picked, multiples[k], scalar[k][bit / 8] >> bit % 8 & (MULTIPLES - 1));
+			ge_add(r, r, &picked);
+		}
+	}
 	secret_wipe(&picked, sizeof(picked));
 }
 
 /* Section 5.1.2: y, and the lowest bit of x in the highest of the last byte. */
 static void
+affine_store(unsigned char s[32], const struct fe *x, const struct fe *y)
+{
+	unsigned char sx[32];
+
+	fe_store(sx, x);
+	fe_store(s, y);
+	s[31] = (unsigned char)(s[31] | (sx[0] & 1) << 7);
+}
+
+static void
 ge_store(unsigned char s[32], const struct ge *p)
 {
 	struct fe inverse, x, y;
-	unsigned char sx[32];
 
 	fe_invert(&inverse, &p->z);
 	fe_mul(&x, &p->x, &inverse);
 	fe_mul(&y, &p->y, &inverse);
-	fe_store(sx, &x);
-	fe_store(s, &y);
-	s[31] = (unsigned char)(s[31] | (sx[0] & 1) << 7);
+	affine_store(s, &x, &y);
 	secret_wipe(&inverse, sizeof(inverse));
 }
 
@@ -423,13 +405,12 @@ ge_load(struct ge *r, const unsigned char s[32])
 			return false;
 		fe_mul(&r->x, &r->x, &SQRT_M1);
 	}
-	fe_store(again, &r->x);
-	if ((again[0] & 1) != s[31] >> 7)
-		fe_sub(&r->x, &ZERO, &r->x);
-	fe_mul(&r->x, &r->x, &ONE);    /* tight again */
+	affine_store(again, &r->x, &r->y);
+	if (again[31] >> 7 != s[31] >> 7)
+		fe_negate(&r->x, &r->x);
 	fe_mul(&r->t, &r->x, &r->y);
-	/* Refuses y of p and more, and a sign where x is 0. */
-	ge_store(again, r);
+	/* Not the same for a y of p or more, and for a sign where x is 0. */
+	affine_store(again, &r->x, &r->y);
 	return memcmp(again, s, sizeof(again)) == 0;
 }
 
@@ -452,7 +433,8 @@ sc_load(uint32_t *r, const unsigned char *s, unsigned words)
  * out = wide modulo L. Long division, a word at a time from the top: with a
  * remainder below L and the next word, v is below 2^32 L, and q = v / 2^252 is
  * v / L or one more, because L is that little above 2^252. So v - q L is the new
- * remainder, or that minus L. q is at most 2^32.
+ * remainder, or that minus L. q is at most 2^32, so its product with a word of L and a carry
+ * fits in 64 bits.
  */
 static void
 sc_reduce(unsigned char out[32], const uint32_t wide[2 * WORDS])
@@ -510,7 +492,7 @@ sc_mul_add(unsigned char out[32], const unsigned char a[32], const unsigned char
 	secret_wipe(wide, sizeof(wide));
 }
 
-/* out = SHA-512(a || b || msg) modulo L; a and b are of 32 bytes, or NULL for none. */
+/* out = SHA-512(a || b || msg) modulo L; a and b are of 32 bytes, b may be NULL for none. */
 static void
 sc_hash(unsigned char out[32], const unsigned char *a, const unsigned char *b, struct str msg)
 {
@@ -583,9 +565,8 @@ ed25519_verify(struct str public, struct str msg, struct str sig)
 		return ERR_AUTH;
 	/* S B - k A, where -A is (-x, y). */
 	sc_hash(challenge, r, a, msg);
-	fe_sub(&key.x, &ZERO, &key.x);
-	fe_mul(&key.x, &key.x, &ONE);
-	fe_mul(&key.t, &key.x, &key.y);
+	fe_negate(&key.x, &key.x);
+	fe_negate(&key.t, &key.t);
 	ge_sum(&p, 2, (const unsigned char *const[]){ r + 32, challenge },
 	    (const struct ge *const[]){ &BASE, &key });
 	ge_store(reduced, &p);
