@@ -19,7 +19,8 @@
  * multiples of a point are made anew for each use.
  *
  * Scalars, digests and the points they lead to are wiped by the function that
- * holds them. Products on the way are not; they are overwritten by the next.
+ * holds them; the field's numbers within a formula are not, for that would take
+ * longer than the formula.
  */
 #include "crypto/ed25519.h"
 
@@ -195,9 +196,12 @@ fe_store(unsigned char s[32], const struct fe *a)
 	t.v[0] += 19 * fe_carry(&probe);
 	(void)fe_carry(&t);
 	memset(s, 0, 32);
-	for (unsigned i = 0; i < DIGITS; i++)
-		for (unsigned at = i * DIGIT_BITS / 8, n = t.v[i] << i * DIGIT_BITS % 8; n; n >>= 8, at++)
-			s[at] = (unsigned char)(s[at] | n);
+	for (unsigned i = 0; i < DIGITS; i++) {
+		uint32_t n = t.v[i] << i * DIGIT_BITS % 8;
+
+		for (unsigned at = i * DIGIT_BITS / 8, k = 0; k < 4 && at + k < 32; k++, n >>= 8)
+			s[at + k] = (unsigned char)(s[at + k] | n);
+	}
 }
 
 static bool
@@ -216,11 +220,6 @@ struct ge {
 	struct fe x, y, z, t;
 };
 
-/* A point to be added: what every addition of it needs. */
-struct addend {
-	struct fe sum, difference, t2d, z2;   /* Y + X, Y - X, 2 d T, 2 Z */
-};
-
 #define WINDOW_BITS 4
 #define MULTIPLES (1u << WINDOW_BITS)
 #define TERMS_MAX 2
@@ -236,16 +235,6 @@ static const struct ge BASE = {
 	    0x12af8df, 0x2a4e8e6, 0x1d9959b, 0x30fd78b, 0x019e1d7 } }
 };
 
-static void
-addend_make(struct addend *r, const struct ge *p)
-{
-	fe_add(&r->sum, &p->y, &p->x);
-	fe_sub(&r->difference, &p->y, &p->x);
-	fe_mul(&r->t2d, &p->t, &D);
-	fe_add(&r->t2d, &r->t2d, &r->t2d);
-	fe_add(&r->z2, &p->z, &p->z);
-}
-
 /* The way back from the four intermediates of both formulas. All sides of these products are
  * sums of at most one difference and two tight numbers. */
 static void
@@ -258,16 +247,21 @@ ge_finish(struct ge *r, const struct fe *e, const struct fe *f, const struct fe 
 }
 
 static void
-ge_add(struct ge *r, const struct ge *p, const struct addend *q)
+ge_add(struct ge *r, const struct ge *p, const struct ge *q)
 {
 	struct fe a, b, c, dd, e, f, g, h;
 
 	fe_sub(&a, &p->y, &p->x);
-	fe_mul(&a, &a, &q->difference);
+	fe_sub(&e, &q->y, &q->x);
+	fe_mul(&a, &a, &e);
 	fe_add(&b, &p->y, &p->x);
-	fe_mul(&b, &b, &q->sum);
-	fe_mul(&c, &p->t, &q->t2d);
-	fe_mul(&dd, &p->z, &q->z2);
+	fe_add(&e, &q->y, &q->x);
+	fe_mul(&b, &b, &e);
+	fe_mul(&c, &p->t, &q->t);
+	fe_mul(&c, &c, &D);
+	fe_add(&c, &c, &c);
+	fe_mul(&dd, &p->z, &q->z);
+	fe_add(&dd, &dd, &dd);
 	fe_sub(&e, &b, &a);
 	fe_sub(&f, &dd, &c);
 	fe_add(&g, &dd, &c);
@@ -303,16 +297,16 @@ fe_pick(struct fe *r, const struct fe *a, uint32_t mask)
 
 /* r = multiples[n], without telling which. */
 static void
-addend_pick(struct addend *r, const struct addend multiples[MULTIPLES], uint32_t n)
+ge_pick(struct ge *r, const struct ge multiples[MULTIPLES], uint32_t n)
 {
-	*r = (struct addend){ .sum = ZERO };
+	*r = (struct ge){ .x = ZERO };
 	for (uint32_t i = 0; i < MULTIPLES; i++) {
 		uint32_t here = -(((i ^ n) - 1) >> 31);      /* only 0 - 1 has the top bit */
 
-		fe_pick(&r->sum, &multiples[i].sum, here);
-		fe_pick(&r->difference, &multiples[i].difference, here);
-		fe_pick(&r->t2d, &multiples[i].t2d, here);
-		fe_pick(&r->z2, &multiples[i].z2, here);
+		fe_pick(&r->x, &multiples[i].x, here);
+		fe_pick(&r->y, &multiples[i].y, here);
+		fe_pick(&r->z, &multiples[i].z, here);
+		fe_pick(&r->t, &multiples[i].t, here);
 	}
 }
 
@@ -320,15 +314,12 @@ addend_pick(struct addend *r, const struct addend multiples[MULTIPLES], uint32_t
 static void
 ge_sum(struct ge *r, unsigned n, const unsigned char *const scalar[], const struct ge *const point[])
 {
-	struct addend multiples[TERMS_MAX][MULTIPLES], picked;
+	struct ge multiples[TERMS_MAX][MULTIPLES], picked;
 
 	for (unsigned k = 0; k < n; k++) {
-		*r = NEUTRAL;
-		addend_make(&picked, point[k]);
-		for (unsigned i = 0; i < MULTIPLES; i++) {
-			addend_make(&multiples[k][i], r);
-			ge_add(r, r, &picked);
-		}
+		multiples[k][0] = NEUTRAL;
+		for (unsigned i = 1; i < MULTIPLES; i++)
+			ge_add(&multiples[k][i], &multiples[k][i - 1], point[k]);
 	}
 	*r = NEUTRAL;
 	for (unsigned bit = 256; bit > 0;) {
@@ -336,7 +327,9 @@ ge_sum(struct ge *r, unsigned n, const unsigned char *const scalar[], const stru
 		for (unsigned i = 0; i < WINDOW_BITS; i++)
 			ge_double(r, r);
 		for (unsigned k = 0; k < n; k++) {
-			addend_pick(&picked, multiples[k], scalar[k][bit / 8] >> bit % 8 & (MULTIPLES - 1));
+			uint32_t byte = scalar[k][bit / 8];
+
+			ge_pick(&picked, multiples[k], byte >> bit % 8 & (MULTIPLES - 1));
 			ge_add(r, r, &picked);
 		}
 	}

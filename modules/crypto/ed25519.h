@@ -10,9 +10,9 @@
  *   e = ed25519_verify(public, msg, sig);
  *
  * Everything is bytes as the RFC orders them, on every machine. Nothing is
- * allocated or kept; all arguments are borrowed for the call. Making a key and
- * signing take the same time for every key, and leave nothing secret in memory
- * but the struct, which is the caller's to wipe.
+ * allocated or kept, only verifying can fail; arguments are borrowed for the call.
+ * Neither the time that making a key or signing takes nor the memory it touches
+ * depends on the seed. Copies of secrets are wiped; the struct is the caller's to wipe.
  */
 #ifndef BLUFIO_ED25519_H
 #define BLUFIO_ED25519_H
