@@ -604,7 +604,8 @@ store_media_oldest(struct db *db, struct str keep, struct buf *hash, int64_t *by
 	struct db_row r;
 	enum err e;
 
-	ROWS(db, &r, "SELECT hash, bytes FROM media WHERE " MAY_GO " ORDER BY EXISTS (SELECT 1 FROM media_uses u JOIN sessions s ON s.id = u.session_id WHERE u.hash = media.hash"
+	ROWS(db, &r, "SELECT hash, bytes FROM media WHERE " MAY_GO " ORDER BY EXISTS (SELECT 1 FROM"
+	    " media_uses u JOIN sessions s ON s.id = u.session_id WHERE u.hash = media.hash"
 	    " AND u.seq >= s.history_seq), used_at LIMIT 1", DBS(keep));
 	buf_reset(hash);
 	if (db_step(&r)) {
@@ -845,7 +846,8 @@ FALLIBLE
 store_outbox_retry(struct db *db, int64_t id, int64_t next_at, enum doubt doubt, struct str format, struct str why)
 {
 	return DB_EXEC(db, "UPDATE outbox SET state = ?2, next_at = ?3, attempts = attempts + 1,"
-	    " repeated = CASE ?4 WHEN 2 THEN 0 ELSE max(repeated, ?4) END, format = CASE ?5 WHEN '' THEN format ELSE ?5 END, why = ?6, updated_at = ?7"
+	    " repeated = CASE ?4 WHEN 2 THEN 0 ELSE max(repeated, ?4) END, format = CASE ?5 WHEN '' THEN format ELSE ?5 END,"
+	    " why = ?6, updated_at = ?7"
 	    " WHERE id = ?1", DBI(id), DBI(OUTBOX_READY), DBI(next_at), DBI(doubt), DBS(format), DBS(why), DBI(clock_us()));
 }
 

@@ -517,7 +517,8 @@ send(struct op *op, const char *path, struct body *body)
 		    "anthropic-version: " ANTHROPIC_VERSION, key.p, NULL };
 		const struct fetch_req req = { .method = body ? "POST" : "GET", .url = url.p, .headers = headers,
 		    .body_from = body, .idle_us = op->plain ? 0 : LLM_IDLE_US, .once = !op->plain,
-		    .total_us = op->plain ? LLM_PLAIN_US + (body ? (int64_t)body_size(body) * SLOWEST_US : 0) : 0, .body_max = op->plain ? PLAIN_MAX : 256u << 20 };
+		    .total_us = op->plain ? LLM_PLAIN_US + (body ? (int64_t)body_size(body) * SLOWEST_US : 0) : 0,
+		    .body_max = op->plain ? PLAIN_MAX : 256u << 20 };
 
 		e = fetch_start(op->p->a->fetch, &req, &cb, op, &op->fetch);
 	}
