@@ -18,6 +18,7 @@
 #include "base/db.h"
 #include "base/ev.h"
 #include "base/fetch.h"
+#include "base/http.h"
 #include "base/json.h"
 #include "base/proc.h"
 #include "base/toml.h"
@@ -76,7 +77,7 @@
 
 /* ---- features: a feature is a file (build/features.c is generated) ------------ */
 
-enum feature_kind { FEATURE_CHANNEL, FEATURE_PROVIDER, FEATURE_STORAGE, FEATURE_TOOL };
+enum feature_kind { FEATURE_CHANNEL, FEATURE_PROVIDER, FEATURE_STORAGE, FEATURE_TOOL, FEATURE_API, FEATURE_AUTH };
 
 struct agent;
 struct config;
@@ -84,6 +85,8 @@ struct channel_ops;
 struct provider_ops;
 struct capability;
 struct config_key;
+struct route;
+struct auth_ops;
 
 struct feature {
 	const char *name;               /* the file's name */
@@ -94,6 +97,8 @@ struct feature {
 	const struct provider_ops *provider;
 	const struct db_ops *storage;
 	const struct capability *capabilities;  /* ends with a NULL id */
+	const struct route *routes;     /* ends with a NULL method: what the gateway answers */
+	const struct auth_ops *auth;
 };
 extern const struct feature *const features[];      /* NULL-terminated, sorted by name */
 const struct feature *feature_find(enum feature_kind kind, struct str name);  /* core/bus.c */
@@ -519,6 +524,49 @@ struct channel_ops {
 	void (*partial)(void *self, const struct partial *p);
 	/* For `status`: members of an object already open: state, last_poll_age_s, detail … */
 	void (*status)(void *self, struct jw *w);
+};
+
+/* ---- the gateway's routes and who may use them -------------------------------------------------------------
+ * A feature brings a table of routes. The gateway (channel/gateway.c) reads the request,
+ * finds the route, asks who it is from, checks the scope, and only then reads the body. */
+
+enum { SCOPE_CHAT = 1, SCOPE_READ = 2, SCOPE_TOOLS = 4, SCOPE_ADMIN = 8, SCOPE_ALL = 15, SCOPE_OPEN = 16 /* no credential */ };
+#define BODY_MAX_API (2u << 20)         /* bytes of a request's body: a message of MESSAGE_MAX, escaped */
+
+/* Whoever a credential stands for. */
+struct principal {
+	int64_t id;                     /* row of api_keys; 0: nobody */
+	unsigned scopes;
+	int64_t expires_at;             /* 0: never */
+	bool hashed;                    /* body_hash is what the body must have: the signature covers it */
+	unsigned char body_hash[32];
+};
+struct request;                         /* being answered; see channel/gateway/gateway.h for what is inside */
+struct route {
+	const char *method, *path;      /* "/v1/sessions/{id}/messages": a segment in braces is any */
+	unsigned scope;
+	void (*run)(struct request *r); /* once the body is there: answers now or later, once */
+	const char *summary;            /* for /openapi.json */
+};
+struct agent *request_agent(const struct request *r);
+const struct http_request *request_head(const struct request *r);
+const struct principal *request_principal(const struct request *r);
+struct str request_body(const struct request *r);
+struct str request_segment(const struct request *r, size_t i);  /* what stands for the i-th braces, decoded */
+/* An answer of JSON. Of what was written in this loop turn nothing is told before it is committed: the answer waits
+ * for it, and is 503 when the commit fails. */
+void request_answer(struct request *r, int status, struct str json);
+/* The error shape. type is a word of docs/API.md; param and hint may be NULL. */
+void request_error(struct request *r, int status, const char *type, const char *param, const char *hint,
+    const char *fmt, ...) __attribute__((format(printf, 6, 7)));
+
+struct auth_ops {
+	FALLIBLE (*start)(struct agent *a, void **self, struct fail *f);
+	void (*free)(void *self);
+	/* Who sent it, by its head alone. ERR_AUTH: nobody we know (f says what is wrong), ERR_LIMIT: too many
+	 * wrong tries or requests, *wait_s says how long. peer: the address it came from. */
+	FALLIBLE (*check)(void *self, const struct http_request *r, struct str peer, struct principal *out,
+	    int64_t *wait_s, struct fail *f);
 };
 
 /* ---- agent.c: start, loop turn, drain, recovery ----------------------------------------------------------- */
