@@ -114,7 +114,7 @@ enum config_type {
 	CONFIG_USD,         /* dollars, at most 9 decimals; value is nano-dollars */
 	CONFIG_SECONDS,     /* integer seconds */
 	CONFIG_IDS,         /* list of numeric ids */
-	CONFIG_ARGV,        /* list of strings: a program and its arguments */
+	CONFIG_ARGV,        /* list of strings: a program and its arguments, or names */
 	CONFIG_URL          /* http(s) base address; http only for loopback */
 };
 struct config_key {
@@ -148,6 +148,8 @@ bool config_bool(const struct config *c, const char *key);
 size_t config_ids(const struct config *c, const char *key, const int64_t **ids);
 /* A program and its arguments, NULL-terminated, at most PROC_ARGS_MAX of them; NULL when unset. */
 const char *const *config_argv(const struct config *c, const char *key);
+/* Is word (case ignored) in such a list? */
+bool config_lists(const struct config *c, const char *key, struct str word);
 /* A wildcard key: config_wild(c, "pricing.*.input", model, &v); false when unset. */
 bool config_wild(const struct config *c, const char *key, struct str segment, int64_t *v);
 /* The i-th segment that a wildcard key was given for. */

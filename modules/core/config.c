@@ -488,6 +488,17 @@ config_ids(const struct config *c, const char *key, const int64_t **ids)
 	return v->n_ids;
 }
 
+bool
+config_lists(const struct config *c, const char *key, struct str word)
+{
+	const struct config_value *v = lookup(c, key);
+
+	for (size_t i = 0; i < v->n_argv; i++)
+		if (str_ieq(word, str_z(v->argv[i])))
+			return true;
+	return false;
+}
+
 const char *const *
 config_argv(const struct config *c, const char *key)
 {

@@ -53,7 +53,8 @@ struct media_row {
 	int64_t bytes, width, height;   /* pixels; 0 for what is no picture */
 	bool gone;                      /* beyond the quota: the row is the note that it was there */
 };
-struct message_row { int64_t seq; struct str role, content; };
+struct message_row { int64_t seq; struct str role, content; int64_t created_at; };
+struct session_list_row { int64_t id, created_at, updated_at; struct str chat, user; };
 struct outbox_row {
 	struct outbox_item item;
 	enum outbox_state state;
@@ -94,6 +95,15 @@ FALLIBLE store_inbound_add(struct db *db, int64_t session, const struct inbound 
 /* The oldest queued message of a session; *found false when none. fn may be NULL. */
 FALLIBLE store_inbound_next(struct db *db, int64_t session, void (*fn)(void *arg, const struct inbound_row *r), void *arg, bool *found);
 FALLIBLE store_inbound_get(struct db *db, int64_t id, void (*fn)(void *arg, const struct inbound_row *r), void *arg);
+FALLIBLE store_inbound_known(struct db *db, struct str channel, struct str dedup, int64_t *id);   /* 0 = none */
+FALLIBLE store_inbound_turn(struct db *db, int64_t id, int64_t *turn);     /* that answers it; 0 = none yet */
+/* Appends the reply of a turn, delivered or not. */
+FALLIBLE store_reply(struct db *db, int64_t turn, struct buf *text, bool *found);
+/* The channel's conversations, newest first; user is how the channel calls the person. */
+FALLIBLE store_session_list(struct db *db, const char *channel, void (*fn)(void *arg, const struct session_list_row *r),
+    void *arg);
+/* What was said in it goes, and nobody finds it again; what it cost stays. */
+FALLIBLE store_session_erase(struct db *db, int64_t id);
 FALLIBLE store_inbound_set(struct db *db, int64_t id, enum inbound_state state);
 FALLIBLE store_inbound_edit(struct db *db, int64_t session, struct str ref, struct str text, bool *applied);
 /* Sessions with queued messages, oldest first. */

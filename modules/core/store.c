@@ -422,6 +422,69 @@ store_inbound_get(struct db *db, int64_t id, void (*fn)(void *arg, const struct 
 }
 
 FALLIBLE
+store_inbound_known(struct db *db, struct str channel, struct str dedup, int64_t *id)
+{
+	const struct db_val v[] = { DBS(channel), DBS(dedup) };
+
+	return db_get_i64(db, "SELECT id FROM inbound WHERE channel = ?1 AND dedup = ?2", v, 2, 0, id);
+}
+
+FALLIBLE
+store_inbound_turn(struct db *db, int64_t id, int64_t *turn)
+{
+	return get_i64(db, "SELECT max(id) FROM turns WHERE inbound_id = ?1", DBI(id), 0, turn);
+}
+
+FALLIBLE
+store_reply(struct db *db, int64_t turn, struct buf *text, bool *found)
+{
+	struct db_row r;
+	enum err e;
+
+	ROWS(db, &r, "SELECT text FROM outbox WHERE turn_id = ?1 AND kind = 0 ORDER BY id DESC LIMIT 1", DBI(turn));
+	*found = db_step(&r);
+	if (*found)
+		buf_str(text, db_str(&r, 0));
+	e = db_end(&r);
+	return e != OK ? e : text->err;
+}
+
+FALLIBLE
+store_session_list(struct db *db, const char *channel, void (*fn)(void *arg, const struct session_list_row *r), void *arg)
+{
+	struct db_row r;
+
+	ROWS(db, &r, "SELECT s.id, s.created_at, coalesce((SELECT max(created_at) FROM messages m WHERE m.session_id = s.id),"
+	    " s.created_at), s.chat, coalesce((SELECT external_id FROM identities i WHERE i.user_id = s.user_id AND"
+	    " i.channel = s.channel), '') FROM sessions s WHERE s.channel = ?1 ORDER BY s.id DESC", DBZ(channel));
+	while (db_step(&r)) {
+		const struct session_list_row row = { db_i64(&r, 0), db_i64(&r, 1), db_i64(&r, 2), db_str(&r, 3), db_str(&r, 4) };
+
+		fn(arg, &row);
+	}
+	return db_end(&r);
+}
+
+FALLIBLE
+store_session_erase(struct db *db, int64_t id)
+{
+	enum err e = DB_EXEC(db, "DELETE FROM messages WHERE session_id = ?1", DBI(id));
+
+	if (e == OK)
+		e = DB_EXEC(db, "DELETE FROM media_uses WHERE session_id = ?1", DBI(id));
+	if (e == OK)
+		e = DB_EXEC(db, "UPDATE inbound SET text = '' WHERE session_id = ?1", DBI(id));
+	if (e == OK)
+		e = DB_EXEC(db, "UPDATE outbox SET text = '' WHERE session_id = ?1", DBI(id));
+	if (e == OK)
+		e = DB_EXEC(db, "UPDATE steps SET input = '', output = '' WHERE turn_id IN (SELECT id FROM turns WHERE session_id = ?1)",
+		    DBI(id));
+	if (e == OK)
+		e = DB_EXEC(db, "UPDATE turns SET answer = '', partial = '' WHERE session_id = ?1", DBI(id));
+	return e != OK ? e : DB_EXEC(db, "UPDATE sessions SET channel = 'erased', chat = id, prompt = NULL WHERE id = ?1", DBI(id));
+}
+
+FALLIBLE
 store_inbound_set(struct db *db, int64_t id, enum inbound_state state)
 {
 	return DB_EXEC(db, "UPDATE inbound SET state = ?2 WHERE id = ?1", DBI(id), DBI(state));
@@ -757,10 +820,10 @@ store_messages(struct db *db, int64_t session, int64_t from_seq, bool (*fn)(void
 {
 	struct db_row r;
 
-	ROWS(db, &r, "SELECT seq, role, content FROM messages WHERE session_id = ?1 AND seq >= ?2 AND void = 0"
+	ROWS(db, &r, "SELECT seq, role, content, created_at FROM messages WHERE session_id = ?1 AND seq >= ?2 AND void = 0"
 	    " ORDER BY seq", DBI(session), DBI(from_seq));
 	while (db_step(&r)) {
-		const struct message_row m = { db_i64(&r, 0), db_str(&r, 1), db_str(&r, 2) };
+		const struct message_row m = { db_i64(&r, 0), db_str(&r, 1), db_str(&r, 2), db_i64(&r, 3) };
 
 		if (!fn(arg, &m))
 			break;

@@ -1,0 +1,115 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+/*
+ * gateway.h - what the files of the gateway and the route families share.
+ *
+ * A connection reads one request at a time; the next one waits in its buffer. A
+ * request ends with one answer, at once or later; one that waits for a turn says
+ * so with watch, and is told of the turn's text and reply.
+ */
+#ifndef BLUFIO_GATEWAY_H
+#define BLUFIO_GATEWAY_H
+
+#include "crypto/sha2.h"
+#include "core/core.h"
+
+#define GATEWAY_CONNS_MAX 1024          /* at the cap the oldest without a whole head goes */
+#define GATEWAY_HEAD_US (10 * US_PER_S) /* for a whole head, from its first byte */
+#define GATEWAY_BODY_US (30 * US_PER_S) /* for a body */
+#define GATEWAY_IDLE_US (75 * US_PER_S) /* between two requests */
+#define GATEWAY_WRITE_US (30 * US_PER_S) /* without one byte taken by the client: it is dropped */
+#define GATEWAY_IN_MAX (64u << 10)      /* read ahead while a request is in work */
+#define GATEWAY_OUT_MAX (8u << 20)      /* what a slow reader may owe; beyond it is dropped */
+#define GATEWAY_OUT_HIGH (256u << 10)   /* above: its turn's stream is paused */
+#define GATEWAY_SEGMENTS_MAX 4          /* {…} of a path */
+#define GATEWAY_PING_US (15 * US_PER_S) /* a comment in a stream that is silent */
+
+struct gateway;
+struct conn;
+struct request {
+	struct conn *c;
+	struct agent *a;
+	char id[17];                    /* X-Request-Id */
+	const struct route *route;
+	struct principal who;
+	struct buf path;                /* decoded */
+	struct str segments[GATEWAY_SEGMENTS_MAX];
+	size_t n_segments;
+	struct buf body;
+	struct sha256 sha;              /* of the body, when a signature covers it */
+	struct buf held;                /* the answer, until what it tells is committed */
+	struct effect release;
+	bool running;                   /* its body is complete */
+	bool answered;                  /* no more is written but what held has */
+	bool stored;                    /* what it wrote is committed */
+	bool stream;                    /* an event stream has begun */
+	bool closes;                    /* the connection ends with it */
+	/* a request that waits for a turn */
+	char chat[128], ref[80];        /* the turn's target; ref empty: waits for none */
+	int64_t inbound, session;       /* rows */
+	size_t said;                    /* bytes of the turn's text that the client has */
+	uint32_t crc;                   /* of them */
+	bool anew;                      /* the text began anew */
+	struct ev_timer timer;          /* the answer's deadline, or the next comment */
+	void (*partial)(struct request *r, const struct partial *p);
+	void (*reply)(struct request *r, const struct outbox_item *item);
+	struct invocation *invocation;  /* of a tool, running */
+	bool paused;                    /* the turn waits for this reader */
+	int64_t turn;
+};
+
+struct conn {
+	struct gateway *g;
+	int fd;
+	char peer[64];
+	struct http http;
+	struct buf in, out;
+	struct request *req;            /* in work; NULL: the next one is awaited */
+	struct ev_timer timer;          /* head, body or idle time */
+	struct ev_timer stall;          /* the client takes nothing */
+	struct ev_defer reap, go;
+	bool dead, eof, ends;           /* ends: close when out is empty */
+	bool in_head;                   /* the time for a head runs */
+	struct conn *next, **prev;
+};
+
+struct gateway {
+	struct agent *a;
+	int fd;
+	char address[96];               /* "127.0.0.1:3000" */
+	char host[64];
+	struct conn *conns, **tail;     /* oldest first */
+	size_t n_conns;
+	struct ev_timer again;
+	const struct auth_ops *auth;
+	void *auth_self;
+	bool stopping;
+};
+
+/* conn.c */
+void conn_new(struct gateway *g, int fd, const char *peer);
+void conn_free(struct conn *c);
+void conn_drop(struct conn *c);          /* at the end of this loop turn */
+void conn_flush(struct conn *c);
+void conn_next(struct conn *c);          /* its request is answered: go on */
+
+/* request.c */
+struct request *request_new(struct conn *c);
+void request_free(struct request *r);
+bool request_admit(struct request *r);   /* after the head: route, Host, Origin, credential; false: it is answered */
+void request_run(struct request *r);     /* after the body */
+void request_lost(struct request *r);    /* the commit failed: whatever is held is not true */
+/* An answer of any kind; fields are whole lines, may be empty. */
+void request_answer_raw(struct request *r, int status, const char *type, struct str fields, struct str body);
+/* Begins an event stream; then events and comments; then its end. */
+void request_stream(struct request *r);
+void request_event(struct request *r, struct str id, const char *event, struct str json);
+void request_comment(struct request *r, const char *text);
+void request_end(struct request *r);
+/* The body as an object with no member but those named ("content session_id?": ? may be absent), each a string
+ * unless marked ("n:i" integer, "x:a" array, "x:b" boolean, "x:o" object). NULL: the error is answered. */
+const struct json *request_object(struct request *r, struct arena *ar, const char *members);
+/* The error object, for a stream that has begun. */
+void request_error_json(struct request *r, struct buf *out, const char *type, const char *param, const char *hint,
+    const char *message);
+
+#endif

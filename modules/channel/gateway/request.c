@@ -1,0 +1,605 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+/*
+ * request.c - one request of the gateway: where it goes, whether it may, and its answer.
+ *
+ * By its head alone: a Host that is ours (else a page of another name that resolves
+ * to us could speak to us: 421), no credential in the address, the route (404, 405
+ * with Allow), an Origin we know, who it is from (401, 429), the scope (403). Only
+ * then the body is read.
+ *
+ * What a request wrote is told after its commit: the answer is held until then.
+ */
+#include "channel/gateway/gateway.h"
+
+#include <assert.h>
+#include <stdarg.h>
+
+#define JSON_TYPE "application/json"
+
+struct request *
+request_new(struct conn *c)
+{
+	struct request *r = calloc(1, sizeof(*r));
+	unsigned char id[8] = { 0 };
+	struct buf hex = BUF_INIT(sizeof(r->id));
+
+	if (!r)
+		return NULL;
+	r->c = c;
+	r->a = c->g->a;
+	IGNORE(rand_bytes(id, sizeof(id)));     /* a name for people and logs */
+	enc_hex(&hex, id, sizeof(id));
+	snprintf(r->id, sizeof(r->id), "%s", buf_z(&hex));
+	buf_free(&hex);
+	buf_init(&r->path, HTTP_TARGET_MAX);
+	buf_init(&r->body, BODY_MAX_API);
+	buf_init(&r->held, GATEWAY_OUT_MAX);
+	sha256_init(&r->sha);
+	r->stored = true;
+	return r;
+}
+
+void
+request_free(struct request *r)
+{
+	ev_timer_cancel(r->a->ev, &r->timer);
+	effect_cancel(&r->release);
+	if (r->invocation)
+		invocation_cancel(r->invocation);
+	if (r->paused)
+		turn_pause(r->a, r->turn, false);
+	buf_free(&r->path);
+	buf_free(&r->body);
+	buf_free(&r->held);
+	free(r);
+}
+
+struct agent *
+request_agent(const struct request *r)
+{
+	return r->a;
+}
+
+const struct http_request *
+request_head(const struct request *r)
+{
+	return &r->c->http.req;
+}
+
+const struct principal *
+request_principal(const struct request *r)
+{
+	return &r->who;
+}
+
+struct str
+request_body(const struct request *r)
+{
+	return buf_view(&r->body);
+}
+
+struct str
+request_segment(const struct request *r, size_t i)
+{
+	return i < r->n_segments ? r->segments[i] : STR_NONE;
+}
+
+/* ---- answers ---------------------------------------------------------------------------- */
+
+static void
+put_head(struct request *r, struct buf *b, int status, const char *type, struct str fields)
+{
+	const struct http_request *h = request_head(r);
+	struct str origin = http_field(h, "origin");
+
+	http_put_status(b, status);
+	http_put_date(b, clock_us());
+	http_put_field(b, "X-Request-Id", str_z(r->id));
+	if (type)
+		http_put_field(b, "Content-Type", str_z(type));
+	http_put_field(b, "X-Content-Type-Options", S("nosniff"));
+	if (origin.n && config_lists(r->a->config, "gateway.allowed_origins", origin)) {
+		http_put_field(b, "Access-Control-Allow-Origin", origin);
+		http_put_field(b, "Vary", S("Origin"));
+	}
+	if (r->closes || !h->keep_alive || r->c->eof || r->c->g->stopping) {
+		r->closes = true;
+		http_put_field(b, "Connection", S("close"));
+	} else if (h->minor == 0) {
+		http_put_field(b, "Connection", S("keep-alive"));
+	}
+	buf_str(b, fields);
+}
+
+static void
+on_release(struct effect *e)
+{
+	struct request *r = CONTAINER(e, struct request, release);
+	struct conn *c = r->c;
+
+	r->stored = true;
+	if (r->held.n == 0)             /* what it waits for has yet to come */
+		return;
+	buf_str(&c->out, buf_view(&r->held));
+	buf_reset(&r->held);
+	if (r->stream && !r->answered)
+		conn_flush(c);
+	else
+		conn_next(c);
+}
+
+/* Sends what is in held, now or after the commit of what this loop turn wrote. */
+static void
+send_held(struct request *r)
+{
+	r->release.run = on_release;
+	if (!r->stored || r->a->db->in_tx)
+		agent_after(r->a, &r->release);
+	else
+		on_release(&r->release);
+}
+
+void
+request_answer_raw(struct request *r, int status, const char *type, struct str fields, struct str body)
+{
+	bool head = str_eqz(request_head(r)->method, "HEAD");
+
+	assert(!r->answered);
+	r->answered = true;
+	ev_timer_cancel(r->a->ev, &r->timer);
+	if (!r->running && (request_head(r)->chunked || request_head(r)->content_length > 0))
+		r->closes = true;       /* nobody reads its body */
+	buf_reset(&r->held);
+	put_head(r, &r->held, status, body.n ? type : NULL, fields);
+	if (status != 204 && status >= 200)
+		http_put_number(&r->held, "Content-Length", body.n);
+	http_put_end(&r->held);
+	if (!head)
+		buf_str(&r->held, body);
+	if (r->held.err != OK) {
+		conn_drop(r->c);
+		return;
+	}
+	send_held(r);
+}
+
+void
+request_answer(struct request *r, int status, struct str json)
+{
+	request_answer_raw(r, status, JSON_TYPE, S("Cache-Control: no-store\r\n"), json);
+}
+
+void
+request_error_json(struct request *r, struct buf *out, const char *type, const char *param, const char *hint, const char *message)
+{
+	struct jw w;
+
+	jw_init(&w, out);
+	jw_obj(&w);
+	jw_key(&w, "error");
+	jw_obj(&w);
+	jw_kz(&w, "type", type);
+	jw_kz(&w, "message", message);
+	if (param)
+		jw_kz(&w, "param", param);
+	if (hint)
+		jw_kz(&w, "hint", hint);
+	if (r->inbound) {               /* its message goes on */
+		char id[24];
+
+		snprintf(id, sizeof(id), "%lld", (long long)r->inbound);
+		jw_kz(&w, "turn_id", id);
+	}
+	jw_kz(&w, "request_id", r->id);
+	jw_end_obj(&w);
+	jw_end_obj(&w);
+}
+
+static void
+answer_error(struct request *r, int status, const char *type, const char *param, const char *hint, struct str fields,
+    const char *message)
+{
+	struct buf b = BUF_INIT(8192);
+
+	request_error_json(r, &b, type, param, hint, message);
+	if (status >= 500)
+		log_warn("gateway", "%d to request %s: %s", status, r->id, message);
+	else
+		log_debug("gateway", "%d to request %s: %s", status, r->id, message);
+	request_answer_raw(r, status, JSON_TYPE, fields, buf_view(&b));
+	buf_free(&b);
+}
+
+void
+request_error(struct request *r, int status, const char *type, const char *param, const char *hint, const char *fmt, ...)
+{
+	char text[1024];
+	va_list ap;
+
+	va_start(ap, fmt);
+	(void)secret_fmt(text, sizeof(text), fmt, ap);
+	va_end(ap);
+	answer_error(r, status, type, param, hint, S("Cache-Control: no-store\r\n"), text);
+}
+
+void
+request_lost(struct request *r)
+{
+	effect_cancel(&r->release);
+	if (r->stored)
+		return;
+	r->stored = true;
+	r->inbound = 0;
+	r->ref[0] = '\0';
+	r->answered = false;
+	buf_reset(&r->held);
+	if (r->stream)
+		conn_drop(r->c);
+	else
+		request_error(r, 503, "storage", NULL, "try again later", "the storage does not work at the moment; whether"
+		    " this was stored is not certain");
+}
+
+/* ---- event streams ------------------------------------------------------------------------- */
+
+static void
+stream_put(struct request *r, struct str bytes)
+{
+	if (r->c->dead)
+		return;
+	if (request_head(r)->minor == 0)
+		buf_str(&r->c->out, bytes);
+	else
+		http_put_chunk(&r->c->out, bytes);
+	conn_flush(r->c);
+	if (r->c->out.n > GATEWAY_OUT_HIGH && !r->paused && r->turn) {
+		r->paused = true;
+		turn_pause(r->a, r->turn, true);
+	}
+}
+
+static void
+on_silence(void *arg)
+{
+	request_comment(arg, "keep-alive");
+}
+
+void
+request_stream(struct request *r)
+{
+	struct buf *b = &r->c->out;
+
+	r->stream = true;
+	if (request_head(r)->minor == 0)
+		r->closes = true;       /* its end is the connection's */
+	put_head(r, b, 200, "text/event-stream", S("Cache-Control: no-cache\r\nX-Accel-Buffering: no\r\n"));
+	if (request_head(r)->minor > 0)
+		http_put_field(b, "Transfer-Encoding", S("chunked"));
+	http_put_end(b);
+	ev_timer_init(&r->timer, on_silence, r);
+	stream_put(r, S("retry: 2000\n\n"));
+	ev_timer_in(r->a->ev, &r->timer, GATEWAY_PING_US);
+}
+
+void
+request_comment(struct request *r, const char *text)
+{
+	struct buf b = BUF_INIT(256);
+
+	buf_fmt(&b, ": %s\n\n", text);
+	ev_timer_in(r->a->ev, &r->timer, GATEWAY_PING_US);
+	stream_put(r, buf_view(&b));
+	buf_free(&b);
+}
+
+void
+request_event(struct request *r, struct str id, const char *event, struct str json)
+{
+	struct buf b = BUF_INIT(GATEWAY_OUT_MAX);
+
+	if (id.n)
+		buf_fmt(&b, "id: %.*s\n", STR_ARG(id));
+	buf_fmt(&b, "event: %s\ndata: %.*s\n\n", event, STR_ARG(json));  /* JSON on one line */
+	if (b.err != OK)
+		conn_drop(r->c);
+	else
+		stream_put(r, buf_view(&b));
+	buf_free(&b);
+	ev_timer_in(r->a->ev, &r->timer, GATEWAY_PING_US);
+}
+
+void
+request_end(struct request *r)
+{
+	if (r->c->dead)
+		return;
+	r->answered = true;
+	if (request_head(r)->minor > 0)
+		http_put_last_chunk(&r->c->out);
+	conn_next(r->c);
+}
+
+/* ---- by the head alone ------------------------------------------------------------------------ */
+
+/* The name of a Host or Origin without its port. */
+static struct str
+without_port(struct str host)
+{
+	size_t end = host.n;
+
+	if (host.n && host.p[0] == '[')
+		return str_sub(host, 0, str_chr(host, ']') == SIZE_MAX ? host.n : str_chr(host, ']') + 1);
+	while (end > 0 && host.p[end - 1] != ':')
+		end--;
+	return end ? str_sub(host, 0, end - 1) : host;
+}
+
+static bool
+is_our_host(const struct request *r, struct str host)
+{
+	struct str name = without_port(host);
+
+	return str_ieq(name, S("localhost")) || str_eqz(name, "127.0.0.1") || str_eqz(name, "[::1]") ||
+	    str_ieq(name, str_z(r->c->g->host)) || config_lists(r->a->config, "gateway.allowed_hosts", name);
+}
+
+/* A browser says from which page it asks. Ours is fine, others are listed. */
+static bool
+is_our_origin(const struct request *r, struct str origin)
+{
+	size_t at = str_find(origin, S("://"));
+
+	return config_lists(r->a->config, "gateway.allowed_origins", origin) ||
+	    (at != SIZE_MAX && str_ieq(str_sub(origin, at + 3, origin.n), request_head(r)->host));
+}
+
+/* Does the path fit "/v1/sessions/{id}"? Its segments are kept. */
+static bool
+fits(struct request *r, const char *pattern)
+{
+	struct str want = str_sub(str_z(pattern), 1, SIZE_MAX - 1), have = str_sub(buf_view(&r->path), 1, r->path.n);
+	struct str w, h;
+	bool more, more_h;
+
+	r->n_segments = 0;
+	do {
+		more = str_cut(&want, '/', &w);
+		more_h = str_cut(&have, '/', &h);
+		if (more != more_h)
+			return false;
+		if (w.n && w.p[0] == '{' && h.n && r->n_segments < GATEWAY_SEGMENTS_MAX)
+			r->segments[r->n_segments++] = h;
+		else if (!str_eq(w, h))
+			return false;
+	} while (more);
+	return true;
+}
+
+/* Finds the route; else says 404, or 405 with the methods that there are. */
+static bool
+find_route(struct request *r)
+{
+	struct str method = request_head(r)->method;
+	struct buf allow = BUF_INIT(256);
+	bool head = str_eqz(method, "HEAD");
+
+	for (size_t i = 0; features[i]; i++)
+		for (const struct route *t = features[i]->routes; t && t->method && !r->route; t++) {
+			if (!fits(r, t->path))
+				continue;
+			if (str_eqz(method, t->method) || (head && strcmp(t->method, "GET") == 0))
+				r->route = t;
+			else
+				buf_fmt(&allow, "%s%s", allow.n ? ", " : "", t->method);
+		}
+	if (r->route) {
+		buf_free(&allow);
+		return true;
+	}
+	if (allow.n) {
+		struct buf fields = BUF_INIT(512);
+
+		buf_puts(&allow, str_find(buf_view(&allow), S("GET")) != SIZE_MAX ? ", HEAD, OPTIONS" : ", OPTIONS");
+		http_put_field(&fields, "Allow", buf_view(&allow));
+		if (str_eqz(method, "OPTIONS"))
+			request_answer_raw(r, 204, NULL, buf_view(&fields), STR_NONE);
+		else
+			answer_error(r, 405, "method_not_allowed", NULL, "see /openapi.json", buf_view(&fields),
+			    "this path has no such method");
+		buf_free(&fields);
+	} else {
+		request_error(r, 404, "not_found", NULL, "see /openapi.json", "there is nothing at %s", buf_z(&r->path));
+	}
+	buf_free(&allow);
+	return false;
+}
+
+static bool
+has_credential_in_query(struct str query)
+{
+	static const char *const names[] = { "token", "access_token", "key", "api_key", "bearer_token" };
+	struct buf out = BUF_INIT(HTTP_TARGET_MAX);
+	bool found = false;
+
+	for (size_t i = 0; i < ARRAY_LEN(names) && !found; i++)
+		found = http_query(query, names[i], &out) != ERR_NOTFOUND;
+	buf_free(&out);
+	return found;
+}
+
+static bool
+authenticate(struct request *r)
+{
+	const struct gateway *g = r->c->g;
+	struct fail f = FAIL_INIT;
+	int64_t wait_s = 0;
+	enum err e;
+
+	if (r->route->scope == SCOPE_OPEN)
+		return true;
+	e = g->auth->check(g->auth_self, request_head(r), str_z(r->c->peer), &r->who, &wait_s, &f);
+	if (e == ERR_LIMIT) {
+		struct buf fields = BUF_INIT(128);
+
+		http_put_number(&fields, "Retry-After", (uint64_t)wait_s);
+		answer_error(r, 429, "rate_limit", NULL, NULL, buf_view(&fields), f.text[0] ? f.text : "too many requests");
+		buf_free(&fields);
+	} else if (e == ERR_AUTH) {
+		answer_error(r, 401, "unauthorized", NULL, "make a key with: blufio pair --gateway",
+		    S("WWW-Authenticate: Bearer realm=\"blufio\"\r\n"), f.text[0] ? f.text : "a valid credential is wanted");
+	} else if (e != OK) {
+		request_error(r, 503, "storage", NULL, "try again later", "credentials cannot be checked now (%s)", err_str(e));
+	} else if ((r->who.scopes & r->route->scope) != r->route->scope) {
+		request_error(r, 403, "forbidden", NULL, NULL, "this credential lacks the scope of this route");
+	} else {
+		return true;
+	}
+	return false;
+}
+
+bool
+request_admit(struct request *r)
+{
+	const struct http_request *h = request_head(r);
+	struct str origin = http_field(h, "origin");
+	bool reads = str_eqz(h->method, "GET") || str_eqz(h->method, "HEAD") || str_eqz(h->method, "OPTIONS");
+	bool body = h->chunked || h->content_length > 0;
+	struct str type;
+
+	if (!is_our_host(r, h->host))
+		request_error(r, 421, "misdirected_request", NULL, "blufio config set gateway.allowed_hosts '[\"name\"]'",
+		    "this server does not answer for that host name");
+	else if (has_credential_in_query(h->query))
+		request_error(r, 400, "invalid_request", NULL, "send it as: Authorization: Bearer KEY",
+		    "a credential has no place in an address, where logs keep it");
+	else if (str_eqz(h->target, "*"))
+		request_answer_raw(r, 204, NULL, S("Allow: GET, HEAD, POST, DELETE, OPTIONS\r\n"), STR_NONE);
+	else if (http_path_decode(h->path, &r->path) != OK)
+		request_error(r, 400, "invalid_request", NULL, NULL, "the path cannot be read");
+	else if (!find_route(r))
+		return false;
+	else if (origin.n && !reads && !is_our_origin(r, origin))
+		request_error(r, 403, "forbidden", NULL, "blufio config set gateway.allowed_origins '[\"https://…\"]'",
+		    "pages of that origin may not do this");
+	else if (!authenticate(r))
+		return false;
+	else {
+		type = http_field(h, "content-type");
+		str_cut(&type, ';', &type);
+		if (body && !str_ieq(str_trim(type), S(JSON_TYPE))) {
+			request_error(r, 415, "unsupported_media_type", NULL, NULL, "the body has to be application/json");
+			return false;
+		}
+		return true;
+	}
+	return false;
+}
+
+void
+request_run(struct request *r)
+{
+	unsigned char digest[SHA256_SIZE];
+
+	if (r->body.err != OK) {
+		request_error(r, 503, "overloaded", NULL, "try again later", "no memory for the request's body");
+		return;
+	}
+	sha256_final(&r->sha, digest);
+	if (r->who.hashed && memcmp(digest, r->who.body_hash, sizeof(digest)) != 0)
+		request_error(r, 401, "unauthorized", NULL, NULL, "the body is not the one that was signed");
+	else if (r->a->phase != AGENT_READY && r->route->scope != SCOPE_OPEN)
+		request_error(r, 503, "unavailable", NULL, "try again later", "%s", r->a->phase == AGENT_DRAINING ?
+		    "blufio is stopping" : "the storage does not work at the moment");
+	else
+		r->route->run(r);
+}
+
+/* ---- bodies ------------------------------------------------------------------------------------- */
+
+static bool
+is_type(const struct json *v, char type)
+{
+	int64_t n;
+
+	switch (type) {
+	case 'i': return v->type == JSON_NUMBER && json_to_i64(v, &n) == OK;
+	case 'a': return v->type == JSON_ARRAY;
+	case 'b': return v->type == JSON_BOOL;
+	case 'o': return v->type == JSON_OBJECT;
+	default: return v->type == JSON_STRING;
+	}
+}
+
+static const char *
+type_name(char type)
+{
+	return type == 'i' ? "an integer" : type == 'a' ? "an array" : type == 'b' ? "true or false" :
+	    type == 'o' ? "an object" : "a string";
+}
+
+/* The next word of members: its name, its type, whether it may be absent. */
+static bool
+next_member(struct str *members, struct str *name, char *type, bool *optional)
+{
+	struct str word;
+
+	if (members->n == 0)
+		return false;
+	str_cut(members, ' ', &word);
+	*optional = str_ends(word, S("?"));
+	word.n -= *optional;
+	*type = 's';
+	if (word.n > 2 && word.p[word.n - 2] == ':') {
+		*type = word.p[word.n - 1];
+		word.n -= 2;
+	}
+	*name = word;
+	return true;
+}
+
+const struct json *
+request_object(struct request *r, struct arena *ar, const char *members)
+{
+	const struct json *o = NULL, *v;
+	struct json_error je = { 0 };
+	enum err e = json_parse(ar, buf_view(&r->body), &o, &je);
+	struct str rest, name;
+	char key[64], type;
+	bool optional, known;
+
+	if (e != OK && ar->err != OK) {
+		request_error(r, 503, "overloaded", NULL, "try again later", "no memory for the request's body");
+		return NULL;
+	}
+	if (e != OK) {
+		request_error(r, 400, "invalid_json", NULL, NULL, "the body is not JSON: line %u, column %u: %s", je.line,
+		    je.column, je.what ? je.what : err_str(e));
+		return NULL;
+	}
+	if (o->type != JSON_OBJECT) {
+		request_error(r, 400, "invalid_request", NULL, NULL, "the body has to be a JSON object");
+		return NULL;
+	}
+	for (v = o->first; v; v = v->next) {
+		rest = str_z(members);
+		for (known = false; !known && next_member(&rest, &name, &type, &optional);)
+			known = str_eq(v->key, name);
+		snprintf(key, sizeof(key), "%.*s", STR_ARG(utf8_prefix(v->key, sizeof(key) - 1)));
+		if (!known) {
+			request_error(r, 400, "invalid_request", key, "see /openapi.json", "%s is not known here", key);
+			return NULL;
+		}
+		if (!is_type(v, type) && !(optional && v->type == JSON_NULL)) {
+			request_error(r, 400, "invalid_request", key, NULL, "%s has to be %s", key, type_name(type));
+			return NULL;
+		}
+	}
+	rest = str_z(members);
+	while (next_member(&rest, &name, &type, &optional))
+		if (!optional && !json_get(o, name)) {
+			snprintf(key, sizeof(key), "%.*s", STR_ARG(name));
+			request_error(r, 400, "invalid_request", key, NULL, "%s is missing", key);
+			return NULL;
+		}
+	return o;
+}
