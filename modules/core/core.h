@@ -1,14 +1,15 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /*
  * core.h - what the core files share with one another and adapters do not see:
- * the rows (store.c) and the conversation and turn structs that mirror them.
+ * the rows (store.c) and the conversation and turn structs that mirror them. The
+ * gateway and its routes and authentication are adapters with rows of their own.
  */
 #ifndef BLUFIO_CORE_H
 #define BLUFIO_CORE_H
 
 #include "blufio.h"
 
-#define SCHEMA_VERSION 2
+#define SCHEMA_VERSION 3
 
 /* ---- rows (store.c) ------------------------------------------------------- */
 
@@ -59,6 +60,21 @@ struct outbox_row {
 	struct outbox_item item;
 	enum outbox_state state;
 	int64_t next_at, updated_at;
+};
+#define API_KEY_PREFIX "blf_sk_"
+#define API_KEY_BYTES 32u               /* of chance, written in hex behind it */
+#define API_KEY_NAME_MAX 64u            /* bytes of what people call a key */
+#define API_KEYS_MAX 1000               /* not revoked: more are a program that forgets to */
+enum api_key_kind { API_KEY_SECRET, API_KEY_DEVICE, API_KEY_TOKEN };   /* minted | a public key | gateway.bearer_token */
+struct api_key_row {
+	int64_t id;
+	enum api_key_kind kind;
+	struct str name;
+	struct str hash;                /* hex SHA-256 of the secret; of a device its public key in hex */
+	unsigned scopes;
+	int64_t rate_per_minute;        /* 0: no limit */
+	int64_t created_at, expires_at, revoked_at, used_at;   /* 0: never */
+	int64_t minted_by;              /* row; 0: the owner, at the command line or in the configuration */
 };
 
 /* Opens the schema: creates, migrates forward, refuses a newer one with a sentence. */
@@ -170,6 +186,20 @@ FALLIBLE store_outbox_open(struct db *db, void (*fn)(void *arg, const struct out
 FALLIBLE store_cost_add(struct db *db, int64_t session, int64_t turn, const char *feature, const char *provider,
     const char *model, const struct usage *u, int64_t nano, bool estimated);
 FALLIBLE store_cost_between(struct db *db, int64_t from, int64_t to, int64_t *nano);      /* to is not in it */
+
+typedef void api_key_fn(void *arg, const struct api_key_row *k);
+/* ERR_EXISTS: that hash is known (a revoked one too). Id, created_at, revoked_at and used_at are not read from k. */
+FALLIBLE store_api_key_add(struct db *db, const struct api_key_row *k, int64_t *id);
+/* The same with a secret made here: kind and hash are not read either. key gets it: the one time that it is seen. */
+FALLIBLE store_api_key_mint(struct db *db, const struct api_key_row *k, struct buf *key, int64_t *id);
+FALLIBLE store_api_key_find(struct db *db, struct str hash, api_key_fn *fn, void *arg);   /* revoked and expired too */
+FALLIBLE store_api_key_get(struct db *db, int64_t id, api_key_fn *fn, void *arg);         /* as well */
+FALLIBLE store_api_keys(struct db *db, api_key_fn *fn, void *arg);         /* all that are not revoked, oldest first */
+FALLIBLE store_api_key_count(struct db *db, int64_t *n);                   /* of these */
+FALLIBLE store_api_key_revoke(struct db *db, int64_t id);                  /* the first time counts */
+FALLIBLE store_api_key_used(struct db *db, int64_t id, int64_t at);
+/* *fresh = false for a nonce that this device has used. Those older than keep_us are forgotten. */
+FALLIBLE store_nonce_add(struct db *db, int64_t device, struct str nonce, int64_t now, int64_t keep_us, bool *fresh);
 
 /* ---- conversations and turns in memory ------------------------------------------- */
 

@@ -12,6 +12,7 @@
  * not run the same statement again.
  */
 #include "core.h"
+#include "crypto/sha2.h"
 
 static const char schema_1[] =
     "CREATE TABLE meta(key TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;"
@@ -88,8 +89,18 @@ static const char schema_2[] =
     "CREATE TABLE media_uses(hash TEXT NOT NULL REFERENCES media(hash), session_id INTEGER NOT NULL REFERENCES sessions(id),"
     " seq INTEGER NOT NULL, PRIMARY KEY(hash, session_id, seq)) WITHOUT ROWID;";
 
+/* Credentials of the gateway, and the signatures that must not be accepted again. */
+static const char schema_3[] =
+    /* kind: enum api_key_kind; scopes: SCOPE_ bits; rate_per_minute, expires_at, revoked_at, minted_by, used_at: 0 none */
+    "CREATE TABLE api_keys(id INTEGER PRIMARY KEY, kind INTEGER NOT NULL, name TEXT NOT NULL, hash TEXT NOT NULL UNIQUE,"
+    " scopes INTEGER NOT NULL, rate_per_minute INTEGER NOT NULL, created_at INTEGER NOT NULL, expires_at INTEGER NOT NULL,"
+    " revoked_at INTEGER NOT NULL DEFAULT 0, minted_by INTEGER NOT NULL, used_at INTEGER NOT NULL DEFAULT 0);"
+    "CREATE TABLE nonces(device INTEGER NOT NULL REFERENCES api_keys(id), nonce TEXT NOT NULL, at INTEGER NOT NULL,"
+    " PRIMARY KEY(device, nonce)) WITHOUT ROWID;"
+    "CREATE INDEX nonces_at ON nonces(at);";
+
 /* migrations[v] takes a database of version v to v + 1 (in parts: C99 promises strings of 4095 bytes) */
-static const char *const migrations[SCHEMA_VERSION][2] = { { schema_1, schema_1b }, { schema_2, "" } };
+static const char *const migrations[SCHEMA_VERSION][2] = { { schema_1, schema_1b }, { schema_2, "" }, { schema_3, "" } };
 
 #define ROWS(db, r, sql, ...) \
 	db_query((db), (r), (sql), (const struct db_val[]){ __VA_ARGS__ }, \
@@ -980,4 +991,132 @@ store_cost_between(struct db *db, int64_t from, int64_t to, int64_t *nano)
 	const struct db_val v[] = { DBI(from), DBI(to) };
 
 	return db_get_i64(db, "SELECT coalesce(sum(nano_usd), 0) FROM cost_ledger WHERE at >= ?1 AND at < ?2", v, 2, 0, nano);
+}
+
+/* ---- credentials of the gateway ---------------------------------------------------------------- */
+
+FALLIBLE
+store_api_key_add(struct db *db, const struct api_key_row *k, int64_t *id)
+{
+	const struct db_val v[] = { DBI(k->kind), DBS(k->name), DBS(k->hash), DBI(k->scopes), DBI(k->rate_per_minute),
+	    DBI(clock_us()), DBI(k->expires_at), DBI(k->minted_by) };
+
+	return db_exec(db, "INSERT INTO api_keys(kind, name, hash, scopes, rate_per_minute, created_at, expires_at, minted_by)"
+	    " VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)", v, ARRAY_LEN(v), id, NULL);
+}
+
+FALLIBLE
+store_api_key_mint(struct db *db, const struct api_key_row *k, struct buf *key, int64_t *id)
+{
+	unsigned char secret[API_KEY_BYTES], digest[SHA256_SIZE];
+	struct buf hash = BUF_INIT(2 * SHA256_SIZE);
+	struct api_key_row row = *k;
+	struct sha256 h;
+	enum err e = rand_bytes(secret, sizeof(secret));
+
+	if (e == OK) {
+		buf_puts(key, API_KEY_PREFIX);
+		enc_hex(key, secret, sizeof(secret));
+		e = key->err;
+	}
+	secret_wipe(secret, sizeof(secret));
+	if (e != OK)
+		return e;
+	sha256_init(&h);
+	sha256_update(&h, key->p, key->n);
+	sha256_final(&h, digest);
+	enc_hex(&hash, digest, sizeof(digest));
+	row.kind = API_KEY_SECRET;
+	row.hash = buf_view(&hash);
+	e = hash.err != OK ? hash.err : store_api_key_add(db, &row, id);
+	buf_free(&hash);
+	return e;
+}
+
+#define API_KEY_COLUMNS "SELECT id, kind, name, hash, scopes, rate_per_minute, created_at, expires_at, revoked_at," \
+	" minted_by, used_at FROM api_keys "
+
+static int64_t
+api_key_rows(struct db_row *r, api_key_fn *fn, void *arg)
+{
+	int64_t n = 0;
+
+	for (; db_step(r); n++) {
+		const struct api_key_row k = { .id = db_i64(r, 0), .kind = (enum api_key_kind)db_i64(r, 1), .name = db_str(r, 2),
+		    .hash = db_str(r, 3), .scopes = (unsigned)db_i64(r, 4), .rate_per_minute = db_i64(r, 5),
+		    .created_at = db_i64(r, 6), .expires_at = db_i64(r, 7), .revoked_at = db_i64(r, 8),
+		    .minted_by = db_i64(r, 9), .used_at = db_i64(r, 10) };
+
+		fn(arg, &k);
+	}
+	return n;
+}
+
+FALLIBLE
+store_api_key_find(struct db *db, struct str hash, api_key_fn *fn, void *arg)
+{
+	struct db_row r;
+	int64_t n;
+	enum err e;
+
+	ROWS(db, &r, API_KEY_COLUMNS "WHERE hash = ?1", DBS(hash));
+	n = api_key_rows(&r, fn, arg);
+	e = db_end(&r);
+	return e != OK ? e : n > 0 ? OK : ERR_NOTFOUND;
+}
+
+FALLIBLE
+store_api_key_get(struct db *db, int64_t id, api_key_fn *fn, void *arg)
+{
+	struct db_row r;
+	int64_t n;
+	enum err e;
+
+	ROWS(db, &r, API_KEY_COLUMNS "WHERE id = ?1", DBI(id));
+	n = api_key_rows(&r, fn, arg);
+	e = db_end(&r);
+	return e != OK ? e : n > 0 ? OK : ERR_NOTFOUND;
+}
+
+FALLIBLE
+store_api_keys(struct db *db, api_key_fn *fn, void *arg)
+{
+	struct db_row r;
+
+	db_query(db, &r, API_KEY_COLUMNS "WHERE revoked_at = 0 ORDER BY id", NULL, 0);
+	(void)api_key_rows(&r, fn, arg);
+	return db_end(&r);
+}
+
+FALLIBLE
+store_api_key_count(struct db *db, int64_t *n)
+{
+	return db_get_i64(db, "SELECT count(*) FROM api_keys WHERE revoked_at = 0", NULL, 0, 0, n);
+}
+
+FALLIBLE
+store_api_key_revoke(struct db *db, int64_t id)
+{
+	return DB_EXEC(db, "UPDATE api_keys SET revoked_at = ?2 WHERE id = ?1 AND revoked_at = 0", DBI(id), DBI(clock_us()));
+}
+
+FALLIBLE
+store_api_key_used(struct db *db, int64_t id, int64_t at)
+{
+	return DB_EXEC(db, "UPDATE api_keys SET used_at = ?2 WHERE id = ?1", DBI(id), DBI(at));
+}
+
+FALLIBLE
+store_nonce_add(struct db *db, int64_t device, struct str nonce, int64_t now, int64_t keep_us, bool *fresh)
+{
+	const struct db_val v[] = { DBI(device), DBS(nonce), DBI(now) };
+	int64_t changes;
+	enum err e = db_exec(db, "INSERT INTO nonces(device, nonce, at) VALUES(?1, ?2, ?3) ON CONFLICT DO NOTHING",
+	    v, ARRAY_LEN(v), NULL, &changes);
+
+	if (e == OK)
+		e = DB_EXEC(db, "DELETE FROM nonces WHERE at < ?1", DBI(now - keep_us));
+	if (e == OK)
+		*fresh = changes > 0;
+	return e;
 }
