@@ -122,12 +122,24 @@ catch_up(struct request *r, struct str text, bool again)
 	event(r, "text_delta", "text", rest);
 }
 
+/* Asked for by name: whoever takes anything gets JSON. */
+static bool
+wants_stream(const struct request *r)
+{
+	return http_accepts(request_head(r), "accept", "text/event-stream") >
+	    http_accepts(request_head(r), "accept", "application/json");
+}
+
 static void
 finish(struct request *r, struct str text)
 {
 	struct buf b = BUF_INIT(REPLY_MAX * 8), id = BUF_INIT(64);
 
 	r->ref[0] = '\0';
+	effect_cancel(&r->release);     /* the answer proves that the question is stored */
+	r->stored = true;
+	if (wants_stream(r) && !r->stream)
+		request_stream(r);
 	say_answer(r, &b, text);
 	if (!r->stream) {
 		request_answer(r, 200, buf_view(&b));
@@ -194,16 +206,16 @@ static void
 attend(struct request *r)
 {
 	struct buf reply = BUF_INIT(REPLY_MAX * 2);
-	bool sse = http_accepts(request_head(r), "accept", "text/event-stream") > 0, done;
+	bool done;
 	struct str running;
 	enum err e = look_up(r, &running, &reply, &done);
 
-	r->partial = on_partial;
-	r->reply = on_reply;
 	if (e != OK) {
 		request_error(r, 503, "storage", NULL, "try again later", "the storage does not work at the moment");
 	} else {
-		if (sse) {
+		r->partial = on_partial;
+		r->reply = on_reply;
+		if (wants_stream(r)) {
 			request_stream(r);
 			if (!done && running.n)
 				catch_up(r, running, true);
@@ -287,6 +299,8 @@ take(struct request *r, struct inbound *in)
 		request_error(r, 409, "idempotency_mismatch", NULL, "use a new Idempotency-Key for another message",
 		    "this Idempotency-Key came with another message before");
 	} else if (fresh) {
+		r->partial = on_partial;
+		r->reply = on_reply;    /* a word like /help is answered in the same commit */
 		agent_after(r->a, &r->release);         /* begins when it is on the disk */
 	} else {
 		r->stored = true;       /* long ago */
@@ -401,7 +415,7 @@ get_message(struct request *r)
 		return;
 	}
 	read_position(r);
-	if (http_accepts(request_head(r), "accept", "text/event-stream") > 0) {
+	if (wants_stream(r)) {
 		attend(r);
 	} else if (look_up(r, &running, &reply, &done) != OK) {
 		request_error(r, 503, "storage", NULL, "try again later", "the storage does not work at the moment");

@@ -464,7 +464,7 @@ request_admit(struct request *r)
 	struct str origin = http_field(h, "origin");
 	bool reads = str_eqz(h->method, "GET") || str_eqz(h->method, "HEAD") || str_eqz(h->method, "OPTIONS");
 	bool body = h->chunked || h->content_length > 0;
-	struct str type;
+	struct str parameters, type;
 
 	if (!is_our_host(r, h->host))
 		request_error(r, 421, "misdirected_request", NULL, "blufio config set gateway.allowed_hosts '[\"name\"]'",
@@ -484,8 +484,8 @@ request_admit(struct request *r)
 	else if (!authenticate(r))
 		return false;
 	else {
-		type = http_field(h, "content-type");
-		str_cut(&type, ';', &type);
+		parameters = http_field(h, "content-type");
+		str_cut(&parameters, ';', &type);
 		if (body && !str_ieq(str_trim(type), S(JSON_TYPE))) {
 			request_error(r, 415, "unsupported_media_type", NULL, NULL, "the body has to be application/json");
 			return false;
