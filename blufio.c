@@ -17,7 +17,7 @@ static const struct command commands[] = {
 	{ "config", "get KEY | set KEY VALUE|- | validate [FILE] | show [--origin] | keys [--markdown]",
 	  "read, change and check the configuration", cmd_config, false },
 	{ "pair", "[CODE | --gateway [NAME]]",
-	  "let a person in by the code the bot gave (without: list them), or make a key of the gateway", cmd_pair, false },
+	  "let a person in by the code the bot gave (without: list), or make a key of the gateway", cmd_pair, false },
 	{ "log", "[LEVEL]", "show or set the daemon's log level until its next start", cmd_log, false },
 	{ "reload", "", "make the daemon read its configuration again", cmd_reload, false },
 	{ "stop", "", "stop the daemon; running conversations may finish first", cmd_stop, false },

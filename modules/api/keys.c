@@ -65,7 +65,7 @@ answer(struct request *r, int status, enum err e, struct buf *b)
 	if (e == OK)
 		request_answer(r, status, buf_view(b));
 	else
-		request_error(r, 503, "unavailable", NULL, "blufio status", "the keys cannot be read or written at the moment: %s",
+		request_error(r, 503, "storage", NULL, "blufio status", "the keys cannot be read or written at the moment: %s",
 		    err_str(e));
 	if (b->p)
 		secret_wipe(b->p, b->cap);
@@ -170,7 +170,7 @@ read_wish(struct request *r, struct arena *ar, struct api_key_row *k)
 		return false;
 	}
 	if (e != OK) {
-		request_error(r, 400, "invalid_request", NULL, NULL, "the body is not JSON: line %u, column %u: %s", at.line,
+		request_error(r, 400, "invalid_json", NULL, NULL, "the body is not JSON: line %u, column %u: %s", at.line,
 		    at.column, at.what);
 		return false;
 	}
