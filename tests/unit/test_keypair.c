@@ -471,7 +471,7 @@ TEST(no_credential)
 		mint(SCOPE_READ, 0, 0, key);
 		for (int i = 0; i < 2 * TRIES_MAX; i++) {
 			CHECK_ERR(ask(PEER, "GET /", ""), ERR_AUTH);
-			CHECK(told("a credential is needed") && told("`blufio pair --gateway`"));
+			CHECK(told("a credential is needed"));
 		}
 		CHECK_OK(bearer(PEER, key));
 	}
@@ -884,7 +884,8 @@ TEST(wishes_that_are_none)
 		as(mint(SCOPE_ALL, 0, 0, admin), SCOPE_ALL, 0);
 		for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
 			call("POST", bad[i].body);
-			CHECK(refused(400, "invalid_request", bad[i].param, bad[i].part));
+			CHECK(refused(400, strncmp(bad[i].part, "line ", 5) == 0 ? "invalid_json" : "invalid_request", bad[i].param,
+			    bad[i].part));
 		}
 		for (size_t i = 0; i <= KEY_BODY_MAX; i++)
 			buf_putc(&big, ' ');
