@@ -449,14 +449,33 @@ TEST(a_replay)
 		s2 = plain(&other, NONCE);
 		CHECK_OK(sign(&s2));            /* each device has its own */
 		ONE("SELECT count(*) FROM nonces", 2);
-		/* the row lives as long as its timestamp could be good: signed ahead of our clock */
-		pass(120);
-		CHECK_ERR(sign(&s), ERR_AUTH);
-		ONE("SELECT count(*) FROM nonces", 2);
-		pass(61);
+		pass(181);
 		s2 = plain(&other, "ff0102030405060708090a0b0c0d0e0f");
 		CHECK_OK(sign(&s2));
 		ONE("SELECT count(*) FROM nonces", 1);
+	}
+	end();
+}
+
+/* The row lives as long as the timestamp can be good: from a clock ahead of ours to a minute behind it. */
+TEST(a_late_replay)
+{
+	struct ed25519_key k;
+	struct signing ahead, other;
+
+	if (begin(NULL)) {
+		device(1, &k);
+		ahead = plain(&k, NONCE);
+		ahead.at += 60;
+		CHECK_OK(sign(&ahead));
+		pass(120);
+		other = plain(&k, "ff0102030405060708090a0b0c0d0e0f");
+		CHECK_OK(sign(&other));                 /* old rows go now */
+		CHECK_ERR(sign(&ahead), ERR_AUTH);
+		CHECK(told("Blufio-Nonce was used before"));
+		pass(1);
+		CHECK_ERR(sign(&ahead), ERR_AUTH);
+		CHECK(told("61 s behind"));
 	}
 	end();
 }
@@ -522,6 +541,7 @@ TEST(what_is_stored_is_no_key)
 	unsigned char digest[SHA256_SIZE];
 	struct api_key_row row = { .kind = API_KEY_DEVICE, .name = S("d"), .scopes = SCOPE_ALL };
 	struct buf hex = BUF_INIT(64);
+	struct signing s;
 	int64_t id = 0;
 
 	if (begin(NULL)) {
@@ -534,6 +554,9 @@ TEST(what_is_stored_is_no_key)
 		row.hash = buf_view(&hex);
 		CHECK_OK(store_api_key_add(w.sc.a.db, &row, &id));
 		CHECK_ERR(bearer(PEER, "guess"), ERR_AUTH);
+		CHECK_OK(DB_EXEC(w.sc.a.db, "UPDATE api_keys SET kind = ?1", DBI(API_KEY_SECRET)));
+		s = plain(&k, NONCE);                   /* nor is a digest a public key */
+		CHECK_ERR(sign(&s), ERR_AUTH);
 	}
 	buf_free(&hex);
 	end();
@@ -920,6 +943,7 @@ main(int argc, char **argv)
 	RUN(headers_that_are_none);
 	RUN(a_clock_that_is_wrong);
 	RUN(a_replay);
+	RUN(a_late_replay);
 	RUN(no_credential);
 	RUN(a_key);
 	RUN(what_is_stored_is_no_key);
