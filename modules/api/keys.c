@@ -38,10 +38,8 @@ put_time(struct jw *w, const char *key, int64_t us)
 static void
 put_key(struct jw *w, const struct api_key_row *k)
 {
-	static const char *const kinds[] = { "key", "device", "token" };
-
 	jw_ki64(w, "id", k->id);
-	jw_kz(w, "kind", kinds[k->kind]);
+	jw_kz(w, "kind", k->kind == API_KEY_DEVICE ? "device" : k->kind == API_KEY_TOKEN ? "token" : "key");
 	jw_kstr(w, "name", k->name);
 	if (k->kind == API_KEY_DEVICE)
 		jw_kstr(w, "device", k->hash);
@@ -60,25 +58,18 @@ put_key(struct jw *w, const struct api_key_row *k)
 		jw_null(w);
 }
 
-/* Closes the object and answers with it; what b holds may be secret. */
+/* Answers with what b holds, which may be secret, or says that it could not be done. */
 static void
-answer(struct request *r, int status, struct jw *w)
+answer(struct request *r, int status, enum err e, struct buf *b)
 {
-	jw_end_obj(w);
-	if (jw_done(w) == OK)
-		request_answer(r, status, buf_view(w->b));
+	if (e == OK)
+		request_answer(r, status, buf_view(b));
 	else
-		request_error(r, 503, "unavailable", NULL, NULL, "out of memory");
-	if (w->b->p)
-		secret_wipe(w->b->p, w->b->cap);
-	buf_free(w->b);
-}
-
-static void
-storage_failed(struct request *r, enum err e)
-{
-	request_error(r, 503, "unavailable", NULL, "blufio status", "the keys cannot be read or written at the moment: %s",
-	    err_str(e));
+		request_error(r, 503, "storage", NULL, "blufio status", "the keys cannot be read or written at the moment: %s",
+		    err_str(e));
+	if (b->p)
+		secret_wipe(b->p, b->cap);
+	buf_free(b);
 }
 
 /* ---- POST ----------------------------------------------------------------------------------- */
@@ -93,20 +84,9 @@ on_maker(void *arg, const struct api_key_row *k)
 }
 
 static const char *
-name_wrong(const struct json *v)
-{
-	if (v->type != JSON_STRING || str_trim(v->s).n == 0 || v->s.n > API_KEY_NAME_MAX)
-		return "a text of 1 to 64 bytes";
-	for (size_t i = 0; i < v->s.n; i++)
-		if ((unsigned char)v->s.p[i] < ' ' || v->s.p[i] == 0x7F)
-			return "a text without control characters";
-	return NULL;
-}
-
-static const char *
 scopes_wrong(const struct json *v, unsigned *out)
 {
-	static const char wanted[] = "a list of one or more of \"chat\", \"read\", \"tools\", \"admin\"";
+	static const char wanted[] = "a list of one or more of \"chat\", \"read\", \"tools\", \"admin\" is wanted";
 	unsigned all = 0;
 
 	if (v->type != JSON_ARRAY || v->count == 0)
@@ -127,12 +107,12 @@ scopes_wrong(const struct json *v, unsigned *out)
 static const char *
 device_wrong(const struct json *v)
 {
-	if (v->type != JSON_STRING || v->s.n != DEVICE_HEX)
-		return "an Ed25519 public key as 64 lower-case hex digits";
-	for (size_t i = 0; i < v->s.n; i++)
-		if (hex_digit(v->s.p[i]) < 0 || (v->s.p[i] >= 'A' && v->s.p[i] <= 'F'))
-			return "an Ed25519 public key as 64 lower-case hex digits";
-	return NULL;
+	size_t good = 0;
+
+	while (v->type == JSON_STRING && good < v->s.n && str_chr(S("0123456789abcdef"), v->s.p[good]) != SIZE_MAX)
+		good++;
+	return v->type == JSON_STRING && v->s.n == DEVICE_HEX && good == DEVICE_HEX ? NULL
+	    : "an Ed25519 public key is wanted, as 64 lower-case hex digits";
 }
 
 static bool
@@ -145,30 +125,30 @@ number_in(const struct json *v, int64_t max, int64_t *out)
 static const char *
 take_member(const struct json *v, struct api_key_row *k)
 {
-	const char *wrong = NULL;
 	int64_t n;
 
 	if (str_eqz(v->key, "name")) {
-		wrong = name_wrong(v);
 		k->name = v->s;
-	} else if (str_eqz(v->key, "scopes")) {
-		wrong = scopes_wrong(v, &k->scopes);
-	} else if (str_eqz(v->key, "device")) {
-		wrong = device_wrong(v);
+		return v->type == JSON_STRING && store_api_key_name(v->s) ? NULL
+		    : "a text of 1 to 64 bytes on one line is wanted";
+	}
+	if (str_eqz(v->key, "scopes"))
+		return scopes_wrong(v, &k->scopes);
+	if (str_eqz(v->key, "device")) {
 		k->kind = API_KEY_DEVICE;
 		k->hash = v->s;
-	} else if (str_eqz(v->key, "expires_in_seconds")) {
-		if (!number_in(v, KEY_LIFE_MAX_S, &n))
-			return "a whole number of seconds, 1 to ten years; leave it out for none";
-		k->expires_at = clock_us() + n * US_PER_S;
-	} else if (str_eqz(v->key, "rate_limit_per_minute")) {
-		if (!number_in(v, KEY_RATE_MAX, &n))
-			return "a whole number of 1 to 60000; leave it out for none";
-		k->rate_per_minute = n;
-	} else {
-		return "no such member: name, scopes, device, expires_in_seconds, rate_limit_per_minute are known";
+		return device_wrong(v);
 	}
-	return wrong;
+	if (str_eqz(v->key, "expires_in_seconds")) {
+		if (!number_in(v, KEY_LIFE_MAX_S, &n))
+			return "a whole number of seconds up to ten years is wanted; leave it out for none";
+		k->expires_at = clock_us() + n * US_PER_S;
+		return NULL;
+	}
+	if (str_eqz(v->key, "rate_limit_per_minute"))
+		return number_in(v, KEY_RATE_MAX, &k->rate_per_minute) ? NULL
+		    : "a whole number of 1 to 60000 is wanted; leave it out for none";
+	return "there is no such member; name, scopes, device, expires_in_seconds, rate_limit_per_minute are known";
 }
 
 /* The request as a row; false: it was answered. k borrows ar and the body. */
@@ -177,6 +157,7 @@ read_wish(struct request *r, struct arena *ar, struct api_key_row *k)
 {
 	struct str body = request_body(r);
 	struct json_error at = { .what = "" };
+	struct buf none = BUF_INIT(0);
 	const struct json *v;
 	enum err e = body.n > KEY_BODY_MAX ? ERR_LIMIT : json_parse(ar, body, &v, &at);
 
@@ -185,11 +166,11 @@ read_wish(struct request *r, struct arena *ar, struct api_key_row *k)
 		return false;
 	}
 	if (e == ERR_NOMEM) {
-		storage_failed(r, e);
+		answer(r, 0, e, &none);
 		return false;
 	}
 	if (e != OK) {
-		request_error(r, 400, "invalid_request", NULL, NULL, "the body is not JSON: line %u, column %u: %s", at.line,
+		request_error(r, 400, "invalid_json", NULL, NULL, "the body is not JSON: line %u, column %u: %s", at.line,
 		    at.column, at.what);
 		return false;
 	}
@@ -201,8 +182,7 @@ read_wish(struct request *r, struct arena *ar, struct api_key_row *k)
 		const char *wrong = take_member(m, k);
 
 		if (wrong) {
-			request_error(r, 400, "invalid_request", arena_z(ar, m->key), NULL, "%.*s: wanted is %s",
-			    STR_ARG(m->key), wrong);
+			request_error(r, 400, "invalid_request", arena_z(ar, m->key), NULL, "%.*s: %s", STR_ARG(m->key), wrong);
 			return false;
 		}
 	}
@@ -218,11 +198,12 @@ static bool
 within_maker(struct request *r, struct api_key_row *k)
 {
 	const struct principal *maker = request_principal(r);
+	struct buf none = BUF_INIT(0);
 	int64_t rate = 0;
 	enum err e = store_api_key_get(request_agent(r)->db, maker->id, on_maker, &rate);
 
 	if (e != OK) {
-		storage_failed(r, e);
+		answer(r, 0, e, &none);
 		return false;
 	}
 	if (k->expires_at == 0)
@@ -276,15 +257,15 @@ keys_post(struct request *r)
 	jw_obj(&w);
 	if (e == OK)
 		e = store_api_key_get(a->db, id, on_made, &w);
-	agent_wrote(a, e);
-	if (e != OK) {
-		storage_failed(r, e);
-		goto out;
-	}
 	if (key.n)
 		jw_kstr(&w, "key", buf_view(&key));
-	log_info("auth", "minted key=%lld by=%lld scopes=%u", (long long)id, (long long)k.minted_by, k.scopes);
-	answer(r, 201, &w);
+	jw_end_obj(&w);
+	if (e == OK)
+		e = jw_done(&w);
+	agent_wrote(a, e);              /* one that nobody was told of must not be there */
+	if (e == OK)
+		log_info("auth", "made key=%lld by=%lld scopes=%u", (long long)id, (long long)k.minted_by, k.scopes);
+	answer(r, 201, e, &b);
 out:
 	if (key.p)
 		secret_wipe(key.p, key.cap);
@@ -324,12 +305,8 @@ keys_get(struct request *r)
 	jw_arr(&w);
 	e = store_api_keys(request_agent(r)->db, on_listed, &w);
 	jw_end_arr(&w);
-	if (e == OK) {
-		answer(r, 200, &w);
-	} else {
-		storage_failed(r, e);
-		buf_free(&b);
-	}
+	jw_end_obj(&w);
+	answer(r, 200, e == OK ? jw_done(&w) : e, &b);
 }
 
 static void
@@ -360,17 +337,15 @@ keys_delete(struct request *r)
 		if (e == OK)
 			e = store_api_key_get(a->db, id, on_revoked, &at);
 		agent_wrote(a, e);
-		log_info("auth", "revoked key=%lld by=%lld", (long long)id, (long long)request_principal(r)->id);
-	}
-	if (e != OK) {
-		storage_failed(r, e);
-		return;
+		if (e == OK)
+			log_info("auth", "revoked key=%lld by=%lld", (long long)id, (long long)request_principal(r)->id);
 	}
 	jw_init(&w, &b);
 	jw_obj(&w);
 	jw_ki64(&w, "id", id);
 	put_time(&w, "revoked_at", at);
-	answer(r, 200, &w);
+	jw_end_obj(&w);
+	answer(r, 200, e == OK ? jw_done(&w) : e, &b);
 }
 
 static const struct route routes[] = {

@@ -48,7 +48,7 @@
 #define TOKEN_MIN 22u                   /* characters: 128 bits in base64 */
 #define TOKEN_DISTINCT_MIN 8u           /* "aaaaaaaaaaaaaaaaaaaaaaaa" was not made by chance */
 #define HEX_SHA256 (2 * SHA256_SIZE)
-#define REFUSED "the credential is not valid; next: `blufio pair --gateway` makes a key"
+#define REFUSED "the credential is not valid"
 #define SIGNATURE_REFUSED "the signature does not fit the request and a registered device"
 
 /* An address with wrong tries. */
@@ -343,7 +343,7 @@ identify(struct keypair *kp, const struct http_request *r, struct holder *h, boo
 	if (bearer.n == 0) {
 		*counts = false;
 		return fail_set(f, ERR_AUTH, "a credential is needed: one header \"Authorization: Bearer KEY\", or a device's"
-		    " signature; next: `blufio pair --gateway` makes a key");
+		    " signature");
 	}
 	if (!str_cut(&bearer, ' ', &scheme) || !str_ieq(scheme, S("Bearer")))
 		return fail_set(f, ERR_AUTH, "of the schemes of Authorization only \"Bearer KEY\" is known");

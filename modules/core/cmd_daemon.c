@@ -253,7 +253,19 @@ ask_with(const struct command_env *env, const char *cmd, const char *key, const 
 int
 cmd_pair(const struct command_env *env, int argc, char **argv)
 {
-	return argc > 2 ? command_usage("pair [CODE]") : ask_with(env, "pair", "code", argc > 1 ? argv[1] : NULL);
+	bool gateway = argc > 1 && strcmp(argv[1], "--gateway") == 0;
+	const char *word = argc > 1 + gateway ? argv[1 + gateway] : NULL;
+	int code;
+
+	if (argc > 2 + gateway || (word && word[0] == '-'))
+		return command_usage("pair [CODE | --gateway [NAME]]");
+	if (!gateway)
+		return ask_with(env, "pair", "code", word);
+	code = ask_with(env, "pair_gateway", "name", word ? word : "owner");
+	if (code == EXIT_OK)            /* beside the key, so that a script gets it alone */
+		fprintf(stderr, "This key may do everything and is shown this once. It goes into a header:\n"
+		    "  Authorization: Bearer KEY\n");
+	return code;
 }
 
 int

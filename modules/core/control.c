@@ -271,6 +271,45 @@ req_pair(struct client *c, const struct json *r)
 	buf_free(&told);
 }
 
+/* A key of the gateway that may do everything: for whoever may use this socket, which is the owner. */
+static void
+req_pair_gateway(struct client *c, const struct json *r)
+{
+	const struct api_key_row k = { .name = json_str(r, "name", STR_NONE), .scopes = SCOPE_ALL };
+	struct buf key = BUF_INIT(128);
+	int64_t id, n = 0;
+	enum err e = store_api_key_count(c->a->db, &n);
+	const char *why = NULL;
+
+	if (feature_find(FEATURE_CHANNEL, S("gateway")) == NULL)
+		why = "this blufio was built without the gateway; next: `make FEATURES=\"telegram gateway\"`";
+	else if (agent_channel(c->a, S("gateway")) == NULL)
+		why = "the gateway does not run; next: `blufio config set gateway.enabled true`, then `blufio stop` and"
+		    " `blufio serve`";
+	else if (!store_api_key_name(k.name))
+		why = "a key's name is a text of 1 to 64 bytes on one line; next: `blufio pair --gateway laptop`";
+	else if (e == OK && n >= API_KEYS_MAX)
+		why = "there are as many keys as there may be; next: DELETE /v1/api-keys/{id} for one that is not used";
+	else if (e != OK || c->a->phase == AGENT_STORAGE_FAILED)
+		why = "the storage does not work at the moment; nothing was stored; next: `blufio status`";
+	if (why) {
+		answer_error(c, why);
+		return;
+	}
+	e = store_api_key_mint(c->a->db, &k, &key, &id);
+	buf_putc(&key, '\n');
+	if (e == OK)
+		e = key.err;
+	agent_wrote(c->a, e);
+	if (e == OK)
+		answer_text(c, buf_view(&key));
+	else
+		answer_error(c, "the key could not be stored; next: `blufio status`");
+	if (key.p)
+		secret_wipe(key.p, key.cap);
+	buf_free(&key);
+}
+
 static void
 req_log(struct client *c, const struct json *r)
 {
@@ -395,7 +434,8 @@ req_ack(struct client *c, const struct json *r)
 }
 
 static const struct { const char *name; void (*run)(struct client *c, const struct json *r); } requests[] = {
-	{ "status", req_status }, { "pair", req_pair }, { "log", req_log }, { "stop", req_stop },
+	{ "status", req_status }, { "pair", req_pair }, { "pair_gateway", req_pair_gateway }, { "log", req_log },
+	{ "stop", req_stop },
 	{ "reload", req_reload }, { "dump", req_dump }, { "chat", req_chat }, { "message", req_message },
 	{ "interrupt", req_interrupt }, { "ack", req_ack },
 };

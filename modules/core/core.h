@@ -187,6 +187,7 @@ FALLIBLE store_cost_add(struct db *db, int64_t session, int64_t turn, const char
     const char *model, const struct usage *u, int64_t nano, bool estimated);
 FALLIBLE store_cost_between(struct db *db, int64_t from, int64_t to, int64_t *nano);      /* to is not in it */
 
+bool store_api_key_name(struct str name);      /* may a key be called so? */
 typedef void api_key_fn(void *arg, const struct api_key_row *k);
 /* ERR_EXISTS: that hash is known (a revoked one too). Id, created_at, revoked_at and used_at are not read from k. */
 FALLIBLE store_api_key_add(struct db *db, const struct api_key_row *k, int64_t *id);

@@ -995,6 +995,15 @@ store_cost_between(struct db *db, int64_t from, int64_t to, int64_t *nano)
 
 /* ---- credentials of the gateway ---------------------------------------------------------------- */
 
+bool
+store_api_key_name(struct str name)
+{
+	for (size_t i = 0; i < name.n; i++)
+		if ((unsigned char)name.p[i] < ' ' || name.p[i] == 0x7F)
+			return false;
+	return str_trim(name).n > 0 && name.n <= API_KEY_NAME_MAX;
+}
+
 FALLIBLE
 store_api_key_add(struct db *db, const struct api_key_row *k, int64_t *id)
 {

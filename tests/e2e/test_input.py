@@ -147,7 +147,8 @@ def test_command_line():
         "serve-argument": ("serve", "now"), "serve-option": ("serve", "--frob"),
         "status-argument": ("status", "all"), "shell-option": ("shell", "--frob"),
         "shell-without-name": ("shell", "--chat"), "dump-option": ("dump", "--frob"),
-        "pair-arguments": ("pair", "a", "b"), "log-arguments": ("log", "a", "b"),
+        "pair-arguments": ("pair", "a", "b"), "pair-option": ("pair", "--frob"),
+        "pair-gateway-arguments": ("pair", "--gateway", "a", "b"), "log-arguments": ("log", "a", "b"),
         "stop-argument": ("stop", "it"), "reload-argument": ("reload", "it"),
         "config-nothing": ("config",), "config-unknown": ("config", "frob"),
         "config-get-nothing": ("config", "get"), "config-set-nothing": ("config", "set", "a.b"),
@@ -174,6 +175,30 @@ def test_no_daemon():
     place.database(os.path.join(place.dir, "blufio.db"))
     for name in ("status", "stop", "reload", "dump", "pair", "log"):
         golden("no-daemon-" + name, place.run(name), place, EXIT_NOT_RUNNING)
+    golden("no-daemon-pair-gateway", place.run("pair", "--gateway"), place, EXIT_NOT_RUNNING)
+
+
+def test_a_key_of_the_gateway():
+    """`pair --gateway` prints the key alone on its output, once; what is stored does not hold it."""
+    with World() as w:
+        rc, out, err = w.b.cli("pair", "--gateway")
+        if "gateway" not in w.b.cli("version")[1].split():
+            assert rc != 0 and "built without the gateway; next: `make" in err, (rc, err)
+            return
+        if rc != 0:                     # off unless it is asked for
+            assert "`blufio config set gateway.enabled true`" in err, err
+            for key, value in (("gateway.enabled", "true"), ("gateway.port", "0")):
+                assert w.b.cli("config", "set", key, value)[0] == 0
+            w.b.restart()
+            rc, out, err = w.b.cli("pair", "--gateway", "laptop")
+        assert rc == 0 and re.fullmatch("blf_sk_[0-9a-f]{64}\n", out), (rc, out, err)
+        assert "shown this once" in err and out.strip() not in err
+        assert w.b.cli("pair", "--gateway")[1] != out
+        rc, _, err = w.b.cli("pair", "--gateway", "two\nlines")
+        assert rc != 0 and "on one line; next: `blufio pair --gateway laptop`" in err, err
+        stored = w.b.query("SELECT name, scopes, hash FROM api_keys WHERE name IN ('laptop', 'owner')")
+        assert len(stored) == 2 and all(r[1] == 15 and len(r[2]) == 64 for r in stored), stored
+        assert out.strip() not in "\n".join(w.b.log_lines())
 
 
 # ---- configuration ------------------------------------------------------------------------------------

@@ -128,7 +128,7 @@ TEST(unknown_names)
 	REFUSED("[pricing.x]\ninputs = 1\n", "in [pricing.x]", "did you mean \"input\"?");
 	REFUSED("agent = 3\n", "b.toml:1:1: agent is a section", "[agent]");
 	REFUSED("[[agent]]\nname = \"x\"\n", "agent is a section", "[agent]");
-	REFUSED("[gateway]\nport = 1\n", "b.toml:1:", "gateway");
+	REFUSED("[nowhere]\nport = 1\n", "b.toml:1:", "nowhere");
 	REFUSED("[\"a\\u001bb\"]\n", "unknown section [a?b]", "next");
 }
 

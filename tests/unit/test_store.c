@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /* test_store.c - the schema, and what every statement of the program does to the rows. */
 #include "scratch.h"
+#include "crypto/sha2.h"
 #include "test.h"
 
 static struct scratch sc;
@@ -138,11 +139,11 @@ TEST(schema)
 	if (begin()) {
 		ONE("PRAGMA user_version", SCHEMA_VERSION);
 		CHECK_OK(store_migrate(db, sc.path, &f));        /* again: nothing to do */
-		ONE("SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'", 14);
+		ONE("SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'", 16);
 		CHECK_OK(db_script(db, "PRAGMA user_version = 7"));
 		CHECK_ERR(store_migrate(db, sc.path, &f), ERR_UNSUPPORTED);
 		CHECK(FAULTED() || (strstr(f.text, sc.path) && strstr(f.text, "schema version 7") &&
-		    strstr(f.text, "up to 2; next: ")));
+		    strstr(f.text, "up to 3; next: ")));
 		ONE("PRAGMA user_version", 7);
 	}
 	scratch_end(&sc);
@@ -151,7 +152,7 @@ TEST(schema)
 /* What version 1 stored is there in today's version, with the new columns empty. */
 TEST(from_version_1)
 {
-	static const char back[] = "DROP TABLE media_uses; DROP TABLE media; DROP TABLE attachments; DROP INDEX inbound_album;"
+	static const char back[] = "DROP TABLE nonces; DROP TABLE api_keys; DROP TABLE media_uses; DROP TABLE media; DROP TABLE attachments; DROP INDEX inbound_album;"
 	    "ALTER TABLE inbound DROP COLUMN hold_until; ALTER TABLE inbound DROP COLUMN album;"
 	    "ALTER TABLE outbox DROP COLUMN buttons; ALTER TABLE sessions DROP COLUMN model; PRAGMA user_version = 1;"
 	    "INSERT INTO users VALUES(1, 'P', 1); INSERT INTO sessions(id, agent, channel, chat, thread, user_id, created_at)"
@@ -165,6 +166,22 @@ TEST(from_version_1)
 		ONE("SELECT count(*) FROM inbound WHERE text = 'text' AND album = '' AND hold_until = 0", 1);
 		ONE("SELECT count(*) FROM sessions WHERE model = ''", 1);
 		ONE("SELECT count(*) FROM attachments", 0);
+	}
+	scratch_end(&sc);
+}
+
+TEST(from_version_2)
+{
+	struct fail f = FAIL_INIT;
+
+	if (begin()) {
+		CHECK_OK(db_script(db, "DROP TABLE nonces; DROP TABLE api_keys; PRAGMA user_version = 2;"
+		    " INSERT INTO users VALUES(1, 'P', 1)"));
+		CHECK_OK(store_migrate(db, sc.path, &f));
+		ONE("PRAGMA user_version", SCHEMA_VERSION);
+		ONE("SELECT count(*) FROM users", 1);
+		ONE("SELECT count(*) FROM api_keys", 0);
+		ONE("SELECT count(*) FROM nonces", 0);
 	}
 	scratch_end(&sc);
 }
@@ -520,6 +537,110 @@ TEST(ledger)
 	scratch_end(&sc);
 }
 
+/* ---- credentials of the gateway ---------------------------------------------------------------------------- */
+
+static void
+see_key(void *arg, const struct api_key_row *k)
+{
+	(void)arg;
+	buf_fmt(&seen, "%lld,%d,%.*s,%.*s,%u,%lld,%d,%lld,%d,%lld,%lld;", (long long)k->id, (int)k->kind, STR_ARG(k->name),
+	    STR_ARG(k->hash), k->scopes, (long long)k->rate_per_minute, k->created_at > 0, (long long)k->expires_at,
+	    k->revoked_at > 0, (long long)k->minted_by, (long long)k->used_at);
+}
+
+TEST(credentials)
+{
+	const struct api_key_row a = { .kind = API_KEY_DEVICE, .name = S("phone"), .hash = S("aa"), .scopes = SCOPE_CHAT,
+	    .rate_per_minute = 6, .expires_at = 77, .minted_by = 5 };
+	const struct api_key_row b = { .kind = API_KEY_TOKEN, .name = S("t"), .hash = S("bb"), .scopes = SCOPE_ALL };
+	int64_t id = 0, n = -1, at = -1;
+
+	if (begin()) {
+		CHECK_ERR(store_api_key_find(db, S("aa"), see_key, NULL), ERR_NOTFOUND);
+		CHECK_OK(store_api_key_add(db, &a, &id));
+		CHECK(id == 1 || FAULTED());
+		CHECK_OK(store_api_key_add(db, &b, &id));
+		CHECK_ERR(store_api_key_add(db, &b, &id), ERR_EXISTS);
+		SAW(store_api_key_find(db, S("aa"), see_key, NULL), "1,1,phone,aa,1,6,1,77,0,5,0;");
+		SAW(store_api_key_get(db, 2, see_key, NULL), "2,2,t,bb,15,0,1,0,0,0,0;");
+		CHECK_ERR(store_api_key_get(db, 3, see_key, NULL), ERR_NOTFOUND);
+		CHECK_OK(store_api_key_used(db, 2, 99));
+		SAW(store_api_keys(db, see_key, NULL), "1,1,phone,aa,1,6,1,77,0,5,0;2,2,t,bb,15,0,1,0,0,0,99;");
+		CHECK_OK(store_api_key_count(db, &n));
+		CHECK(n == 2 || FAULTED());
+		CHECK_OK(store_api_key_revoke(db, 1));
+		at = one("SELECT revoked_at FROM api_keys WHERE id = 1");
+		CHECK_OK(DB_EXEC(db, "UPDATE api_keys SET revoked_at = 5 WHERE id = ?1", DBI(1)));
+		CHECK_OK(store_api_key_revoke(db, 1));           /* the first time stays */
+		ONE("SELECT revoked_at FROM api_keys WHERE id = 1", 5);
+		CHECK(at > 5 || FAULTED());
+		SAW(store_api_keys(db, see_key, NULL), "2,2,t,bb,15,0,1,0,0,0,99;");
+		SAW(store_api_key_find(db, S("aa"), see_key, NULL), "1,1,phone,aa,1,6,1,77,1,5,0;");
+		CHECK_OK(store_api_key_count(db, &n));
+		CHECK(n == 1 || FAULTED());
+		CHECK_ERR(store_api_key_add(db, &a, &id), ERR_EXISTS);   /* nor comes its hash back */
+	}
+	scratch_end(&sc);
+}
+
+TEST(minted_keys)
+{
+	const struct api_key_row k = { .kind = API_KEY_TOKEN, .name = S("n"), .hash = S("x"), .scopes = SCOPE_READ };
+	struct buf a = BUF_INIT(71), b = BUF_INIT(71), small = BUF_INIT(70);
+	struct sha256 h;
+	unsigned char digest[SHA256_SIZE];
+	struct buf hex = BUF_INIT(64);
+	int64_t id = 0;
+
+	if (begin()) {
+		CHECK_OK(store_api_key_mint(db, &k, &a, &id));
+		CHECK_OK(store_api_key_mint(db, &k, &b, &id));
+		CHECK(FAULTED() || (a.n == 71 && str_starts(buf_view(&a), S("blf_sk_")) && !str_eq(buf_view(&a), buf_view(&b))));
+		sha256_init(&h);
+		sha256_update(&h, b.p, b.n);
+		sha256_final(&h, digest);
+		enc_hex(&hex, digest, sizeof(digest));
+		CHECK_OK(store_api_key_find(db, buf_view(&hex), see_key, NULL));
+		CHECK(FAULTED() || str_starts(buf_view(&seen), S("2,0,n,")));   /* kind and hash are its own */
+		buf_free(&seen);
+		CHECK(store_api_key_mint(db, &k, &small, &id) != OK);    /* a key that nobody gets is not stored */
+		ONE("SELECT count(*) FROM api_keys", 2);
+		CHECK(store_api_key_name(S("laptop")) && store_api_key_name(S("caf\xC3\xA9 2")));
+		CHECK(!store_api_key_name(S("")) && !store_api_key_name(S("  ")) && !store_api_key_name(S("a\tb")));
+		CHECK(!store_api_key_name(S("a\x7F")));
+		CHECK(store_api_key_name(str_make(a.p, a.n > 64 ? 64 : a.n)) || FAULTED());
+		CHECK(!store_api_key_name(str_make(a.p, a.n > 65 ? 65 : a.n)) || FAULTED());
+	}
+	buf_free(&a);
+	buf_free(&b);
+	buf_free(&small);
+	buf_free(&hex);
+	scratch_end(&sc);
+}
+
+TEST(nonces)
+{
+	const struct api_key_row k = { .kind = API_KEY_DEVICE, .hash = S("aa") }, k2 = { .kind = API_KEY_DEVICE, .hash = S("bb") };
+	int64_t d1 = 0, d2 = 0;
+	bool fresh = false;
+
+	if (begin()) {
+		CHECK_OK(store_api_key_add(db, &k, &d1));
+		CHECK_OK(store_api_key_add(db, &k2, &d2));
+		CHECK_OK(store_nonce_add(db, d1, S("n"), 1000, 180, &fresh));
+		CHECK(fresh || FAULTED());
+		CHECK_OK(store_nonce_add(db, d2, S("n"), 1001, 180, &fresh));
+		CHECK(fresh || FAULTED());
+		CHECK_OK(store_nonce_add(db, d1, S("n"), 1180, 180, &fresh));
+		CHECK(!fresh || FAULTED());
+		CHECK_OK(store_nonce_add(db, d1, S("m"), 1181, 180, &fresh));    /* the first is older than 180 now */
+		ONE("SELECT count(*) FROM nonces", 2);
+		CHECK_OK(store_nonce_add(db, d1, S("n"), 1181, 180, &fresh));
+		CHECK(fresh || FAULTED());
+	}
+	scratch_end(&sc);
+}
+
 /* Nothing is written when the turn's transaction is undone. */
 TEST(undone)
 {
@@ -545,6 +666,7 @@ main(int argc, char **argv)
 	IGNORE(log_open(LOG_ERROR, LOG_TEXT, "/dev/null", NULL));       /* a fault may have met it */
 	RUN(schema);
 	RUN(from_version_1);
+	RUN(from_version_2);
 	RUN(migration_is_whole_or_not_at_all);
 	RUN(people);
 	RUN(pairing_codes);
@@ -556,6 +678,9 @@ main(int argc, char **argv)
 	RUN(journal);
 	RUN(outbox);
 	RUN(ledger);
+	RUN(credentials);
+	RUN(minted_keys);
+	RUN(nonces);
 	RUN(undone);
 	log_close();
 	return TEST_END();
