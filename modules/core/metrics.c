@@ -35,8 +35,8 @@ static const char *const queues[] = { "inbound", "outbox", "admission" };
 #define S_ US_PER_S
 static const int64_t bounds_answer[METRIC_BOUNDS] = { 100 * MS, 250 * MS, 500 * MS, 1 * S_, 2500 * MS, 5 * S_, 10 * S_,
     20 * S_, 40 * S_, 80 * S_, 160 * S_, 320 * S_ };
-static const int64_t bounds_tool[METRIC_BOUNDS] = { 1 * MS, 5 * MS, 10 * MS, 50 * MS, 100 * MS, 500 * MS, 1 * S_, 5 * S_,
-    10 * S_, 30 * S_, 60 * S_, 300 * S_ };
+static const int64_t bounds_tool[METRIC_BOUNDS] = { 1 * MS, 5 * MS, 10 * MS, 50 * MS, 100 * MS, 500 * MS, 1 * S_,
+    5 * S_, 10 * S_, 30 * S_, 60 * S_, 300 * S_ };
 static const int64_t bounds_commit[METRIC_BOUNDS] = { 100, 250, 500, 1 * MS, 2500, 5 * MS, 10 * MS, 25 * MS, 50 * MS,
     100 * MS, 500 * MS, 2500 * MS };
 #undef MS
