@@ -741,7 +741,7 @@ fed_to(const char *program, const char *arg, const char *arg2)
 	file = fopen(path, "w");
 	if (file == NULL)
 		return -1;
-	fwrite(page.p, 1, page.n, file);
+	fwrite(buf_z(&page), 1, page.n, file);
 	fclose(file);
 	fflush(stdout);
 	pid = fork();
