@@ -61,7 +61,11 @@ default = $(if $(filter $(call of_kind,$(1)),$(NAMED)),,$(filter $(KNOWN),$(2)))
 SET := $(sort $(filter-out $(MINUS),$(NAMED) \
 	$(call default,provider,anthropic echo) $(call default,storage,sqlite) \
 	$(call default,auth,keypair) $(call default,tool,$(call of_kind,tool)) \
-	$(if $(filter gateway,$(NAMED)),$(filter prometheus keypair,$(KNOWN)) $(call of_kind,api))))
+	$(if $(filter gateway,$(NAMED)),$(filter prometheus,$(KNOWN)) $(call of_kind,api))))
+# What answers HTTP is nothing without the listener.
+ifeq ($(filter gateway,$(SET)),)
+SET := $(filter-out prometheus $(call of_kind,api) $(call of_kind,auth),$(SET))
+endif
 
 # ---- which sources -------------------------------------------------------------
 # ev_epoll.c and ev_poll.c, X_linux.c and X_posix.c stand for the same functions:

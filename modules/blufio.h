@@ -23,6 +23,7 @@
 #include "base/proc.h"
 #include "base/toml.h"
 #include "base/work.h"
+#include "core/metrics.h"
 
 #define BLUFIO_VERSION "0.1.0"
 
@@ -77,7 +78,8 @@
 
 /* ---- features: a feature is a file (build/features.c is generated) ------------ */
 
-enum feature_kind { FEATURE_CHANNEL, FEATURE_PROVIDER, FEATURE_STORAGE, FEATURE_TOOL, FEATURE_API, FEATURE_AUTH };
+enum feature_kind { FEATURE_CHANNEL, FEATURE_PROVIDER, FEATURE_STORAGE, FEATURE_TOOL, FEATURE_API, FEATURE_AUTH,
+	FEATURE_OBSERVABILITY };
 
 struct agent;
 struct config;
@@ -558,6 +560,8 @@ struct str request_segment(const struct request *r, size_t i);  /* what stands f
 /* An answer of JSON. Of what was written in this loop turn nothing is told before it is committed: the answer waits
  * for it, and is 503 when the commit fails. */
 void request_answer(struct request *r, int status, struct str json);
+/* The same of another type. */
+void request_answer_text(struct request *r, int status, const char *content_type, struct str body);
 /* The error shape. type is a word of docs/API.md; param and hint may be NULL. */
 void request_error(struct request *r, int status, const char *type, const char *param, const char *hint,
     const char *fmt, ...) __attribute__((format(printf, 6, 7)));
@@ -610,6 +614,7 @@ struct agent {
 	void *provider_self;
 	struct provider_health provider_health;
 	struct llm_pool pools[LLM_POOLS_MAX];        /* llm.c: rate limits */
+	struct metrics metrics;              /* metrics.c */
 	int64_t cost_day, cost_spent;        /* cost.c: nano-dollars of that UTC day; day 0 = read it from the rows */
 	struct channel channels[8];
 	size_t n_channels;

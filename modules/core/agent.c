@@ -153,6 +153,8 @@ static void
 storage_failed(struct agent *a)
 {
 	a->failed_commits++;
+	metrics_undone(a);
+	metrics_count(a, METRIC_ERRORS, METRIC_ERR_STORAGE);
 	snprintf(a->storage_problem, sizeof(a->storage_problem), "%s", a->db->why[0] ? a->db->why : "out of memory");
 	if (a->phase != AGENT_STORAGE_FAILED)   /* once, not every second */
 		log_error("storage", "a write failed (%s): nothing of it left the process; the state is rebuilt from"
@@ -238,6 +240,8 @@ commit(struct agent *a)
 {
 	/* never twice in a row, or a steady stream of messages would keep effects waiting */
 	bool light = a->soon.head && !a->durable_owed && a->phase == AGENT_READY;
+	int64_t from = clock_mono_us();
+	bool waited = a->db->in_tx || (a->durable_owed && !light);
 	enum err e = OK;
 
 	if (a->write_failed) {
@@ -256,6 +260,8 @@ commit(struct agent *a)
 		e = db_sync(a->db);
 		a->durable_owed = e != OK;
 	}
+	if (waited)
+		metrics_time(a, METRIC_COMMIT, clock_mono_us() - from);
 	return e;
 }
 
@@ -266,6 +272,7 @@ turn_end(void *arg)
 
 	if (a->phase == AGENT_STORAGE_FAILED) {         /* only reads happen; effects would be lies */
 		db_rollback(a->db);
+		metrics_undone(a);
 		a->write_failed = false;
 		effects_drop(&a->after);
 		effects_drop(&a->soon);
@@ -276,6 +283,7 @@ turn_end(void *arg)
 		storage_failed(a);
 		return;
 	}
+	metrics_committed(a);
 	effects_run(&a->soon);
 	if (!a->durable_owed)
 		effects_run(&a->after);
@@ -386,6 +394,7 @@ load(struct agent *a, bool first)
 	}
 	if (died)
 		log_warn("agent", "the last run ended without a clean stop; open work is taken up again");
+	metrics_committed(a);
 	a->phase = AGENT_READY;
 	a->storage_problem[0] = '\0';
 	ev_timer_in(a->ev, &a->checkpoint_timer, CHECKPOINT_IDLE_US);   /* what a killed run left in the WAL too */
@@ -612,6 +621,8 @@ agent_new(struct agent **out, struct config *config, const struct spawner *sp, b
 	if (e == OK)
 		e = open_provider(a, f);
 	if (e == OK)
+		metrics_models(a);
+	if (e == OK)
 		e = control_new(a, with_channels, f);
 	if (e == OK)
 		e = open_channels(a, with_channels, f);
@@ -678,6 +689,7 @@ agent_reload(struct agent *a, struct buf *told, struct fail *f)
 			buf_fmt(told, "%s changes at the next start\n", fixed[i]);
 	config_free(a->config);
 	a->config = fresh;
+	metrics_models(a);
 	if (log_level_parse(config_str(fresh, "log.level"), &level) == OK)
 		log_set_level(level);
 	for (size_t i = 0; i < a->n_channels; i++)

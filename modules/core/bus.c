@@ -31,6 +31,7 @@ struct invocation {
 	invoke_fn *fn;
 	void *arg;
 	enum err err;
+	int64_t begun_at;               /* monotonic; 0: it never ran */
 	bool done;
 	struct buf output;
 	struct arena input;
@@ -272,6 +273,10 @@ finish(void *arg)
 		buf_fmt(&inv->output, "%s answered against its own schema: %s", inv->cap->id, f.text);
 	}
 	arena_free(&ar);
+	if (inv->begun_at)
+		metrics_time(inv->a, METRIC_TOOL, clock_mono_us() - inv->begun_at);
+	if (inv->err != OK)
+		metrics_count(inv->a, METRIC_ERRORS, METRIC_ERR_TOOL);
 	if (inv->err != OK)
 		log_info("bus", "%s failed: %s", inv->cap->id, err_str(inv->err));
 	else
@@ -309,6 +314,7 @@ start(void *arg)
 		return;
 	}
 	ev_timer_in(inv->a->ev, &inv->deadline, inv->cap->deadline_us);
+	inv->begun_at = clock_mono_us();
 	inv->cap->run(inv, inv->tree);
 }
 

@@ -23,6 +23,7 @@ struct inbound_row {
 	struct str text, reply_to, sender;
 	int64_t hold_until;             /* an album: more parts may come until then; 0: it is none */
 	int64_t attachments;            /* how many */
+	int64_t received_at;
 };
 struct turn_row {
 	int64_t id, session, inbound, next_at, round, attempt, deaths;
@@ -222,6 +223,7 @@ struct turn {
 	int64_t id, inbound, next_at, round, attempt, deaths;
 	enum turn_state state;
 	enum turn_outcome outcome;
+	int64_t received_at;            /* when its message was stored */
 	int64_t hold_until;             /* of an album in PREPARE */
 	int64_t attachments;            /* of its message */
 	bool told;

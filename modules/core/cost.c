@@ -130,7 +130,9 @@ cost_book(struct agent *a, int64_t session, int64_t turn, const char *feature, c
 
 	if (e == OK)
 		e = store_cost_add(a->db, session, turn, feature, a->provider->name, model, u, nano, estimated);
-	if (e == OK)
+	if (e == OK) {
 		a->cost_spent = spent + nano;
+		metrics_owe_usage(a, model, u, nano);
+	}
 	return e;
 }

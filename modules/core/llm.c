@@ -48,6 +48,8 @@ struct llm_call {
 	bool usage_seen;
 	enum llm_stop stop;
 	size_t text_bytes, other_bytes; /* received so far, for estimates */
+	int64_t asked_at;               /* monotonic */
+	bool spoke;                     /* something of the answer came */
 	enum err err;                   /* sticky: out of memory, too many blocks */
 	bool ended;
 	enum llm_class class;
@@ -247,6 +249,9 @@ feed(struct llm_call *c, size_t index, enum block_kind kind, struct str s, bool 
 
 	if (b == NULL || b->kind != kind || b->complete || c->err != OK || c->ended)
 		return;
+	if (!c->spoke && s.n)
+		metrics_time(c->a, METRIC_FIRST_TOKEN, clock_mono_us() - c->asked_at);
+	c->spoke |= s.n > 0;
 	to = extra ? &b->extra : &b->data;
 	buf_str(to, s);
 	if (to->err != OK)
@@ -478,6 +483,10 @@ call_done(void *arg)
 		buf_fmt(&c->detail, "the answer could not be held in memory (%s)", err_str(c->err));
 	}
 	note_health(&c->a->provider_health, &r, buf_view(&c->detail));
+	metrics_count(c->a, METRIC_CALLS, r.class);
+	metrics_time(c->a, METRIC_CALL, clock_mono_us() - c->asked_at);
+	if (r.class != LLM_OK)
+		metrics_count(c->a, METRIC_ERRORS, METRIC_ERR_MODEL);
 	r.content = buf_view(&c->content);
 	r.detail = buf_view(&c->detail);
 	r.request_id = buf_view(&c->request_id);
@@ -538,6 +547,7 @@ llm_start(struct agent *a, const struct llm_request *r, const struct llm_sink *s
 	c->sink = *sink;
 	c->arg = arg;
 	c->retry_after_us = -1;
+	c->asked_at = clock_mono_us();
 	buf_init(&c->detail, 4096);
 	buf_init(&c->request_id, 256);
 	buf_init(&c->content, REQUEST_MAX);
@@ -560,6 +570,7 @@ llm_cancel(struct llm_call *c, struct usage *seen)
 		c->a->provider->provider->cancel(c->op);
 	if (seen)
 		estimate_cut(c, seen);
+	metrics_count(c->a, METRIC_CALLS, LLM_GONE);
 	call_free(c);
 }
 

@@ -268,9 +268,14 @@ void
 outbox_done(struct agent *a, int64_t id, struct str external_id)
 {
 	struct item *it = item_get(a, id);
+	const struct turn *t;
 
 	if (it == NULL)
 		return;
+	metrics_owe(a, METRIC_DELIVERIES, DELIVERY_SENT);
+	t = it->kind == OUTBOX_REPLY ? turn_get(a, it->turn) : NULL;
+	if (t)
+		metrics_owe_time(a, METRIC_RESPONSE, clock_us() - t->received_at);
 	agent_wrote(a, store_outbox_progress(a->db, id, 0, STR_NONE, external_id));
 	agent_wrote(a, store_outbox_state(a->db, id, OUTBOX_SENT, 0, STR_NONE));
 	item_over(it);
@@ -284,6 +289,8 @@ outbox_fail(struct agent *a, int64_t id, struct str why)
 	if (it == NULL)
 		return;
 	log_warn("outbox", "reply %lld cannot be delivered: %.*s", (long long)id, STR_ARG(why));
+	metrics_owe(a, METRIC_DELIVERIES, DELIVERY_FAILED);
+	metrics_owe(a, METRIC_ERRORS, METRIC_ERR_DELIVERY);
 	agent_wrote(a, store_outbox_state(a->db, id, OUTBOX_FAILED, 0, why));
 	item_over(it);
 }
@@ -298,6 +305,7 @@ outbox_retry(struct agent *a, int64_t id, int64_t delay_us, enum doubt doubt, st
 	if (delay_us > 0)
 		log_info("outbox", "reply %lld again in %lld ms: %.*s", (long long)id, (long long)(delay_us / 1000),
 		    STR_ARG(why));
+	metrics_owe(a, METRIC_DELIVERIES, DELIVERY_RETRIED);
 	it->state = OUTBOX_READY;
 	if (delay_us < 0)
 		delay_us = 0;

@@ -352,6 +352,8 @@ inbound_seen(struct agent *a, const struct inbound *in, bool *fresh)
 		e = store_session_find(a->db, a->name, &in->to, user, &session);
 	if (e == OK)
 		e = store_inbound_add(a->db, session, in, INBOUND_DONE, &id);
+	if (e == OK && id != 0)
+		metrics_owe_message(a, in->to.channel);
 	agent_wrote(a, e);
 	*fresh = e == OK && id != 0;
 	return e;
@@ -374,6 +376,8 @@ inbound_put(struct agent *a, const struct inbound *in, bool *fresh)
 		e = store_album_find(a->db, session, in->album, &album);
 	if (e == OK)
 		e = store_inbound_add(a->db, session, in, at_once || album ? INBOUND_DONE : INBOUND_QUEUED, &id);
+	if (e == OK && id != 0)
+		metrics_owe_message(a, in->to.channel);
 	if (e == OK && id != 0 && album)
 		e = join_album(a, in, album);
 	else if (e == OK && id != 0 && at_once)

@@ -62,27 +62,6 @@ status_dump(struct agent *a, struct buf *out)
 	IGNORE(jw_done(&w));            /* out carries the error */
 }
 
-static int64_t
-resident_kb(void)
-{
-	int64_t kb = -1;
-	char text[65];
-	FILE *s = fopen("/proc/self/statm", "r");
-
-	if (s == NULL)
-		return -1;              /* not Linux: unknown */
-	if (fgets(text, sizeof(text), s)) {
-		struct str rest = str_z(text), pages;
-
-		(void)str_cut(&rest, ' ', &pages);
-		(void)str_cut(&rest, ' ', &pages);
-		if (str_i64(pages, 0, INT64_MAX / 65536, &kb) == OK)
-			kb *= sysconf(_SC_PAGESIZE) / 1024;
-	}
-	fclose(s);
-	return kb;
-}
-
 static void
 status_channels(struct agent *a, struct jw *w)
 {
@@ -197,7 +176,7 @@ phase_name(enum agent_phase p)
 void
 status_json(struct agent *a, struct buf *out)
 {
-	int64_t sessions = 0, queued = 0, at = 0;
+	int64_t sessions = 0, queued = 0, at = 0, resident = metrics_resident();
 	const char *problem = log_last_problem(&at);
 	char iso[32];
 	struct jw w;
@@ -230,7 +209,7 @@ status_json(struct agent *a, struct buf *out)
 	jw_ki64(&w, "inbound", queued);
 	jw_ki64(&w, "outbox", (int64_t)outbox_waiting(a));
 	jw_end_obj(&w);
-	jw_ki64(&w, "memory_kb", resident_kb());
+	jw_ki64(&w, "memory_kb", resident >= 0 ? resident / 1024 : -1);
 	jw_key(&w, "cost");
 	jw_obj(&w);
 	jw_ki64(&w, "today_nano_usd", cost_today(a));

@@ -401,7 +401,7 @@ inbound_row(struct db_row *r, void (*fn)(void *arg, const struct inbound_row *r)
 	*found = db_step(r);
 	if (*found && fn) {
 		const struct inbound_row row = { db_i64(r, 0), db_i64(r, 1), db_str(r, 2), db_str(r, 3), db_str(r, 4),
-		    db_i64(r, 5), db_i64(r, 6) };
+		    db_i64(r, 5), db_i64(r, 6), db_i64(r, 7) };
 
 		fn(arg, &row);
 	}
@@ -414,7 +414,7 @@ store_inbound_next(struct db *db, int64_t session, void (*fn)(void *arg, const s
 	struct db_row r;
 
 	ROWS(db, &r, "SELECT id, session_id, text, reply_to, sender, hold_until,"
-	    " (SELECT count(*) FROM attachments WHERE inbound_id = inbound.id) FROM inbound"
+	    " (SELECT count(*) FROM attachments WHERE inbound_id = inbound.id), received_at FROM inbound"
 	    " WHERE session_id = ?1 AND state = 0 ORDER BY id LIMIT 1", DBI(session));
 	return inbound_row(&r, fn, arg, found);
 }
@@ -427,7 +427,7 @@ store_inbound_get(struct db *db, int64_t id, void (*fn)(void *arg, const struct 
 	enum err e;
 
 	ROWS(db, &r, "SELECT id, session_id, text, reply_to, sender, hold_until,"
-	    " (SELECT count(*) FROM attachments WHERE inbound_id = inbound.id) FROM inbound WHERE id = ?1", DBI(id));
+	    " (SELECT count(*) FROM attachments WHERE inbound_id = inbound.id), received_at FROM inbound WHERE id = ?1", DBI(id));
 	e = inbound_row(&r, fn, arg, &found);
 	return e != OK ? e : found ? OK : ERR_NOTFOUND;
 }

@@ -300,6 +300,7 @@ conclude(struct turn *t, enum turn_outcome outcome, struct str text)
 		agent_wrote(t->a, ERR_NOMEM);
 	partial(t, PARTIAL_END, STR_NONE, STR_NONE);
 	t->outcome = outcome;
+	metrics_owe(t->a, METRIC_TURNS, outcome);
 	progress(t);
 	go(t, TURN_REPLY);
 	e = outbox_put(t->a, OUTBOX_REPLY, t->s->id, t->id, &to, buf_view(&t->answer), str_z(t->ref));
@@ -1207,6 +1208,7 @@ take_inbound(void *arg, const struct inbound_row *r)
 	struct turn *t = arg;
 
 	snprintf(t->reply_to, sizeof(t->reply_to), "%.*s", STR_ARG(r->reply_to));
+	t->received_at = r->received_at;
 	t->hold_until = r->hold_until;
 	t->attachments = r->attachments;
 }

@@ -170,6 +170,12 @@ request_answer(struct request *r, int status, struct str json)
 }
 
 void
+request_answer_text(struct request *r, int status, const char *content_type, struct str body)
+{
+	request_answer_raw(r, status, content_type, S("Cache-Control: no-store\r\nVary: Accept\r\n"), body);
+}
+
+void
 request_error_json(struct request *r, struct buf *out, const char *type, const char *param, const char *hint, const char *message)
 {
 	struct jw w;
