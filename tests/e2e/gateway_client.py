@@ -25,6 +25,7 @@ DATE = (r"(Mon|Tue|Wed|Thu|Fri|Sat|Sun), \d\d (Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|S
         r" \d\d:\d\d:\d\d GMT\Z")
 ONCE = ("content-length", "content-type", "date", "transfer-encoding", "x-request-id", "etag")
 LINE_MAX = 64 << 10
+ANSWERS_MAX = 100       # of one connection that is read to its end
 
 
 class Cut(Exception):
@@ -210,6 +211,7 @@ class Connection:
         out = []
         while self.data or self.more():
             out.append(self.response())
+            assert len(out) < ANSWERS_MAX, "answers without end: %r" % out[-3:]
         return out
 
     def closed(self):
