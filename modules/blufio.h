@@ -566,6 +566,9 @@ void request_answer_text(struct request *r, int status, const char *content_type
 void request_error(struct request *r, int status, const char *type, const char *param, const char *hint,
     const char *fmt, ...) __attribute__((format(printf, 6, 7)));
 
+/* The connections of that credential end when this request's writes are committed. */
+void request_revokes(struct request *r, int64_t principal);
+
 struct auth_ops {
 	FALLIBLE (*start)(struct agent *a, void **self, struct fail *f);
 	void (*free)(void *self);

@@ -337,8 +337,10 @@ keys_delete(struct request *r)
 		if (e == OK)
 			e = store_api_key_get(a->db, id, on_revoked, &at);
 		agent_wrote(a, e);
-		if (e == OK)
+		if (e == OK) {
+			request_revokes(r, id);
 			log_info("auth", "revoked key=%lld by=%lld", (long long)id, (long long)request_principal(r)->id);
+		}
 	}
 	jw_init(&w, &b);
 	jw_obj(&w);

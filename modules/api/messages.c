@@ -7,14 +7,12 @@
  * another's conversation, and no name a program sends is ever somebody of another
  * channel. The turn answers to "ref", by which the request that waits is found.
  *
- * An event's id is "MESSAGE-BYTES-CRC": how much of the text the client has, and
+ * An event's id is "MESSAGE-BYTES-HASH": how much of the text the client has, and
  * which. One that comes back with it goes on behind that, if the text still begins
  * so; a text that was begun anew (a restart of the model's answer or of the daemon)
  * is told from its start, behind an event "restart".
  */
 #include "channel/gateway/gateway.h"
-
-#include <zlib.h>
 
 #define KEY_MAX 255                     /* of Idempotency-Key */
 #define NAME_BYTES 8                    /* of a conversation's random name */
@@ -60,7 +58,7 @@ find_session(struct request *r, struct str id)
 /* ---- the answer -------------------------------------------------------------------------- */
 
 static void
-say_answer(struct request *r, struct buf *out, struct str text)
+say_answer(struct request *r, struct buf *out, struct str text, bool when)
 {
 	char id[24], session[24];
 	struct jw w;
@@ -72,14 +70,18 @@ say_answer(struct request *r, struct buf *out, struct str text)
 	jw_kz(&w, "id", id);
 	jw_kstr(&w, "content", text);
 	jw_kz(&w, "session_id", session);
-	jw_ki64(&w, "created_at", clock_us() / US_PER_S);
+	if (when)
+		jw_ki64(&w, "created_at", clock_us() / US_PER_S);
 	jw_end_obj(&w);
 }
 
+/* FNV-1a, 32 bits: tells texts apart that were not made to look alike. */
 static uint32_t
-crc_of(struct str text)
+hash_on(uint32_t h, struct str more)
 {
-	return text.n ? (uint32_t)crc32(0, (const unsigned char *)text.p, (unsigned)text.n) : 0;
+	for (size_t i = 0; i < more.n; i++)
+		h = (h ^ (unsigned char)more.p[i]) * 16777619u;
+	return h;
 }
 
 static void
@@ -93,7 +95,7 @@ event(struct request *r, const char *name, const char *key, struct str value)
 	if (key)
 		jw_kstr(&w, key, value);
 	jw_end_obj(&w);
-	buf_fmt(&id, "%lld-%zu-%08x", (long long)r->inbound, r->said, r->crc);
+	buf_fmt(&id, "%lld-%zu-%08x", (long long)r->inbound, r->said, r->hash);
 	if (jw_done(&w) != OK)
 		conn_drop(r->c);
 	else
@@ -108,16 +110,16 @@ catch_up(struct request *r, struct str text, bool again)
 {
 	struct str rest;
 
-	if (r->said > text.n || r->anew || (again && r->crc != crc_of(str_sub(text, 0, r->said)))) {
+	if (r->said > text.n || r->anew || (again && r->hash != hash_on(TEXT_HASH_EMPTY, str_sub(text, 0, r->said)))) {
 		r->anew = false;
 		r->said = 0;
-		r->crc = 0;
+		r->hash = TEXT_HASH_EMPTY;
 		event(r, "restart", NULL, STR_NONE);
 	}
 	rest = str_sub(text, r->said, text.n);
 	if (rest.n == 0)
 		return;
-	r->crc = (uint32_t)crc32(r->crc, (const unsigned char *)rest.p, (unsigned)rest.n);
+	r->hash = hash_on(r->hash, rest);
 	r->said = text.n;
 	event(r, "text_delta", "text", rest);
 }
@@ -140,12 +142,12 @@ finish(struct request *r, struct str text)
 	r->stored = true;
 	if (wants_stream(r) && !r->stream)
 		request_stream(r);
-	say_answer(r, &b, text);
+	say_answer(r, &b, text, !r->stream);
 	if (!r->stream) {
 		request_answer(r, 200, buf_view(&b));
 	} else {
 		catch_up(r, text, true);
-		buf_fmt(&id, "%lld-%zu-%08x", (long long)r->inbound, r->said, r->crc);
+		buf_fmt(&id, "%lld-%zu-%08x", (long long)r->inbound, r->said, r->hash);
 		request_event(r, buf_view(&id), "message_stop", buf_view(&b));
 		request_end(r);
 	}
@@ -317,12 +319,31 @@ on_stored(struct effect *e)
 	attend(r);
 }
 
+/* Empty when there is none; false when it cannot be one. */
+static bool
+read_key(const struct request *r, struct str *key)
+{
+	struct http_field f;
+	size_t at = 0, n = 0;
+
+	while (http_field_next(request_head(r), &at, &f))
+		if (str_ieq(f.name, S("Idempotency-Key"))) {
+			*key = f.value;
+			if (n++ || f.value.n == 0 || f.value.n > KEY_MAX)
+				return false;
+		}
+	for (size_t i = 0; i < key->n; i++)
+		if (key->p[i] <= ' ' || key->p[i] > '~')
+			return false;
+	return true;
+}
+
 static void
 post_message(struct request *r)
 {
 	struct arena ar = ARENA_INIT(JSON_TREE_MAX(BODY_MAX_API));
 	const struct json *o = request_object(r, &ar, "content session_id? user? sender_id?");
-	struct str key = http_field(request_head(r), "idempotency-key"), user, session;
+	struct str key = STR_NONE, user, session;
 	char sender[192], dedup[192];
 	struct inbound in = { .to = { S("gateway"), STR_NONE, STR_NONE, STR_NONE }, .sent_at = clock_us() };
 	enum err e = OK;
@@ -340,9 +361,9 @@ post_message(struct request *r)
 		request_error(r, 413, "too_large", "content", NULL, "content has more than %u bytes", MESSAGE_MAX);
 	} else if (user.n > 64 || str_find(user, S("/")) != SIZE_MAX) {
 		request_error(r, 400, "invalid_request", "user", NULL, "user has at most 64 bytes and no slash");
-	} else if (key.n > KEY_MAX) {
-		request_error(r, 400, "invalid_request", "Idempotency-Key", NULL, "Idempotency-Key has at most %d characters",
-		    KEY_MAX);
+	} else if (!read_key(r, &key)) {
+		request_error(r, 400, "invalid_request", "Idempotency-Key", NULL, "Idempotency-Key is one field of 1 to %d"
+		    " visible ASCII characters", KEY_MAX);
 	} else if (session.n == 0 || find_session(r, session)) {
 		e = key.n ? name_of_key(r, key, r->ref, sizeof(r->ref)) : random_name(r->ref, sizeof(r->ref));
 		if (session.n == 0)
@@ -379,18 +400,19 @@ static void
 read_position(struct request *r)
 {
 	struct str last = http_field(request_head(r), "last-event-id"), id, at;
-	struct buf crc = BUF_INIT(4);
+	struct buf hash = BUF_INIT(4);
 	int64_t n, said;
 
 	str_cut(&last, '-', &id);
 	str_cut(&last, '-', &at);
 	if (str_i64(id, 1, INT64_MAX, &n) == OK && n == r->inbound && str_i64(at, 0, REPLY_MAX * 2, &said) == OK &&
-	    dec_hex(last, &crc) == OK && crc.n == 4) {
+	    dec_hex(last, &hash) == OK && hash.n == 4) {
 		r->said = (size_t)said;
+		r->hash = 0;
 		for (size_t i = 0; i < 4; i++)
-			r->crc = r->crc << 8 | (unsigned char)crc.p[i];
+			r->hash = r->hash << 8 | (unsigned char)hash.p[i];
 	}
-	buf_free(&crc);
+	buf_free(&hash);
 }
 
 static void

@@ -23,6 +23,8 @@
 #define GATEWAY_SEGMENTS_MAX 4          /* {…} of a path */
 #define GATEWAY_PING_US (15 * US_PER_S) /* a comment in a stream that is silent */
 
+#define TEXT_HASH_EMPTY 2166136261u     /* FNV-1a of no text */
+
 struct gateway;
 struct conn;
 struct request {
@@ -42,14 +44,16 @@ struct request {
 	bool answered;                  /* no more is written but what held has */
 	bool stored;                    /* what it wrote is committed */
 	bool stream;                    /* an event stream has begun */
+	int64_t revokes;                /* a credential that ends with its commit; 0 none */
 	bool closes;                    /* the connection ends with it */
 	/* a request that waits for a turn */
 	char chat[128], ref[80];        /* the turn's target; ref empty: waits for none */
 	int64_t inbound, session;       /* rows */
 	size_t said;                    /* bytes of the turn's text that the client has */
-	uint32_t crc;                   /* of them */
+	uint32_t hash;                  /* of them */
 	bool anew;                      /* the text began anew */
-	struct ev_timer timer;          /* the answer's deadline, or the next comment */
+	struct ev_timer timer;          /* the answer's deadline, or the stream's next comment */
+	int64_t spoke_at;               /* when the stream last said something */
 	void (*partial)(struct request *r, const struct partial *p);
 	void (*reply)(struct request *r, const struct outbox_item *item);
 	struct invocation *invocation;  /* of a tool, running */

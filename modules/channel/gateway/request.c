@@ -36,6 +36,7 @@ request_new(struct conn *c)
 	buf_init(&r->held, GATEWAY_OUT_MAX);
 	sha256_init(&r->sha);
 	r->stored = true;
+	r->hash = TEXT_HASH_EMPTY;
 	return r;
 }
 
@@ -52,6 +53,12 @@ request_free(struct request *r)
 	buf_free(&r->body);
 	buf_free(&r->held);
 	free(r);
+}
+
+void
+request_revokes(struct request *r, int64_t principal)
+{
+	r->revokes = principal;
 }
 
 struct agent *
@@ -118,6 +125,9 @@ on_release(struct effect *e)
 	struct conn *c = r->c;
 
 	r->stored = true;
+	for (struct conn *o = r->revokes ? c->g->conns : NULL; o; o = o->next)
+		if (o->req && o->req != r && o->req->who.id == r->revokes)
+			conn_drop(o);
 	if (r->held.n == 0)             /* what it waits for has yet to come */
 		return;
 	buf_str(&c->out, buf_view(&r->held));
@@ -249,10 +259,20 @@ request_lost(struct request *r)
 /* ---- event streams ------------------------------------------------------------------------- */
 
 static void
+rearm(struct request *r)
+{
+	int64_t silence = r->spoke_at + GATEWAY_PING_US - ev_now(r->a->ev), life = r->who.expires_at - clock_us();
+
+	ev_timer_in(r->a->ev, &r->timer, r->who.expires_at && life < silence ? (life > 0 ? life : 0) : silence);
+}
+
+static void
 stream_put(struct request *r, struct str bytes)
 {
 	if (r->c->dead)
 		return;
+	r->spoke_at = ev_now(r->a->ev);
+	rearm(r);
 	if (request_head(r)->minor == 0)
 		buf_str(&r->c->out, bytes);
 	else
@@ -264,10 +284,18 @@ stream_put(struct request *r, struct str bytes)
 	}
 }
 
+/* When the stream has been silent for long enough, or its credential's time is over. */
 static void
 on_silence(void *arg)
 {
-	request_comment(arg, "keep-alive");
+	struct request *r = arg;
+
+	if (r->who.expires_at && r->who.expires_at <= clock_us())
+		conn_drop(r->c);
+	else if (ev_now(r->a->ev) - r->spoke_at >= GATEWAY_PING_US)
+		request_comment(r, "keep-alive");
+	else
+		rearm(r);
 }
 
 void
@@ -284,7 +312,6 @@ request_stream(struct request *r)
 	http_put_end(b);
 	ev_timer_init(&r->timer, on_silence, r);
 	stream_put(r, S("retry: 2000\n\n"));
-	ev_timer_in(r->a->ev, &r->timer, GATEWAY_PING_US);
 }
 
 void
@@ -293,7 +320,6 @@ request_comment(struct request *r, const char *text)
 	struct buf b = BUF_INIT(256);
 
 	buf_fmt(&b, ": %s\n\n", text);
-	ev_timer_in(r->a->ev, &r->timer, GATEWAY_PING_US);
 	stream_put(r, buf_view(&b));
 	buf_free(&b);
 }
@@ -311,7 +337,6 @@ request_event(struct request *r, struct str id, const char *event, struct str js
 	else
 		stream_put(r, buf_view(&b));
 	buf_free(&b);
-	ev_timer_in(r->a->ev, &r->timer, GATEWAY_PING_US);
 }
 
 void
