@@ -124,12 +124,14 @@ catch_up(struct request *r, struct str text, bool again)
 	event(r, "text_delta", "text", rest);
 }
 
-/* Asked for by name: whoever takes anything gets JSON. */
+/* Asked for by name: whoever takes anything, or any text, gets JSON. */
 static bool
 wants_stream(const struct request *r)
 {
-	return http_accepts(request_head(r), "accept", "text/event-stream") >
-	    http_accepts(request_head(r), "accept", "application/json");
+	int q = http_accepts(request_head(r), "accept", "text/event-stream");
+
+	return q > http_accepts(request_head(r), "accept", "text/x-any") &&
+	    q >= http_accepts(request_head(r), "accept", "application/json");
 }
 
 static void
@@ -147,7 +149,7 @@ finish(struct request *r, struct str text)
 		request_answer(r, 200, buf_view(&b));
 	} else {
 		catch_up(r, text, true);
-		buf_fmt(&id, "%lld-%zu-%08x", (long long)r->inbound, r->said, r->hash);
+		buf_fmt(&id, "%lld-%zu-%08x", (long long)r->inbound, r->said + 1, r->hash);      /* behind the text */
 		request_event(r, buf_view(&id), "message_stop", buf_view(&b));
 		request_end(r);
 	}

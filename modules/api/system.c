@@ -63,9 +63,24 @@ static void
 get_tools(struct request *r)
 {
 	struct buf b = BUF_INIT(1u << 20);
+	struct jw w;
 
-	buf_fmt(&b, "{\"tools\":%.*s}", STR_ARG(bus_tools_json(r->a)));
-	if (b.err != OK)
+	jw_init(&w, &b);
+	jw_obj(&w);
+	jw_key(&w, "tools");
+	jw_arr(&w);
+	for (size_t i = 0; features[i]; i++)
+		for (const struct capability *c = features[i]->capabilities; c && c->id; c++) {
+			jw_obj(&w);
+			jw_kz(&w, "name", c->id);
+			jw_kz(&w, "description", c->description);
+			jw_kraw(&w, "input_schema", str_z(c->input));
+			jw_kbool(&w, "harmless", c->flags & CAP_HARMLESS);
+			jw_end_obj(&w);
+		}
+	jw_end_arr(&w);
+	jw_end_obj(&w);
+	if (jw_done(&w) != OK)
 		request_error(r, 503, "overloaded", NULL, "try again later", "no memory for the answer");
 	else
 		request_answer(r, 200, buf_view(&b));

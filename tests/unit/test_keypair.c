@@ -14,6 +14,7 @@
 #define request_segment t_request_segment
 #define request_answer t_request_answer
 #define request_error t_request_error
+#define request_revokes t_request_revokes
 #define keypair_feature t_keypair_feature
 #define keys_feature t_keys_feature
 #define ops keypair_ops
@@ -71,6 +72,14 @@ struct agent *t_request_agent(const struct request *r) { (void)r; return &w.sc.a
 const struct principal *t_request_principal(const struct request *r) { return &r->who; }
 struct str t_request_body(const struct request *r) { return r->body; }
 struct str t_request_segment(const struct request *r, size_t i) { CHECK(i == 0); return r->segment; }
+
+/* The listener ends its connections: tests/e2e/test_gateway.py. */
+void
+t_request_revokes(struct request *r, int64_t principal)
+{
+	(void)r;
+	CHECK(principal > 0);
+}
 
 void
 t_request_answer(struct request *r, int status, struct str json)

@@ -168,7 +168,9 @@ pump(struct conn *c)
 		}
 	}
 	buf_drop(&c->in, before - in.n);
-	if (c->eof && !c->req && !c->dead)
+	if (c->eof && c->req && !c->req->running && !c->req->answered && !c->dead)
+		request_error(c->req, 400, "invalid_request", NULL, NULL, "the request ended before its body did");
+	if (c->eof && !c->req && !c->ends)
 		conn_drop(c);
 	else
 		watch(c);
