@@ -656,7 +656,8 @@ TEST(wrong_tries)
 		CHECK_ERR(bearer(PEER, "wrong"), ERR_AUTH);     /* a right one in between changes nothing */
 		for (size_t i = 0; i < ARRAY_LEN(waits); i++) {
 			db = w.sc.a.db;
-			w.sc.a.db = NULL;       /* not looked at */
+			if (!FAULTED())
+				w.sc.a.db = NULL;       /* not looked at */
 			CHECK_ERR(bearer(PEER, key), ERR_LIMIT);
 			CHECK(w.wait == waits[i] || FAULTED());
 			CHECK_ERR(ask(PEER, "GET /", ""), ERR_LIMIT);
@@ -909,8 +910,9 @@ TEST(wishes_that_are_none)
 		{ "{\"name\":\"n\",\"scopes\":[\"chat\"],\"device\":"
 		  "\"E3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855\"}", "device", "64 lower-case hex digits" },
 	};
-	char admin[96];
 	struct buf big = BUF_INIT(KEY_BODY_MAX + 64);
+	const struct json *v;
+	char admin[96];
 
 	if (begin(NULL)) {
 		as(mint(SCOPE_ALL, 0, 0, admin), SCOPE_ALL, 0);
@@ -936,7 +938,8 @@ TEST(wishes_that_are_none)
 		    " SELECT 0, printf('%.64c', '\"'), i, 15, 60000, 1e15, 1e15, 1 FROM n"));
 		call("POST", "{\"name\":\"n\",\"scopes\":[\"chat\"]}");
 		CHECK(refused(409, "conflict", "", "1000 keys"));
-		CHECK(FAULTED() || json_at(call("GET", ""), "api_keys")->count == 1000);
+		v = call("GET", "");
+		CHECK(FAULTED() || json_at(v, "api_keys")->count == 1000);
 	}
 	buf_free(&big);
 	end();
