@@ -534,7 +534,9 @@ struct channel_ops {
  * A feature brings a table of routes. The gateway (channel/gateway.c) reads the request,
  * finds the route, asks who it is from, checks the scope, and only then reads the body. */
 
-enum { SCOPE_CHAT = 1, SCOPE_READ = 2, SCOPE_TOOLS = 4, SCOPE_ADMIN = 8, SCOPE_ALL = 15, SCOPE_OPEN = 16 /* no credential */ };
+/* SCOPE_OPEN wants no credential; beside another scope it does so only while nobody but this machine can reach the
+ * gateway and prometheus.require_auth is off. */
+enum { SCOPE_CHAT = 1, SCOPE_READ = 2, SCOPE_TOOLS = 4, SCOPE_ADMIN = 8, SCOPE_ALL = 15, SCOPE_OPEN = 16 };
 #define BODY_MAX_API (2u << 20)         /* bytes of a request's body: a message of MESSAGE_MAX, escaped */
 
 /* Whoever a credential stands for. */

@@ -97,7 +97,10 @@ static const char schema_3[] =
     " revoked_at INTEGER NOT NULL DEFAULT 0, minted_by INTEGER NOT NULL, used_at INTEGER NOT NULL DEFAULT 0);"
     "CREATE TABLE nonces(device INTEGER NOT NULL REFERENCES api_keys(id), nonce TEXT NOT NULL, at INTEGER NOT NULL,"
     " PRIMARY KEY(device, nonce)) WITHOUT ROWID;"
-    "CREATE INDEX nonces_at ON nonces(at);";
+    "CREATE INDEX nonces_at ON nonces(at);"
+    /* a program asks for the answer to its message later */
+    "CREATE INDEX turns_inbound ON turns(inbound_id);"
+    "CREATE INDEX outbox_reply ON outbox(turn_id) WHERE kind = 0;";
 
 /* migrations[v] takes a database of version v to v + 1 (in parts: C99 promises strings of 4095 bytes) */
 static const char *const migrations[SCHEMA_VERSION][2] = { { schema_1, schema_1b }, { schema_2, "" }, { schema_3, "" } };

@@ -186,7 +186,7 @@ static const struct config_key keys[] = {
 };
 
 static const struct route routes[] = {
-	{ "GET", "/metrics", SCOPE_OPEN, get_metrics, "Figures for Prometheus: text 0.0.4 or OpenMetrics 1.0." },
+	{ "GET", "/metrics", SCOPE_OPEN | SCOPE_READ, get_metrics, "Figures for Prometheus: text 0.0.4 or OpenMetrics 1.0." },
 	{ .method = NULL },
 };
 

@@ -884,6 +884,24 @@ def fails_to_start(config, codes, *words):
         assert TOKEN not in out + err
 
 
+def test_metrics():
+    """Figures are open on this machine, unless it is configured otherwise, and count what was said."""
+    with world() as w:
+        for i in range(3):
+            w.g.ask("POST", "/v1/messages", {"content": "say %d" % i})
+        anybody = Gateway(w.b, None)
+        r = anybody.ask("GET", "/metrics")
+        assert r.status == 200 and r.get("Content-Type").startswith("text/plain; version=0.0.4")
+        text = r.body.decode()
+        assert 'blufio_messages_total{channel="gateway"} 3\n' in text, text
+        assert 'blufio_turns_total{outcome="answered"} 3\n' in text
+        r = anybody.ask("GET", "/metrics", None, {"Accept": "application/openmetrics-text; version=1.0.0"})
+        assert r.body.endswith(b"# EOF\n")
+    with world({"prometheus": {"require_auth": True}}) as w:
+        refused(Gateway(w.b, None).ask("GET", "/metrics"), 401)
+        assert w.g.ask("GET", "/metrics").status == 200
+
+
 def test_a_public_address_is_refused():
     for host in ("0.0.0.0", "192.0.2.1", "::"):
         fails_to_start({"host": host}, (EX_CONFIG,), "TLS", "allow_public")

@@ -458,15 +458,23 @@ has_credential_in_query(struct str query)
 	return found;
 }
 
+/* What is open to whoever is on this machine is not open to the world. */
+static bool
+is_guarded(const struct request *r)
+{
+	return config_bool(r->a->config, "gateway.allow_public") || config_bool(r->a->config, "prometheus.require_auth");
+}
+
 static bool
 authenticate(struct request *r)
 {
 	const struct gateway *g = r->c->g;
+	unsigned scope = r->route->scope & ~(unsigned)SCOPE_OPEN;
 	struct fail f = FAIL_INIT;
 	int64_t wait_s = 0;
 	enum err e;
 
-	if (r->route->scope == SCOPE_OPEN)
+	if ((r->route->scope & SCOPE_OPEN) && (scope == 0 || !is_guarded(r)))
 		return true;
 	e = g->auth->check(g->auth_self, request_head(r), str_z(r->c->peer), &r->who, &wait_s, &f);
 	if (e == ERR_LIMIT) {
@@ -480,7 +488,7 @@ authenticate(struct request *r)
 		    S("WWW-Authenticate: Bearer realm=\"blufio\"\r\n"), f.text[0] ? f.text : "a valid credential is wanted");
 	} else if (e != OK) {
 		request_error(r, 503, "storage", NULL, "try again later", "credentials cannot be checked now (%s)", err_str(e));
-	} else if ((r->who.scopes & r->route->scope) != r->route->scope) {
+	} else if ((r->who.scopes & scope) != scope) {
 		request_error(r, 403, "forbidden", NULL, NULL, "this credential lacks the scope of this route");
 	} else {
 		return true;
@@ -538,7 +546,7 @@ request_run(struct request *r)
 	sha256_final(&r->sha, digest);
 	if (r->who.hashed && memcmp(digest, r->who.body_hash, sizeof(digest)) != 0)
 		request_error(r, 401, "unauthorized", NULL, NULL, "the body is not the one that was signed");
-	else if (r->a->phase != AGENT_READY && r->route->scope != SCOPE_OPEN)
+	else if (r->a->phase != AGENT_READY && !(r->route->scope & SCOPE_OPEN))
 		request_error(r, 503, "unavailable", NULL, "try again later", "%s", r->a->phase == AGENT_DRAINING ?
 		    "blufio is stopping" : "the storage does not work at the moment");
 	else
