@@ -130,7 +130,7 @@ wants_stream(const struct request *r)
 {
 	int q = http_accepts(request_head(r), "accept", "text/event-stream");
 
-	return q > http_accepts(request_head(r), "accept", "text/x-any") &&
+	return r->on_socket || q > http_accepts(request_head(r), "accept", "text/x-any") &&
 	    q >= http_accepts(request_head(r), "accept", "application/json");
 }
 
@@ -163,7 +163,11 @@ on_partial(struct request *r, const struct partial *p)
 	r->turn = p->turn;
 	if (!r->stream)
 		return;
-	if (p->what == PARTIAL_RESTART)
+	if (r->on_socket && p->what == PARTIAL_BEGIN)
+		socket_say(r, "typing", STR_NONE, STR_NONE);
+	else if (r->on_socket && p->what == PARTIAL_TOOL)
+		event(r, "tool", "name", p->tool);
+	else if (p->what == PARTIAL_RESTART)
 		r->anew = r->said > 0;
 	else if (p->what == PARTIAL_TEXT)
 		catch_up(r, p->text, false);
@@ -344,7 +348,8 @@ static void
 post_message(struct request *r)
 {
 	struct arena ar = ARENA_INIT(JSON_TREE_MAX(BODY_MAX_API));
-	const struct json *o = request_object(r, &ar, "content session_id? user? sender_id?");
+	const struct json *o = request_object(r, &ar, r->on_socket ? "type content session_id? user? sender_id?"
+	    " idempotency_key?" : "content session_id? user? sender_id?");
 	struct str key = STR_NONE, user, session;
 	char sender[192], dedup[192];
 	struct inbound in = { .to = { S("gateway"), STR_NONE, STR_NONE, STR_NONE }, .sent_at = clock_us() };
@@ -363,7 +368,9 @@ post_message(struct request *r)
 		request_error(r, 413, "too_large", "content", NULL, "content has more than %u bytes", MESSAGE_MAX);
 	} else if (user.n > 64 || str_find(user, S("/")) != SIZE_MAX) {
 		request_error(r, 400, "invalid_request", "user", NULL, "user has at most 64 bytes and no slash");
-	} else if (!read_key(r, &key)) {
+	} else if (r->on_socket && (key = json_str(o, "idempotency_key", STR_NONE)).n > KEY_MAX) {
+		request_error(r, 400, "invalid_request", "idempotency_key", NULL, "idempotency_key has at most %d bytes", KEY_MAX);
+	} else if (!r->on_socket && !read_key(r, &key)) {
 		request_error(r, 400, "invalid_request", "Idempotency-Key", NULL, "Idempotency-Key is one field of 1 to %d"
 		    " visible ASCII characters", KEY_MAX);
 	} else if (session.n == 0 || find_session(r, session)) {
@@ -399,9 +406,9 @@ take_inbound(void *arg, const struct inbound_row *row)
 
 /* "12-345-89abcdef" of the same message: what the client has. */
 static void
-read_position(struct request *r)
+read_position(struct request *r, struct str last)
 {
-	struct str last = http_field(request_head(r), "last-event-id"), id, at;
+	struct str id, at;
 	struct buf hash = BUF_INIT(4);
 	int64_t n, said;
 
@@ -417,28 +424,38 @@ read_position(struct request *r)
 	buf_free(&hash);
 }
 
-static void
-get_message(struct request *r)
+/* The message of that id, if it is this credential's; else answers 404. */
+static bool
+find_message(struct request *r, struct str id)
 {
-	struct buf reply = BUF_INIT(REPLY_MAX * 2);
 	int64_t session;
-	struct str running;
-	bool done = false;
 
-	if (str_i64(request_segment(r, 0), 1, INT64_MAX, &r->inbound) != OK ||
+	if (str_i64(id, 1, INT64_MAX, &r->inbound) != OK ||
 	    store_inbound_get(r->a->db, r->inbound, take_inbound, r) != OK) {
 		r->inbound = 0;
 		request_error(r, 404, "not_found", NULL, NULL, "there is no such message");
-		return;
+		return false;
 	}
 	session = r->session;
 	r->session = 0;
 	if (store_session_get(r->a->db, session, take_session, r) != OK || r->session == 0) {
 		r->inbound = 0;
 		request_error(r, 404, "not_found", NULL, NULL, "there is no such message");
-		return;
+		return false;
 	}
-	read_position(r);
+	return true;
+}
+
+static void
+get_message(struct request *r)
+{
+	struct buf reply = BUF_INIT(REPLY_MAX * 2);
+	struct str running;
+	bool done = false;
+
+	if (!find_message(r, request_segment(r, 0)))
+		return;
+	read_position(r, http_field(request_head(r), "last-event-id"));
 	if (wants_stream(r)) {
 		attend(r);
 	} else if (look_up(r, &running, &reply, &done) != OK) {
@@ -589,7 +606,55 @@ stop_session(struct request *r)
 	request_answer(r, 200, running ? S("{\"stopped\":true}") : S("{\"stopped\":false}"));
 }
 
+/* ---- GET /ws ---------------------------------------------------------------------------------------- */
+
+static void
+resume(struct request *r)
+{
+	struct arena ar = ARENA_INIT(JSON_TREE_MAX(BODY_MAX_API));
+	const struct json *o = request_object(r, &ar, "type seq");
+	struct str seq = json_str(o, "seq", STR_NONE), rest = seq, id;
+
+	str_cut(&rest, '-', &id);
+	if (o && find_message(r, id)) {
+		read_position(r, seq);
+		attend(r);
+	}
+	arena_free(&ar);
+}
+
+static void
+stop(struct request *r)
+{
+	struct arena ar = ARENA_INIT(JSON_TREE_MAX(BODY_MAX_API));
+	const struct json *o = request_object(r, &ar, "type session_id");
+
+	if (o && find_session(r, json_str(o, "session_id", STR_NONE))) {
+		session_stop(r->a, &(struct target){ S("gateway"), str_z(r->chat), STR_NONE, STR_NONE });
+		request_end(r);         /* what it stops says so itself */
+	}
+	arena_free(&ar);
+}
+
+static void
+on_frame(struct request *r, struct str type)
+{
+	if (str_eqz(type, "message"))
+		post_message(r);
+	else if (str_eqz(type, "resume"))
+		resume(r);
+	else
+		stop(r);
+}
+
+static void
+get_ws(struct request *r)
+{
+	socket_open(r, on_frame);
+}
+
 static const struct route routes[] = {
+	{ "GET", "/ws", SCOPE_CHAT, get_ws, "WebSocket: messages and their answers as JSON frames" },
 	{ "POST", "/v1/messages", SCOPE_CHAT, post_message, "Say something; the answer as JSON or as an event stream" },
 	{ "GET", "/v1/messages/{id}", SCOPE_CHAT, get_message, "The answer to a message, or its stream from Last-Event-ID on" },
 	{ "GET", "/v1/sessions", SCOPE_READ, get_sessions, "Your conversations" },

@@ -233,9 +233,20 @@ gw_reset(void *self)
 
 	for (struct conn *c = g->conns; c; c = next) {
 		next = c->next;
+		for (struct request *r = c->socket ? c->socket->subs : NULL, *more; r; r = more) {
+			more = r->next;
+			request_lost(r);
+		}
 		if (c->req)
 			request_lost(c->req);
 	}
+}
+
+/* Whoever waits for the turn that answers to this address. */
+static bool
+waits_for(const struct request *r, const struct target *to)
+{
+	return !r->c->dead && r->ref[0] && str_eqz(to->reply_to, r->ref) && str_eqz(to->chat, r->chat);
 }
 
 static void
@@ -246,9 +257,11 @@ gw_send(void *self, const struct outbox_item *item)
 
 	for (struct conn *c = g->conns; c; c = next) {
 		next = c->next;
-		if (c->req && !c->dead && c->req->reply && c->req->ref[0] && str_eqz(item->to.reply_to, c->req->ref) &&
-		    str_eqz(item->to.chat, c->req->chat))
-			c->req->reply(c->req, item);
+		for (struct request *r = c->socket ? c->socket->subs : c->req, *more; r; r = more) {
+			more = r->next;
+			if (r->reply && waits_for(r, &item->to))
+				r->reply(r, item);
+		}
 	}
 	outbox_done(g->a, item->id, STR_NONE);
 }
@@ -261,9 +274,11 @@ gw_partial(void *self, const struct partial *p)
 
 	for (struct conn *c = g->conns; c; c = next) {
 		next = c->next;
-		if (c->req && !c->dead && c->req->partial && c->req->ref[0] && str_eqz(p->to.reply_to, c->req->ref) &&
-		    str_eqz(p->to.chat, c->req->chat))
-			c->req->partial(c->req, p);
+		for (struct request *r = c->socket ? c->socket->subs : c->req, *more; r; r = more) {
+			more = r->next;
+			if (r->partial && waits_for(r, &p->to))
+				r->partial(r, p);
+		}
 	}
 }
 

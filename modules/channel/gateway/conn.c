@@ -20,6 +20,8 @@ conn_free(struct conn *c)
 {
 	struct gateway *g = c->g;
 
+	if (c->socket)
+		socket_free(c);
 	if (c->req)
 		request_free(c->req);
 	ev_fd_del(g->a->ev, c->fd);
@@ -70,6 +72,14 @@ watch(struct conn *c)
 		conn_drop(c);
 }
 
+static void
+request_resume(struct request *r)
+{
+	if (r->paused)
+		turn_pause(r->a, r->turn, false);
+	r->paused = false;
+}
+
 void
 conn_flush(struct conn *c)
 {
@@ -93,9 +103,11 @@ conn_flush(struct conn *c)
 		conn_drop(c);
 	if (c->out.n && !c->stall.prev)
 		ev_timer_in(a->ev, &c->stall, GATEWAY_WRITE_US);
-	if (c->req && c->req->paused && c->out.n < GATEWAY_OUT_HIGH / 4) {
-		c->req->paused = false;
-		turn_pause(a, c->req->turn, false);
+	if (c->out.n < GATEWAY_OUT_HIGH / 4) {
+		if (c->req)
+			request_resume(c->req);
+		for (struct request *r = c->socket ? c->socket->subs : NULL; r; r = r->next)
+			request_resume(r);
 	}
 	watch(c);
 }
@@ -105,6 +117,10 @@ on_time(void *arg)
 {
 	struct conn *c = arg;
 
+	if (c->socket) {
+		socket_tick(c);
+		return;
+	}
 	if (c->req && !c->req->answered) {      /* the body did not come */
 		c->req->closes = true;
 		request_error(c->req, 408, "timeout", NULL, NULL, "the request's body did not arrive within %lld s",
@@ -179,7 +195,12 @@ pump(struct conn *c)
 static void
 on_go(void *arg)
 {
-	pump(arg);
+	struct conn *c = arg;
+
+	if (c->socket)
+		socket_pump(c);
+	else
+		pump(c);
 }
 
 /* The request is answered; the connection takes the next one, or ends. */
@@ -213,7 +234,7 @@ on_read(struct conn *c)
 	if (n == 0)
 		c->eof = true;
 	c->in.n += (size_t)n;
-	pump(c);
+	on_go(c);
 }
 
 static void

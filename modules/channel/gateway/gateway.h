@@ -9,6 +9,7 @@
 #ifndef BLUFIO_GATEWAY_H
 #define BLUFIO_GATEWAY_H
 
+#include "base/ws.h"
 #include "crypto/sha2.h"
 #include "core/core.h"
 
@@ -57,8 +58,17 @@ struct request {
 	void (*partial)(struct request *r, const struct partial *p);
 	void (*reply)(struct request *r, const struct outbox_item *item);
 	struct invocation *invocation;  /* of a tool, running */
+	bool on_socket;                 /* its answer is frames of the connection's socket */
+	struct request *next;           /* of the same socket */
 	bool paused;                    /* the turn waits for this reader */
 	int64_t turn;
+};
+
+struct socket {
+	struct ws ws;
+	struct request *subs;           /* messages in work */
+	void (*run)(struct request *r, struct str type);
+	unsigned quiet;                 /* ticks without a byte */
 };
 
 struct conn {
@@ -72,6 +82,7 @@ struct conn {
 	struct ev_timer stall;          /* the client takes nothing */
 	struct ev_defer reap, go;
 	bool dead, eof, ends;           /* ends: close when out is empty */
+	struct socket *socket;          /* after the handshake of WebSocket */
 	bool in_head;                   /* the time for a head runs */
 	struct conn *next, **prev;
 };
@@ -87,6 +98,7 @@ struct gateway {
 	const struct auth_ops *auth;
 	void *auth_self;
 	bool stopping;
+	struct ws_pool pool;
 };
 
 /* conn.c */
@@ -104,6 +116,8 @@ void request_run(struct request *r);     /* after the body */
 void request_lost(struct request *r);    /* the commit failed: whatever is held is not true */
 /* An answer of any kind; fields are whole lines, may be empty. */
 void request_answer_raw(struct request *r, int status, const char *type, struct str fields, struct str body);
+/* Sends what is in held, now or after the commit of what this loop turn wrote. */
+void request_send_held(struct request *r);
 /* Begins an event stream; then events and comments; then its end. */
 void request_stream(struct request *r);
 void request_event(struct request *r, struct str id, const char *event, struct str json);
@@ -115,5 +129,13 @@ const struct json *request_object(struct request *r, struct arena *ar, const cha
 /* The error object, for a stream that has begun. */
 void request_error_json(struct request *r, struct buf *out, const char *type, const char *param, const char *hint,
     const char *message);
+
+/* socket.c */
+/* Answers a request to become a WebSocket; run is what becomes of a message, stop or resume. */
+void socket_open(struct request *r, void (*run)(struct request *r, struct str type));
+void socket_pump(struct conn *c);
+void socket_tick(struct conn *c);
+void socket_say(struct request *r, const char *type, struct str seq, struct str json);
+void socket_free(struct conn *c);
 
 #endif

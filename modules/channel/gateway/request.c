@@ -43,6 +43,11 @@ request_new(struct conn *c)
 void
 request_free(struct request *r)
 {
+	for (struct request **at = r->on_socket && r->c->socket ? &r->c->socket->subs : NULL; at && *at; at = &(*at)->next)
+		if (*at == r) {
+			*at = r->next;
+			break;
+		}
 	ev_timer_cancel(r->a->ev, &r->timer);
 	effect_cancel(&r->release);
 	if (r->invocation)
@@ -138,9 +143,8 @@ on_release(struct effect *e)
 		conn_next(c);
 }
 
-/* Sends what is in held, now or after the commit of what this loop turn wrote. */
-static void
-send_held(struct request *r)
+void
+request_send_held(struct request *r)
 {
 	r->release.run = on_release;
 	if (!r->stored || r->a->db->in_tx)
@@ -157,6 +161,11 @@ request_answer_raw(struct request *r, int status, const char *type, struct str f
 	assert(!r->answered);
 	r->answered = true;
 	ev_timer_cancel(r->a->ev, &r->timer);
+	if (r->on_socket) {             /* only errors come this way */
+		socket_say(r, "error", STR_NONE, body);
+		request_free(r);
+		return;
+	}
 	if (!r->running && (request_head(r)->chunked || request_head(r)->content_length > 0))
 		r->closes = true;       /* nobody reads its body */
 	buf_reset(&r->held);
@@ -170,7 +179,7 @@ request_answer_raw(struct request *r, int status, const char *type, struct str f
 		conn_drop(r->c);
 		return;
 	}
-	send_held(r);
+	request_send_held(r);
 }
 
 void
@@ -249,7 +258,7 @@ request_lost(struct request *r)
 	r->ref[0] = '\0';
 	r->answered = false;
 	buf_reset(&r->held);
-	if (r->stream)
+	if (r->stream && !r->on_socket)
 		conn_drop(r->c);
 	else
 		request_error(r, 503, "storage", NULL, "try again later", "the storage does not work at the moment; whether"
@@ -304,6 +313,8 @@ request_stream(struct request *r)
 	struct buf *b = &r->c->out;
 
 	r->stream = true;
+	if (r->on_socket)
+		return;
 	if (request_head(r)->minor == 0)
 		r->closes = true;       /* its end is the connection's */
 	put_head(r, b, 200, "text/event-stream", S("Cache-Control: no-cache\r\nX-Accel-Buffering: no\r\n"));
@@ -329,6 +340,11 @@ request_event(struct request *r, struct str id, const char *event, struct str js
 {
 	struct buf b = BUF_INIT(GATEWAY_OUT_MAX);
 
+	if (r->on_socket) {
+		socket_say(r, strcmp(event, "text_delta") == 0 ? "delta" : strcmp(event, "message_stop") == 0 ? "done" : event, id,
+		    json);
+		return;
+	}
 	if (id.n)
 		buf_fmt(&b, "id: %.*s\n", STR_ARG(id));
 	buf_fmt(&b, "event: %s\ndata: %.*s\n\n", event, STR_ARG(json));  /* JSON on one line */
@@ -342,6 +358,10 @@ request_event(struct request *r, struct str id, const char *event, struct str js
 void
 request_end(struct request *r)
 {
+	if (r->on_socket) {
+		request_free(r);
+		return;
+	}
 	if (r->c->dead)
 		return;
 	r->answered = true;
@@ -517,7 +537,7 @@ request_admit(struct request *r)
 		request_error(r, 400, "invalid_request", NULL, NULL, "the path cannot be read");
 	else if (!find_route(r))
 		return false;
-	else if (origin.n && !reads && !is_our_origin(r, origin))
+	else if (origin.n && (!reads || h->upgrade_websocket) && !is_our_origin(r, origin))
 		request_error(r, 403, "forbidden", NULL, "blufio config set gateway.allowed_origins '[\"https://…\"]'",
 		    "pages of that origin may not do this");
 	else if (!authenticate(r))

@@ -1,0 +1,223 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+/*
+ * socket.c - WebSocket of the gateway: several messages on one connection.
+ *
+ * After the handshake a text frame is one JSON object either way. What a client
+ * says that has an answer (message, resume) becomes a request of its own, with the
+ * rights of the one that opened the socket, and its events are frames: the same
+ * functions as for an event stream do the work. "seq" is what an event's id is
+ * there: whoever comes back with the last one goes on behind it.
+ */
+#include "channel/gateway/gateway.h"
+
+#include <assert.h>
+
+#define TICK_US (30 * US_PER_S)         /* silent for so long: a ping; twice: the client is gone */
+#define SUBS_MAX 16                     /* messages in work on one socket */
+
+static void
+frame(struct conn *c, struct str json)
+{
+	if (c->dead || c->ends)
+		return;
+	if (ws_put(&c->socket->ws, &c->out, WS_TEXT, json) != OK)
+		conn_drop(c);
+	else
+		conn_flush(c);
+}
+
+/* {"type":type} and the members of json, which is an object. */
+void
+socket_say(struct request *r, const char *type, struct str seq, struct str json)
+{
+	struct buf b = BUF_INIT(GATEWAY_OUT_MAX);
+	struct jw w;
+
+	jw_init(&w, &b);
+	jw_obj(&w);
+	jw_kz(&w, "type", type);
+	if (seq.n)
+		jw_kstr(&w, "seq", seq);
+	if (r->session && str_find(json, S("\"session_id\":")) == SIZE_MAX) {
+		char id[24];
+
+		snprintf(id, sizeof(id), "%lld", (long long)r->session);
+		jw_kz(&w, "session_id", id);
+	}
+	if (json.n > 2) {
+		buf_putc(&b, ',');
+		buf_str(&b, str_sub(json, 1, json.n));
+	} else {
+		jw_end_obj(&w);
+	}
+	if (b.err != OK)
+		conn_drop(r->c);
+	else
+		frame(r->c, buf_view(&b));
+	buf_free(&b);
+	if (r->c->out.n > GATEWAY_OUT_HIGH && !r->paused && r->turn) {
+		r->paused = true;
+		turn_pause(r->a, r->turn, true);
+	}
+}
+
+static void
+refuse(struct conn *c, const char *param, const char *message)
+{
+	struct buf b = BUF_INIT(8192);
+
+	request_error_json(c->req, &b, "invalid_request", param, NULL, message);
+	socket_say(c->req, "error", STR_NONE, buf_view(&b));
+	buf_free(&b);
+}
+
+static void
+on_text(struct conn *c, struct str text)
+{
+	struct arena ar = ARENA_INIT(JSON_TREE_MAX(text.n));
+	const struct json *o = NULL;
+	struct request *r;
+	struct str type;
+	size_t n = 0;
+
+	if (json_parse(&ar, text, &o, NULL) != OK || o->type != JSON_OBJECT) {
+		refuse(c, NULL, "a frame has to be a JSON object");
+		arena_free(&ar);
+		return;
+	}
+	type = json_str(o, "type", STR_NONE);
+	for (r = c->socket->subs; r; r = r->next)
+		n++;
+	if (str_eqz(type, "ping")) {
+		socket_say(c->req, "pong", STR_NONE, STR_NONE);
+	} else if (!str_eqz(type, "message") && !str_eqz(type, "stop") && !str_eqz(type, "resume")) {
+		refuse(c, "type", "type is one of message, stop, resume, ping");
+	} else if (c->g->a->phase != AGENT_READY) {
+		refuse(c, NULL, "blufio is stopping, or the storage does not work at the moment");
+	} else if (n >= SUBS_MAX || !(r = request_new(c))) {
+		refuse(c, NULL, "too many messages are in work on this socket");
+	} else {
+		r->on_socket = true;
+		r->running = true;
+		r->who = c->req->who;
+		r->route = c->req->route;
+		r->next = c->socket->subs;
+		c->socket->subs = r;
+		buf_str(&r->body, text);
+		if (r->body.err != OK)
+			request_error(r, 413, "too_large", NULL, NULL, "the frame is too large");
+		else
+			c->socket->run(r, type);
+	}
+	arena_free(&ar);
+}
+
+/* What has been read, frame by frame. */
+void
+socket_pump(struct conn *c)
+{
+	struct str in = buf_view(&c->in), payload;
+	size_t before = in.n;
+	enum ws_event e = WS_TEXT;
+
+	c->socket->quiet = 0;
+	while (!c->dead && !c->ends && e != WS_MORE) {
+		e = ws_next(&c->socket->ws, &in, &payload);
+		if (e == WS_TEXT)
+			on_text(c, payload);
+		else if (e == WS_PING && ws_put(&c->socket->ws, &c->out, WS_PONG, payload) != OK)
+			conn_drop(c);
+		else if (e == WS_CLOSE || e == WS_BAD || e == WS_BINARY) {
+			if (ws_put_close(&c->out, e == WS_BINARY ? 1003 : c->socket->ws.code, STR_NONE) != OK)
+				conn_drop(c);
+			c->ends = true;
+		}
+	}
+	buf_drop(&c->in, before - in.n);
+	if (c->eof)
+		conn_drop(c);
+	else
+		conn_flush(c);
+}
+
+void
+socket_tick(struct conn *c)
+{
+	if (c->socket->quiet++ >= 2) {
+		conn_drop(c);
+		return;
+	}
+	if (ws_put(&c->socket->ws, &c->out, WS_PING, STR_NONE) != OK)
+		conn_drop(c);
+	ev_timer_in(c->g->a->ev, &c->timer, TICK_US);
+	conn_flush(c);
+}
+
+void
+socket_free(struct conn *c)
+{
+	while (c->socket->subs)
+		request_free(c->socket->subs);
+	ws_free(&c->socket->ws);
+	free(c->socket);
+	c->socket = NULL;
+}
+
+static void
+refuse_upgrade(struct request *r, int status, struct str fields, const char *message)
+{
+	struct buf b = BUF_INIT(1024);
+
+	request_error_json(r, &b, "invalid_request", NULL, NULL, message);
+	request_answer_raw(r, status, "application/json", fields, buf_view(&b));
+	buf_free(&b);
+}
+
+/* The request stays with the connection: it knows who opened it. */
+void
+socket_open(struct request *r, void (*run)(struct request *r, struct str type))
+{
+	const struct http_request *h = request_head(r);
+	struct buf accept = BUF_INIT(64), offers = BUF_INIT(HTTP_HEAD_MAX), deflate = BUF_INIT(256);
+	struct conn *c = r->c;
+	struct http_field f;
+	unsigned bits;
+
+	for (size_t at = 0; http_field_next(h, &at, &f);)
+		if (str_ieq(f.name, S("Sec-WebSocket-Extensions"))) {
+			buf_puts(&offers, offers.n ? ", " : "");
+			buf_str(&offers, f.value);
+		}
+	bits = ws_deflate_offer(buf_view(&offers), &deflate);
+	if (!h->upgrade_websocket) {
+		refuse_upgrade(r, 426, S("Upgrade: websocket\r\n"), "this address speaks WebSocket");
+	} else if (!str_eqz(http_field(h, "sec-websocket-version"), "13")) {
+		refuse_upgrade(r, 426, S("Sec-WebSocket-Version: 13\r\n"), "the version of WebSocket is 13");
+	} else if (ws_accept(http_field(h, "sec-websocket-key"), &accept) != OK) {
+		refuse_upgrade(r, 400, STR_NONE, "Sec-WebSocket-Key is not base64 of 16 bytes");
+	} else if (!(c->socket = calloc(1, sizeof(*c->socket)))) {
+		request_error(r, 503, "overloaded", NULL, "try again later", "out of memory");
+	} else {
+		ws_init(&c->socket->ws, BODY_MAX_API, bits, &c->g->pool);
+		c->socket->run = run;
+		http_put_status(&r->held, 101);
+		http_put_date(&r->held, clock_us());
+		http_put_field(&r->held, "X-Request-Id", str_z(r->id));
+		http_put_field(&r->held, "Upgrade", S("websocket"));
+		http_put_field(&r->held, "Connection", S("Upgrade"));
+		http_put_field(&r->held, "Sec-WebSocket-Accept", buf_view(&accept));
+		if (bits)
+			http_put_field(&r->held, "Sec-WebSocket-Extensions", buf_view(&deflate));
+		http_put_end(&r->held);
+		r->stream = true;
+		if (r->held.err != OK || deflate.err != OK)
+			conn_drop(c);
+		else
+			request_send_held(r);
+		ev_timer_in(r->a->ev, &c->timer, TICK_US);
+		ev_defer(r->a->ev, &c->go);     /* frames may have come with the handshake */
+	}
+	buf_free(&accept);
+	buf_free(&offers);
+	buf_free(&deflate);
+}
