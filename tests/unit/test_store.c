@@ -149,10 +149,12 @@ TEST(schema)
 	scratch_end(&sc);
 }
 
+#define BACK_TO_2 "DROP TABLE nonces; DROP TABLE api_keys; DROP INDEX turns_inbound; DROP INDEX outbox_reply;"
+
 /* What version 1 stored is there in today's version, with the new columns empty. */
 TEST(from_version_1)
 {
-	static const char back[] = "DROP TABLE nonces; DROP TABLE api_keys; DROP TABLE media_uses; DROP TABLE media; DROP TABLE attachments; DROP INDEX inbound_album;"
+	static const char back[] = BACK_TO_2 "DROP TABLE media_uses; DROP TABLE media; DROP TABLE attachments; DROP INDEX inbound_album;"
 	    "ALTER TABLE inbound DROP COLUMN hold_until; ALTER TABLE inbound DROP COLUMN album;"
 	    "ALTER TABLE outbox DROP COLUMN buttons; ALTER TABLE sessions DROP COLUMN model; PRAGMA user_version = 1;"
 	    "INSERT INTO users VALUES(1, 'P', 1); INSERT INTO sessions(id, agent, channel, chat, thread, user_id, created_at)"
@@ -170,12 +172,66 @@ TEST(from_version_1)
 	scratch_end(&sc);
 }
 
+static void
+see_listed(void *arg, const struct session_list_row *r)
+{
+	struct buf *b = arg;
+
+	buf_fmt(b, "%lld,%.*s,%.*s;", (long long)r->id, STR_ARG(r->chat), STR_ARG(r->user));
+}
+
+/* What a program asks for: its message again, the answer, its conversations; and that one is erased. */
+TEST(of_the_gateway)
+{
+	static const char rows[] = "INSERT INTO users VALUES(1, 'P', 1); INSERT INTO identities VALUES('gateway', '7/ann', 1, NULL);"
+	    "INSERT INTO sessions(id, agent, channel, chat, thread, user_id, created_at)"
+	    " VALUES(1, 'a', 'gateway', '7/x', '', 1, 1), (2, 'a', 'telegram', '5', '', 1, 1);"
+	    "INSERT INTO inbound(id, session_id, channel, dedup, ref, sender, reply_to, text, state, sent_at, received_at)"
+	    " VALUES(3, 1, 'gateway', '7/k', '', 's', 'k', 'hello', 2, 1, 1);"
+	    "INSERT INTO turns(id, session_id, inbound_id, answer, created_at, updated_at) VALUES(4, 1, 3, 'so', 1, 1);"
+	    "INSERT INTO messages VALUES(1, 1, 1, 4, 'user', 'hello', 0, 1);"
+	    "INSERT INTO outbox(id, kind, session_id, turn_id, channel, chat, thread, reply_to, text, edit_ref, state, created_at,"
+	    " updated_at) VALUES(1, 1, 1, 4, 'gateway', '7/x', '', 'k', 'busy', '', 2, 1, 1),"
+	    " (2, 0, 1, 4, 'gateway', '7/x', '', 'k', 'the answer', '', 2, 1, 1);";
+	struct buf text = BUF_INIT(1000);
+	int64_t id = -1;
+	bool found = false;
+
+	if (begin()) {
+		CHECK_OK(db_script(db, rows));
+		CHECK_OK(store_inbound_known(db, S("gateway"), S("7/k"), &id));
+		CHECK(id == 3 || FAULTED());
+		CHECK_OK(store_inbound_known(db, S("telegram"), S("7/k"), &id));
+		CHECK(id == 0 || FAULTED());
+		CHECK_OK(store_inbound_turn(db, 3, &id));
+		CHECK(id == 4 || FAULTED());
+		CHECK_OK(store_reply(db, 4, &text, &found));
+		CHECK((found && str_eqz(buf_view(&text), "the answer")) || FAULTED());
+		CHECK_OK(store_reply(db, 5, &text, &found));
+		CHECK(!found || FAULTED());
+		buf_reset(&text);
+		CHECK_OK(store_session_list(db, "gateway", see_listed, &text));
+		CHECK(str_eqz(buf_view(&text), "1,7/x,7/ann;") || FAULTED());
+		CHECK_OK(store_session_erase(db, 1));
+		buf_reset(&text);
+		CHECK_OK(store_session_list(db, "gateway", see_listed, &text));
+		CHECK(text.n == 0 || FAULTED());
+		ONE("SELECT count(*) FROM messages", 0);
+		ONE("SELECT count(*) FROM inbound WHERE text <> ''", 0);
+		ONE("SELECT count(*) FROM outbox WHERE text <> ''", 0);
+		ONE("SELECT count(*) FROM turns WHERE answer <> ''", 0);
+		ONE("SELECT count(*) FROM sessions", 2);
+	}
+	buf_free(&text);
+	scratch_end(&sc);
+}
+
 TEST(from_version_2)
 {
 	struct fail f = FAIL_INIT;
 
 	if (begin()) {
-		CHECK_OK(db_script(db, "DROP TABLE nonces; DROP TABLE api_keys; PRAGMA user_version = 2;"
+		CHECK_OK(db_script(db, BACK_TO_2 "PRAGMA user_version = 2;"
 		    " INSERT INTO users VALUES(1, 'P', 1)"));
 		CHECK_OK(store_migrate(db, sc.path, &f));
 		ONE("PRAGMA user_version", SCHEMA_VERSION);
@@ -667,6 +723,7 @@ main(int argc, char **argv)
 	RUN(schema);
 	RUN(from_version_1);
 	RUN(from_version_2);
+	RUN(of_the_gateway);
 	RUN(migration_is_whole_or_not_at_all);
 	RUN(people);
 	RUN(pairing_codes);
