@@ -130,8 +130,8 @@ wants_stream(const struct request *r)
 {
 	int q = http_accepts(request_head(r), "accept", "text/event-stream");
 
-	return r->on_socket || q > http_accepts(request_head(r), "accept", "text/x-any") &&
-	    q >= http_accepts(request_head(r), "accept", "application/json");
+	return r->on_socket || (q > http_accepts(request_head(r), "accept", "text/x-any") &&
+	    q >= http_accepts(request_head(r), "accept", "application/json"));
 }
 
 static void
