@@ -130,7 +130,7 @@ wants_stream(const struct request *r)
 {
 	int q = http_accepts(request_head(r), "accept", "text/event-stream");
 
-	return r->on_socket || (q > http_accepts(request_head(r), "accept", "text/x-any") &&
+	return r->on_socket || (!str_eqz(request_head(r)->method, "HEAD") && q > http_accepts(request_head(r), "accept", "text/x-any") &&
 	    q >= http_accepts(request_head(r), "accept", "application/json"));
 }
 
@@ -155,6 +155,23 @@ finish(struct request *r, struct str text)
 	}
 	buf_free(&b);
 	buf_free(&id);
+}
+
+/* What is stopped says so where it is awaited; this says that it was heard, once that is stored. */
+static void
+stopping(struct request *r)
+{
+	struct buf b = BUF_INIT(256);
+
+	r->ref[0] = '\0';
+	say_answer(r, &b, S("Stopping."), true);
+	if (r->on_socket) {
+		socket_say(r, "done", STR_NONE, buf_view(&b));
+		request_end(r);
+	} else {
+		request_answer(r, 200, buf_view(&b));
+	}
+	buf_free(&b);
 }
 
 static void
@@ -186,13 +203,14 @@ on_late(void *arg)
 {
 	struct request *r = arg;
 
+	r->ref[0] = '\0';
 	request_error(r, 504, "timeout", NULL, "GET /v1/messages/{turn_id} has the answer when it is there",
 	    "the answer takes longer than gateway.reply_timeout; the work goes on");
 }
 
 /* The text of the running turn that answers it, and the reply when there is one. */
 static enum err
-look_up(struct request *r, struct str *running, struct buf *reply, bool *done)
+look_up(struct request *r, bool fresh, struct str *running, struct buf *reply, bool *done)
 {
 	struct session *s = session_get(r->a, r->session);
 	int64_t turn = 0;
@@ -205,18 +223,20 @@ look_up(struct request *r, struct str *running, struct buf *reply, bool *done)
 		r->turn = s->turn->id;
 	} else if (e == OK && turn) {
 		e = store_reply(r->a->db, turn, reply, done);
+	} else if (e == OK && !fresh) { /* a word like /help has no turn, but a notice */
+		e = store_notice(r->a->db, r->inbound, reply, done);
 	}
 	return e;
 }
 
 /* Waits for the answer, or gives it when it is there. */
 static void
-attend(struct request *r)
+attend(struct request *r, bool fresh)
 {
 	struct buf reply = BUF_INIT(REPLY_MAX * 2);
 	bool done;
 	struct str running;
-	enum err e = look_up(r, &running, &reply, &done);
+	enum err e = look_up(r, fresh, &running, &reply, &done);
 
 	if (e != OK) {
 		request_error(r, 503, "storage", NULL, "try again later", "the storage does not work at the moment");
@@ -288,7 +308,8 @@ static void
 take(struct request *r, struct inbound *in)
 {
 	struct same same = { in->text, 0, false };
-	bool fresh = false;
+	const struct session *s = session_get(r->a, r->session);
+	bool fresh = false, stops = s && s->turn && s->turn->state < TURN_REPLY && str_eqz(str_trim(in->text), "/stop");
 	enum err e = inbound_put(r->a, in, &fresh);
 
 	r->stored = !r->a->db->in_tx && !r->a->write_failed;
@@ -306,13 +327,16 @@ take(struct request *r, struct inbound *in)
 		r->inbound = 0;
 		request_error(r, 409, "idempotency_mismatch", NULL, "use a new Idempotency-Key for another message",
 		    "this Idempotency-Key came with another message before");
+	} else if (fresh && stops) {
+		stopping(r);
 	} else if (fresh) {
 		r->partial = on_partial;
 		r->reply = on_reply;    /* a word like /help is answered in the same commit */
 		agent_after(r->a, &r->release);         /* begins when it is on the disk */
 	} else {
+		effect_cancel(&r->release);
 		r->stored = true;       /* long ago */
-		attend(r);
+		attend(r, false);
 	}
 }
 
@@ -322,7 +346,7 @@ on_stored(struct effect *e)
 	struct request *r = CONTAINER(e, struct request, release);
 
 	r->stored = true;
-	attend(r);
+	attend(r, true);
 }
 
 /* Empty when there is none; false when it cannot be one. */
@@ -457,8 +481,8 @@ get_message(struct request *r)
 		return;
 	read_position(r, http_field(request_head(r), "last-event-id"));
 	if (wants_stream(r)) {
-		attend(r);
-	} else if (look_up(r, &running, &reply, &done) != OK) {
+		attend(r, false);
+	} else if (look_up(r, false, &running, &reply, &done) != OK) {
 		request_error(r, 503, "storage", NULL, "try again later", "the storage does not work at the moment");
 	} else if (done) {
 		finish(r, buf_view(&reply));
@@ -618,7 +642,7 @@ resume(struct request *r)
 	str_cut(&rest, '-', &id);
 	if (o && find_message(r, id)) {
 		read_position(r, seq);
-		attend(r);
+		attend(r, false);
 	}
 	arena_free(&ar);
 }

@@ -232,7 +232,7 @@ check_secret(struct keypair *kp, struct str secret, struct holder *h, struct fai
 	token = hmac_equal(digest, kp->token, sizeof(digest)) && kp->has_token;
 	enc_hex(&hash, digest, sizeof(digest));
 	e = hash.err;
-	if (e == OK && token)
+	if (e == OK && token && store_api_key_find(kp->a->db, buf_view(&hash), on_row, h) == ERR_NOTFOUND)
 		e = token_row(kp, buf_view(&hash));
 	if (e == OK)
 		e = holder_find(kp, buf_view(&hash), h);

@@ -36,6 +36,8 @@ static const char lone_cr_or_lf[] = "A line has to end with CR LF, and neither m
 static enum http_event
 bad(struct http *h, int status, const char *why)
 {
+	if (h->state == HTTP_AT_IDLE || h->state == HTTP_AT_HEAD)       /* half a head, whose views may be of an older buffer */
+		h->req = (struct http_request){ .content_length = -1 };
 	h->state = HTTP_AT_BAD;
 	h->status = status;
 	h->why = why;

@@ -83,14 +83,20 @@ on_accept(void *arg, int fd, unsigned events)
 
 /* Every connection is a descriptor: as many as the system gives, less those that are kept for other work. */
 static void
-raise_limit(void)
+raise_limit(struct gateway *g)
 {
 	struct rlimit l;
 
+	g->conns_max = GATEWAY_CONNS_MAX;
 	if (getrlimit(RLIMIT_NOFILE, &l) == 0 && l.rlim_cur < GATEWAY_CONNS_MAX + FDS_KEPT * 2) {
 		l.rlim_cur = l.rlim_max < GATEWAY_CONNS_MAX + FDS_KEPT * 2 ? l.rlim_max : GATEWAY_CONNS_MAX + FDS_KEPT * 2;
 		if (setrlimit(RLIMIT_NOFILE, &l) != 0)
 			log_warn(ME, "the limit of open files cannot be raised: %s", strerror(errno));
+	}
+	if (getrlimit(RLIMIT_NOFILE, &l) == 0 && l.rlim_cur < GATEWAY_CONNS_MAX + FDS_KEPT * 2) {
+		g->conns_max = l.rlim_cur > FDS_KEPT * 3 ? (size_t)l.rlim_cur - FDS_KEPT * 2 : FDS_KEPT;
+		log_warn(ME, "at most %zu connections: the limit of open files is %llu", g->conns_max,
+		    (unsigned long long)l.rlim_cur);
 	}
 }
 
@@ -118,7 +124,8 @@ listen_on(struct gateway *g, const struct config *c, struct fail *f)
 	if (getaddrinfo(strcmp(g->host, "localhost") == 0 ? "127.0.0.1" : g->host, port, &hints, &found) != 0)
 		return fail_set(f, ERR_CONFIG, "gateway.host is \"%s\" (%s): wanted is a numeric address such as 127.0.0.1 or ::1;"
 		    " next: `blufio config set gateway.host 127.0.0.1`", g->host, config_origin(c, "gateway.host"));
-	if (!is_loopback(found->ai_addr) && !config_bool(c, "gateway.allow_public")) {
+	g->is_public = !is_loopback(found->ai_addr);
+	if (g->is_public && !config_bool(c, "gateway.allow_public")) {
 		freeaddrinfo(found);
 		return fail_set(f, ERR_CONFIG, "gateway.host is %s (%s), which others can reach, and what they send would not be"
 		    " encrypted. Put a server that speaks TLS in front and keep 127.0.0.1, or, if that is what you want:"
@@ -193,7 +200,7 @@ gw_start(struct agent *a, void **self, struct fail *f)
 		gw_free(g);
 		return e;
 	}
-	raise_limit();
+	raise_limit(g);
 	log_info(ME, "listening on %s", g->address);
 	*self = g;
 	return OK;
@@ -246,7 +253,7 @@ gw_reset(void *self)
 static bool
 waits_for(const struct request *r, const struct target *to)
 {
-	return !r->c->dead && r->ref[0] && str_eqz(to->reply_to, r->ref) && str_eqz(to->chat, r->chat);
+	return !r->c->dead && !r->answered && r->ref[0] && str_eqz(to->reply_to, r->ref) && str_eqz(to->chat, r->chat);
 }
 
 static void

@@ -116,7 +116,9 @@ FALLIBLE store_inbound_known(struct db *db, struct str channel, struct str dedup
 FALLIBLE store_inbound_turn(struct db *db, int64_t id, int64_t *turn);     /* that answers it; 0 = none yet */
 /* Appends the reply of a turn, delivered or not. */
 FALLIBLE store_reply(struct db *db, int64_t turn, struct buf *text, bool *found);
-/* The channel's conversations, newest first; user is how the channel calls the person. */
+/* Appends what was said to a message that has no turn: a word like /help. Nothing said is found, too. */
+FALLIBLE store_notice(struct db *db, int64_t inbound, struct buf *text, bool *found);
+/* The channel's conversations, newest first, 1,000 at most; user is how the channel calls the person. */
 FALLIBLE store_session_list(struct db *db, const char *channel, void (*fn)(void *arg, const struct session_list_row *r),
     void *arg);
 /* What was said in it goes, and nobody finds it again; what it cost stays. */

@@ -464,13 +464,28 @@ store_reply(struct db *db, int64_t turn, struct buf *text, bool *found)
 }
 
 FALLIBLE
+store_notice(struct db *db, int64_t inbound, struct buf *text, bool *found)
+{
+	struct db_row r;
+	enum err e;
+
+	ROWS(db, &r, "SELECT coalesce((SELECT o.text FROM outbox o WHERE o.session_id = i.session_id AND o.reply_to = i.reply_to"
+	    " AND o.kind = 1 ORDER BY o.id DESC LIMIT 1), '') FROM inbound i WHERE i.id = ?1 AND i.state = 2", DBI(inbound));
+	*found = db_step(&r);
+	if (*found)
+		buf_str(text, db_str(&r, 0));
+	e = db_end(&r);
+	return e != OK ? e : text->err;
+}
+
+FALLIBLE
 store_session_list(struct db *db, const char *channel, void (*fn)(void *arg, const struct session_list_row *r), void *arg)
 {
 	struct db_row r;
 
 	ROWS(db, &r, "SELECT s.id, s.created_at, coalesce((SELECT max(created_at) FROM messages m WHERE m.session_id = s.id),"
 	    " s.created_at), s.chat, coalesce((SELECT external_id FROM identities i WHERE i.user_id = s.user_id AND"
-	    " i.channel = s.channel), '') FROM sessions s WHERE s.channel = ?1 ORDER BY s.id DESC", DBZ(channel));
+	    " i.channel = s.channel), '') FROM sessions s WHERE s.channel = ?1 ORDER BY s.id DESC LIMIT 1000", DBZ(channel));
 	while (db_step(&r)) {
 		const struct session_list_row row = { db_i64(&r, 0), db_i64(&r, 1), db_i64(&r, 2), db_str(&r, 3), db_str(&r, 4) };
 

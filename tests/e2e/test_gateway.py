@@ -6,6 +6,7 @@ import re
 import resource
 import shutil
 import socket
+import sqlite3
 import subprocess
 import threading
 import urllib.error
@@ -882,6 +883,76 @@ def fails_to_start(config, codes, *words):
         assert code in codes and len(said) == 1, (code, out, err)
         assert all(x in said[0] for x in words), said
         assert TOKEN not in out + err
+
+
+def test_words_of_control_over_again():
+    """They have no turn: their answer is a notice, which a repeat and a look-up find."""
+    with world() as w:
+        first = w.g.ask("POST", "/v1/messages", {"content": "/help"}, {"Idempotency-Key": "h"}).json()
+        assert "/stop" in first["content"]
+        again = w.g.ask("POST", "/v1/messages", {"content": "/help"}, {"Idempotency-Key": "h"}).json()
+        assert (again["id"], again["content"]) == (first["id"], first["content"])
+        assert w.g.ask("GET", "/v1/messages/" + first["id"]).json()["content"] == first["content"]
+
+
+def test_stop_as_a_word():
+    with world() as w:
+        gate = held(w)
+        with w.g.stream("say never") as s:
+            session = None
+            w.wait(lambda: w.ai.requests, "asked")
+            session = w.g.ask("GET", "/v1/sessions").json()["sessions"][0]["id"]
+            r = w.g.ask("POST", "/v1/messages", {"content": "/stop", "session_id": session})
+            assert r.status == 200 and r.json()["content"] == "Stopping."
+            assert "(Stopped.)" in s.until("message_stop").data["content"]
+        release(w, gate)
+
+
+def test_a_head_has_no_body():
+    with world() as w:
+        first = w.g.ask("POST", "/v1/messages", {"content": "say one"}).json()
+        r = w.g.ask("HEAD", "/v1/messages/" + first["id"], None, {"Accept": "text/event-stream"})
+        assert r.status == 200 and r.body == b""
+
+
+def test_a_body_that_turns_bad():
+    """The request is answered once, and all of it is given back: many of them cost no memory."""
+    with world() as w:
+        head = ("POST /v1/messages HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer %s\r\nContent-Type: application/json\r\n"
+                "Transfer-Encoding: chunked\r\n\r\n" % TOKEN).encode()
+        for _ in range(20):
+            with w.g.connect() as c:
+                c.send(head + b"1ff000\r\n" + b" " * 0x1ff000 + b"\r\nZZ\r\n")
+                assert [r.status for r in c.responses()] == [400]
+        with w.g.connect() as c:
+            c.send(b"POST / HTTP/1.1\r\nHost: localhost\r\nX: " + b"x" * 3000 + b"\r\nBad field\r\n\r\n")
+            assert [r.status for r in c.responses()] == [400]
+        rss = int(re.search(r"VmRSS:\s+(\d+)", open("/proc/%d/status" % w.b.pid).read()).group(1))
+        assert rss < 32000 or os.environ.get("E2E_MEMORY") == "0", rss
+
+
+def test_storage_that_fails():
+    """No answer is lost with a commit: 503, and it goes on by itself."""
+    with world() as w:
+        assert w.g.ask("POST", "/v1/messages", {"content": "say one"}).status == 200
+        w.wait(w.settled, "quiet")
+        other = sqlite3.connect(w.b.db_path, timeout=10, isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        try:
+            assert w.g.ask("POST", "/v1/messages", {"content": "say two"}).status == 503
+            assert w.g.ask("GET", "/v1/health").status == 503
+        finally:
+            other.execute("ROLLBACK")
+            other.close()
+        w.wait(lambda: w.g.ask("GET", "/ready").status == 200, "it works again")
+        assert w.g.ask("POST", "/v1/messages", {"content": "say three"}).json()["content"] == "three"
+
+
+def test_preflight():
+    with world({"gateway": {"allowed_origins": ["https://app.example"]}}) as w:
+        r = w.g.ask("OPTIONS", "/v1/messages", None, {"Origin": "https://app.example", "Access-Control-Request-Method": "POST"})
+        assert r.status == 204 and "Authorization" in r.get("Access-Control-Allow-Headers")
+        assert r.get("Access-Control-Allow-Origin") == "https://app.example"
 
 
 def test_metrics():

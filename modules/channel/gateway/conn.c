@@ -61,7 +61,7 @@ conn_drop(struct conn *c)
 static void
 watch(struct conn *c)
 {
-	unsigned events = (!c->eof && !c->ends && (!c->req || c->in.n < GATEWAY_IN_MAX) ? EV_READ : 0u) |
+	unsigned events = (!c->eof && !c->ends && c->out.n <= GATEWAY_OUT_HIGH && (!c->req || c->in.n < GATEWAY_IN_MAX) ? EV_READ : 0u) |
 	    (c->out.n ? EV_WRITE : 0u);
 
 	if (c->dead)
@@ -104,6 +104,8 @@ conn_flush(struct conn *c)
 	if (c->out.n && !c->stall.prev)
 		ev_timer_in(a->ev, &c->stall, GATEWAY_WRITE_US);
 	if (c->out.n < GATEWAY_OUT_HIGH / 4) {
+		if (c->in.n && (!c->req || c->socket) && !c->dead)      /* what it asked while it took nothing */
+			ev_defer(a->ev, &c->go);
 		if (c->req)
 			request_resume(c->req);
 		for (struct request *r = c->socket ? c->socket->subs : NULL; r; r = r->next)
@@ -144,7 +146,7 @@ pump(struct conn *c)
 	size_t before = in.n;
 	struct ev *ev = c->g->a->ev;
 
-	while (!c->dead && !c->ends && !(c->req && (c->req->running || c->req->answered))) {
+	while (!c->dead && !c->ends && c->out.n <= GATEWAY_OUT_HIGH && !(c->req && (c->req->running || c->req->answered))) {
 		enum http_event e = http_next(&c->http, &in, &body);
 
 		if (e == HTTP_MORE) {
@@ -156,7 +158,8 @@ pump(struct conn *c)
 		}
 		if (e == HTTP_BAD || e == HTTP_HEAD) {
 			c->in_head = false;
-			c->req = request_new(c);
+			if (!c->req)            /* else its body is what is bad */
+				c->req = request_new(c);
 			if (!c->req) {
 				conn_drop(c);
 				break;
@@ -253,12 +256,12 @@ on_io(void *arg, int fd, unsigned events)
 static bool
 make_room(struct gateway *g)
 {
-	for (struct conn *c = g->conns; c && g->n_conns >= GATEWAY_CONNS_MAX; c = c->next)
+	for (struct conn *c = g->conns; c && g->n_conns >= g->conns_max; c = c->next)
 		if (!c->req && !c->dead) {
 			conn_free(c);
 			return true;
 		}
-	return g->n_conns < GATEWAY_CONNS_MAX;
+	return g->n_conns < g->conns_max;
 }
 
 /* Takes fd. */

@@ -98,6 +98,8 @@ struct gateway {
 	const struct auth_ops *auth;
 	void *auth_self;
 	bool stopping;
+	bool is_public;                 /* others can reach it: for as long as it listens */
+	size_t conns_max;               /* GATEWAY_CONNS_MAX, or what the system's limit of open files leaves */
 	struct ws_pool pool;
 };
 

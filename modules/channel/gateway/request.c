@@ -113,6 +113,7 @@ put_head(struct request *r, struct buf *b, int status, const char *type, struct 
 	if (origin.n && config_lists(r->a->config, "gateway.allowed_origins", origin)) {
 		http_put_field(b, "Access-Control-Allow-Origin", origin);
 		http_put_field(b, "Vary", S("Origin"));
+		http_put_field(b, "Access-Control-Expose-Headers", S("X-Request-Id, Retry-After"));
 	}
 	if (r->closes || !h->keep_alive || r->c->eof || r->c->g->stopping) {
 		r->closes = true;
@@ -147,10 +148,12 @@ void
 request_send_held(struct request *r)
 {
 	r->release.run = on_release;
-	if (!r->stored || r->a->db->in_tx)
+	if (r->a->phase != AGENT_STORAGE_FAILED && (!r->stored || r->a->db->in_tx)) {
+		r->stored = false;
 		agent_after(r->a, &r->release);
-	else
-		on_release(&r->release);
+	} else {
+		on_release(&r->release);        /* while the storage fails nothing is written, so nothing is claimed */
+	}
 }
 
 void
@@ -224,7 +227,7 @@ static void
 answer_error(struct request *r, int status, const char *type, const char *param, const char *hint, struct str fields,
     const char *message)
 {
-	struct buf b = BUF_INIT(8192);
+	struct buf b = BUF_INIT(64u << 10);
 
 	request_error_json(r, &b, type, param, hint, message);
 	if (status >= 500)
@@ -391,7 +394,8 @@ is_our_host(const struct request *r, struct str host)
 	struct str name = without_port(host);
 
 	return str_ieq(name, S("localhost")) || str_eqz(name, "127.0.0.1") || str_eqz(name, "[::1]") ||
-	    str_ieq(name, str_z(r->c->g->host)) || config_lists(r->a->config, "gateway.allowed_hosts", name);
+	    str_ieq(name, str_z(r->c->g->host)) ||
+	    (name.n > 2 && name.p[0] == '[' && str_ieq(str_sub(name, 1, name.n - 2), str_z(r->c->g->host))) || config_lists(r->a->config, "gateway.allowed_hosts", name);
 }
 
 /* A browser says from which page it asks. Ours is fine, others are listed. */
@@ -448,10 +452,13 @@ find_route(struct request *r)
 		return true;
 	}
 	if (allow.n) {
-		struct buf fields = BUF_INIT(512);
+		struct buf fields = BUF_INIT(1024);
 
 		buf_puts(&allow, str_find(buf_view(&allow), S("GET")) != SIZE_MAX ? ", HEAD, OPTIONS" : ", OPTIONS");
 		http_put_field(&fields, "Allow", buf_view(&allow));
+		if (str_eqz(method, "OPTIONS") && http_field(request_head(r), "origin").n)
+			buf_puts(&fields, "Access-Control-Allow-Methods: GET, POST, DELETE\r\nAccess-Control-Max-Age: 600\r\n"
+			    "Access-Control-Allow-Headers: Authorization, Content-Type, Idempotency-Key, Last-Event-ID\r\n");
 		if (str_eqz(method, "OPTIONS"))
 			request_answer_raw(r, 204, NULL, buf_view(&fields), STR_NONE);
 		else
@@ -482,7 +489,7 @@ has_credential_in_query(struct str query)
 static bool
 is_guarded(const struct request *r)
 {
-	return config_bool(r->a->config, "gateway.allow_public") || config_bool(r->a->config, "prometheus.require_auth");
+	return r->c->g->is_public || config_bool(r->a->config, "gateway.allow_public") || config_bool(r->a->config, "prometheus.require_auth");
 }
 
 static bool
@@ -496,6 +503,10 @@ authenticate(struct request *r)
 
 	if ((r->route->scope & SCOPE_OPEN) && (scope == 0 || !is_guarded(r)))
 		return true;
+	if (r->a->phase == AGENT_STORAGE_FAILED) {
+		request_error(r, 503, "storage", NULL, "try again later", "the storage does not work at the moment");
+		return false;
+	}
 	e = g->auth->check(g->auth_self, request_head(r), str_z(r->c->peer), &r->who, &wait_s, &f);
 	if (e == ERR_LIMIT) {
 		struct buf fields = BUF_INIT(128);
@@ -511,6 +522,11 @@ authenticate(struct request *r)
 	} else if ((r->who.scopes & scope) != scope) {
 		request_error(r, 403, "forbidden", NULL, NULL, "this credential lacks the scope of this route");
 	} else {
+		if (r->a->db->in_tx) {  /* a signature that was seen: nothing is done on it before that is stored */
+			r->stored = false;
+			r->release.run = on_release;
+			agent_after(r->a, &r->release);
+		}
 		return true;
 	}
 	return false;
@@ -545,6 +561,10 @@ request_admit(struct request *r)
 	else {
 		parameters = http_field(h, "content-type");
 		str_cut(&parameters, ';', &type);
+		if (body && (reads || str_eqz(h->method, "DELETE"))) {
+			request_error(r, 400, "invalid_request", NULL, NULL, "a %.*s has no body", STR_ARG(h->method));
+			return false;
+		}
 		if (body && !str_ieq(str_trim(type), S(JSON_TYPE))) {
 			request_error(r, 415, "unsupported_media_type", NULL, NULL, "the body has to be application/json");
 			return false;

@@ -121,7 +121,7 @@ socket_pump(struct conn *c)
 	enum ws_event e = WS_TEXT;
 
 	c->socket->quiet = 0;
-	while (!c->dead && !c->ends && e != WS_MORE) {
+	while (!c->dead && !c->ends && e != WS_MORE && c->out.n <= GATEWAY_OUT_HIGH) {
 		e = ws_next(&c->socket->ws, &in, &payload);
 		if (e == WS_TEXT)
 			on_text(c, payload);
