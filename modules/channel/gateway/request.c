@@ -395,7 +395,8 @@ is_our_host(const struct request *r, struct str host)
 
 	return str_ieq(name, S("localhost")) || str_eqz(name, "127.0.0.1") || str_eqz(name, "[::1]") ||
 	    str_ieq(name, str_z(r->c->g->host)) ||
-	    (name.n > 2 && name.p[0] == '[' && str_ieq(str_sub(name, 1, name.n - 2), str_z(r->c->g->host))) || config_lists(r->a->config, "gateway.allowed_hosts", name);
+	    (name.n > 2 && name.p[0] == '[' && str_ieq(str_sub(name, 1, name.n - 2), str_z(r->c->g->host))) ||
+	    config_lists(r->a->config, "gateway.allowed_hosts", name);
 }
 
 /* A browser says from which page it asks. Ours is fine, others are listed. */
@@ -489,7 +490,8 @@ has_credential_in_query(struct str query)
 static bool
 is_guarded(const struct request *r)
 {
-	return r->c->g->is_public || config_bool(r->a->config, "gateway.allow_public") || config_bool(r->a->config, "prometheus.require_auth");
+	return r->c->g->is_public || config_bool(r->a->config, "gateway.allow_public") ||
+	    config_bool(r->a->config, "prometheus.require_auth");
 }
 
 static bool
