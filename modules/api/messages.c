@@ -71,7 +71,7 @@ say_answer(struct request *r, struct buf *out, struct str text, bool when)
 	jw_kstr(&w, "content", text);
 	jw_kz(&w, "session_id", session);
 	if (when)
-		jw_ki64(&w, "created_at", clock_us() / US_PER_S);
+		jw_ki64(&w, "created_at", r->created_at / US_PER_S);
 	jw_end_obj(&w);
 }
 
@@ -294,20 +294,21 @@ name_of_key(const struct request *r, struct str key, char *out, size_t size)
 	return e;
 }
 
-struct same { struct str text; int64_t session; bool it_is; };
+struct same { struct request *r; struct str text; int64_t session; bool it_is; };
 
 static void
 is_same(void *arg, const struct inbound_row *row)
 {
 	struct same *s = arg;
 
+	s->r->created_at = row->received_at;
 	s->it_is = str_eq(s->text, row->text) && s->session == row->session;
 }
 
 static void
 take(struct request *r, struct inbound *in)
 {
-	struct same same = { in->text, 0, false };
+	struct same same = { r, in->text, 0, false };
 	const struct session *s = session_get(r->a, r->session);
 	bool fresh = false, stops = s && s->turn && s->turn->state < TURN_REPLY && str_eqz(str_trim(in->text), "/stop");
 	enum err e = inbound_put(r->a, in, &fresh);
@@ -317,7 +318,7 @@ take(struct request *r, struct inbound *in)
 		e = store_inbound_known(r->a->db, in->to.channel, in->dedup, &r->inbound);
 	if (e == OK)
 		e = store_session_known(r->a->db, r->a->name, &in->to, &r->session);
-	if (e == OK && !fresh) {
+	if (e == OK) {
 		same.session = r->session;
 		e = store_inbound_get(r->a->db, r->inbound, is_same, &same);
 	}
@@ -425,6 +426,7 @@ take_inbound(void *arg, const struct inbound_row *row)
 	struct request *r = arg;
 
 	r->session = row->session;
+	r->created_at = row->received_at;
 	snprintf(r->ref, sizeof(r->ref), "%.*s", STR_ARG(row->reply_to));
 }
 

@@ -110,7 +110,7 @@ def test_a_message_is_answered():
         for s in w.g.sessions():
             assert set(s) >= {"id", "created_at", "updated_at", "user", "state"}, s
         again = w.g.ask("GET", "/v1/messages/" + first["id"])
-        assert again.status == 200 and again.json() == first
+        assert again.status == 200 and again.json() == first, (again, first)
 
 
 def test_users_are_apart():

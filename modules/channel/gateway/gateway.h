@@ -50,6 +50,7 @@ struct request {
 	/* a request that waits for a turn */
 	char chat[128], ref[80];        /* the turn's target; ref empty: waits for none */
 	int64_t inbound, session;       /* rows */
+	int64_t created_at;             /* of the message, us */
 	size_t said;                    /* bytes of the turn's text that the client has */
 	uint32_t hash;                  /* of them */
 	bool anew;                      /* the text began anew */
