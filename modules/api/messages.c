@@ -157,7 +157,7 @@ finish(struct request *r, struct str text)
 	buf_free(&id);
 }
 
-/* What is stopped says so where it is awaited; this says that it was heard, once that is stored. */
+/* What is stopped says so where it is awaited; this says only that the word was heard. */
 static void
 stopping(struct request *r)
 {

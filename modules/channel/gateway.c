@@ -256,37 +256,35 @@ waits_for(const struct request *r, const struct target *to)
 	return !r->c->dead && !r->answered && r->ref[0] && str_eqz(to->reply_to, r->ref) && str_eqz(to->chat, r->chat);
 }
 
+/* The reply to whoever waits for it, or else more of its text. */
+static void
+tell(struct gateway *g, const struct target *to, const struct outbox_item *item, const struct partial *p)
+{
+	for (struct conn *c = g->conns; c; c = c->next) /* a dropped one goes at the end of the loop turn */
+		for (struct request *r = c->socket ? c->socket->subs : c->req, *more; r; r = more) {
+			more = r->next;
+			if (!r->reply || !waits_for(r, to))
+				continue;
+			if (item)
+				r->reply(r, item);
+			else
+				r->partial(r, p);
+		}
+}
+
 static void
 gw_send(void *self, const struct outbox_item *item)
 {
 	struct gateway *g = self;
-	struct conn *next;
 
-	for (struct conn *c = g->conns; c; c = next) {
-		next = c->next;
-		for (struct request *r = c->socket ? c->socket->subs : c->req, *more; r; r = more) {
-			more = r->next;
-			if (r->reply && waits_for(r, &item->to))
-				r->reply(r, item);
-		}
-	}
+	tell(g, &item->to, item, NULL);
 	outbox_done(g->a, item->id, STR_NONE);
 }
 
 static void
 gw_partial(void *self, const struct partial *p)
 {
-	struct gateway *g = self;
-	struct conn *next;
-
-	for (struct conn *c = g->conns; c; c = next) {
-		next = c->next;
-		for (struct request *r = c->socket ? c->socket->subs : c->req, *more; r; r = more) {
-			more = r->next;
-			if (r->partial && waits_for(r, &p->to))
-				r->partial(r, p);
-		}
-	}
+	tell(self, &p->to, NULL, p);
 }
 
 static void

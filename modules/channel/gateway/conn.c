@@ -104,7 +104,7 @@ conn_flush(struct conn *c)
 	if (c->out.n && !c->stall.prev)
 		ev_timer_in(a->ev, &c->stall, GATEWAY_WRITE_US);
 	if (c->out.n < GATEWAY_OUT_HIGH / 4) {
-		if (c->in.n && (!c->req || c->socket) && !c->dead)      /* what it asked while it took nothing */
+		if (c->in.n && (!c->req || c->socket) && !c->dead && !c->ends)  /* what it asked while it took nothing */
 			ev_defer(a->ev, &c->go);
 		if (c->req)
 			request_resume(c->req);
