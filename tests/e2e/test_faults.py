@@ -613,6 +613,9 @@ def test_stop_while_the_model_is_silent():
                 w.wait(lambda: w.ai.requests and w.ai.requests[-1]["fault"] == kind, "the call")
                 if seen:
                     w.wait(lambda: any(seen in d["text"] for d in w.tg.drafts(OWNER)), "a draft")
+                elif kind == "hang_mid":        # message_start shows nowhere: give it time to be read
+                    w.wait(lambda: w.ai.requests[-1].get("status") == 200, "the stream's begin")
+                    time.sleep(0.3 * SLOW)
                 begin = time.monotonic()
                 w.tg.send_text(OWNER, "/stop")
                 w.wait(lambda: w.tg.texts(OWNER), "the stopped answer")
