@@ -330,6 +330,7 @@ struct llm_request {
 	size_t n_messages;
 	/* tools are the registry's, sorted by id (bus_tools_json) */
 	struct str tools;                   /* JSON array of {name, description, input_schema}; empty = none */
+	int64_t reservation;                /* cost_reserve()'s: without one nothing is asked */
 	struct str trace;                   /* trace id for the provider's log; may be empty */
 };
 /* How a failed call is to be treated. */
@@ -345,7 +346,8 @@ struct llm_result {
 	enum llm_stop stop;
 	struct str content;                 /* JSON array of complete blocks, as to be replayed */
 	struct usage usage;
-	bool usage_known;                   /* final usage was reported */
+	bool usage_known;                   /* usage is the provider's final word */
+	bool billed;                        /* the provider may have begun: whatever failed, it costs */
 	int64_t retry_after_us;             /* -1 = not said */
 	unsigned status;
 	struct str detail;                  /* provider's own words, scrubbed, short; why it refused */
@@ -409,7 +411,8 @@ void llm_feed_citation(struct llm_call *c, size_t index, struct str json);
 void llm_feed_compaction(struct llm_call *c, size_t index, struct str text);
 void llm_feed_block_end(struct llm_call *c, size_t index);
 void llm_feed_stop(struct llm_call *c, enum llm_stop stop, struct str detail);
-/* Ends the call: LLM_OK after a complete message, else the class of failure. */
+void llm_feed_unsent(struct llm_call *c);   /* nothing of the question can have reached the provider: it costs nothing */
+/* Ends the call: LLM_OK after a complete message, else the class of failure. status 0: no answer came. */
 void llm_feed_end(struct llm_call *c, enum llm_class class, unsigned status, int64_t retry_after_us,
     struct str detail, struct str request_id);
 /* Of each answer, as soon as it begins. */
@@ -425,7 +428,8 @@ int64_t llm_backoff_us(unsigned attempt, int64_t retry_after_us);
 struct context {
 	struct arena arena;
 	struct llm_request request;
-	int64_t estimated_input;            /* tokens, for the ledger's estimates */
+	int64_t estimated_input;            /* tokens */
+	int64_t most_input;                 /* of them: an upper bound, but for documents */
 	bool documents;                     /* it holds PDFs, whose tokens nobody can guess */
 };
 /* Renders the session's history up to now. drop_thinking: without any thinking block. ERR_LIMIT with
@@ -467,10 +471,31 @@ int64_t invocation_session(const struct invocation *inv);
 /* Price of a model, configuration first. ERR_NOTFOUND with the line that would price it. */
 FALLIBLE cost_model(struct agent *a, const char *model, struct model_info *out, struct fail *f);
 int64_t cost_of(const struct model_info *m, const struct usage *u);   /* nano-dollars */
-/* May a call be made now? ERR_LIMIT with what was spent, when it resets and how to raise it. */
-FALLIBLE cost_check(struct agent *a, struct fail *f);
-FALLIBLE cost_book(struct agent *a, int64_t session, int64_t turn, const char *feature, const char *model,
-    const struct usage *u, bool estimated);
+enum cost_feature { COST_MESSAGE, COST_TOOL, COST_COMPACTION, COST_EXTRACTION, COST_HEARTBEAT, COST_JOB, COST_API, COST_BATCH,
+	COST_DELEGATE };
+const char *cost_feature_name(enum cost_feature f);
+struct cost_order {
+	enum cost_feature feature;
+	int64_t session, turn, user;    /* 0: of none */
+	const struct model_info *model;
+	const char *intended;           /* the model that was wanted; NULL: this one */
+	int64_t input;                  /* tokens of the prompt: an upper bound */
+	int64_t answer;                 /* max_tokens; lowered to what the caps leave */
+	bool hour;                      /* may write cache entries of one hour */
+};
+/* Before every call. ERR_LIMIT with what was spent, when it resets and how to raise it; ERR_BUSY when only what other
+ * calls have reserved is in the way: it may fit in a moment. */
+FALLIBLE cost_reserve(struct agent *a, struct cost_order *o, int64_t *id, struct fail *f);
+/* After it: known when u is the provider's final word, else it is what came before the call was cut (NULL: nothing). */
+FALLIBLE cost_settle(struct agent *a, int64_t id, const struct usage *u, bool known, struct str request_id);
+FALLIBLE cost_release(struct agent *a, int64_t id);                   /* it was never made, or is not billed */
+/* Every call of every spender ends and none is made, over restarts, until it is lifted. */
+FALLIBLE cost_pause(struct agent *a, bool paused);
+struct cost_room { const char *key, *what; int64_t cap, spent, reserved, from, to; };  /* to 0: there is no such cap */
+FALLIBLE cost_cap(struct agent *a, size_t i, struct cost_room *r);    /* the i-th cap; ERR_NOTFOUND behind the last */
+/* cost_report.c: an object of caps, today and month; and the same in words. */
+FALLIBLE cost_report(struct agent *a, struct jw *w);
+void cost_text(const struct json *report, struct buf *out);
 int64_t cost_today(struct agent *a);                                  /* nano-dollars since 00:00 UTC */
 void cost_usd(int64_t nano, char out[32]);                            /* "$0.0123" */
 
@@ -620,7 +645,7 @@ struct agent {
 	struct provider_health provider_health;
 	struct llm_pool pools[LLM_POOLS_MAX];        /* llm.c: rate limits */
 	struct metrics metrics;              /* metrics.c */
-	int64_t cost_day, cost_spent;        /* cost.c: nano-dollars of that UTC day; day 0 = read it from the rows */
+	bool paused;                         /* cost.c: no model is asked */
 	struct channel channels[8];
 	size_t n_channels;
 	struct effects after;                /* wait for a durable commit */
@@ -685,6 +710,8 @@ int cmd_config(const struct command_env *env, int argc, char **argv);
 int cmd_pair(const struct command_env *env, int argc, char **argv);
 int cmd_log(const struct command_env *env, int argc, char **argv);
 int cmd_stop(const struct command_env *env, int argc, char **argv);
+int cmd_cost(const struct command_env *env, int argc, char **argv);
+int cmd_pause(const struct command_env *env, int argc, char **argv);
 int cmd_reload(const struct command_env *env, int argc, char **argv);
 int cmd_dump(const struct command_env *env, int argc, char **argv);
 int cmd_version(const struct command_env *env, int argc, char **argv);

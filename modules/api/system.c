@@ -13,7 +13,7 @@ get_health(struct request *r)
 static bool
 is_ready(const struct agent *a)
 {
-	return a->phase == AGENT_READY && !a->write_failed;
+	return a->phase == AGENT_READY && !a->write_failed && !a->paused;
 }
 
 static void
@@ -21,7 +21,8 @@ get_ready(struct request *r)
 {
 	bool ready = is_ready(r->a);
 
-	request_answer(r, ready ? 200 : 503, ready ? S("{\"status\":\"ready\"}") : S("{\"status\":\"unavailable\"}"));
+	request_answer(r, ready ? 200 : 503, ready ? S("{\"status\":\"ready\"}") : r->a->paused ?
+	    S("{\"status\":\"paused\"}") : S("{\"status\":\"unavailable\"}"));
 }
 
 /* What `blufio status --json` says, behind one word. */
@@ -45,17 +46,14 @@ get_status(struct request *r)
 static void
 get_cost(struct request *r)
 {
-	struct buf b = BUF_INIT(256);
+	struct buf b = BUF_INIT(1u << 20);
 	struct jw w;
 
 	jw_init(&w, &b);
-	jw_obj(&w);
-	jw_key(&w, "today_usd");
-	jw_f64(&w, (double)cost_today(r->a) / 1e9);
-	jw_key(&w, "daily_budget_usd");
-	jw_f64(&w, (double)config_i64(r->a->config, "cost.daily_budget_usd") / 1e9);
-	jw_end_obj(&w);
-	request_answer(r, 200, buf_view(&b));
+	if (cost_report(r->a, &w) != OK || jw_done(&w) != OK)
+		request_error(r, 503, "storage", NULL, "try again later", "the ledger cannot be read now");
+	else
+		request_answer(r, 200, buf_view(&b));
 	buf_free(&b);
 }
 
@@ -199,7 +197,7 @@ static const struct route routes[] = {
 	{ "GET", "/health", SCOPE_OPEN, get_health, "Is the process alive?" },
 	{ "GET", "/ready", SCOPE_OPEN, get_ready, "Would a message be answered?" },
 	{ "GET", "/v1/health", SCOPE_READ, get_status, "What the daemon says about itself" },
-	{ "GET", "/v1/cost", SCOPE_READ, get_cost, "What was spent today" },
+	{ "GET", "/v1/cost", SCOPE_READ, get_cost, "What was spent today and this month, by model, purpose and conversation" },
 	{ "GET", "/v1/tools", SCOPE_READ, get_tools, "The tools that the agent has" },
 	{ "POST", "/v1/tools/invoke", SCOPE_TOOLS, invoke_tool, "Runs one that is harmless" },
 	{ "GET", "/openapi.json", SCOPE_OPEN, get_openapi, "This table" },

@@ -82,6 +82,26 @@ clock_day_start(int64_t us)
 	return add_i64(us, -into, &start) ? INT64_MIN : start;
 }
 
+void
+clock_month(int64_t us, int64_t *from, int64_t *to)
+{
+	char iso[32];
+	int month;
+
+	clock_iso(us, iso);
+	memcpy(iso + 8, "01T00:00:00.000Z", 17);
+	if (clock_parse(str_z(iso), from) != OK)
+		*from = clock_day_start(us);    /* never: clock_iso gives what clock_parse takes */
+	month = (iso[5] - '0') * 10 + iso[6] - '0';
+	*to = *from + 31 * US_PER_DAY;
+	clock_iso(*to, iso);
+	if ((iso[5] - '0') * 10 + iso[6] - '0' != month % 12 + 1 || clock_parse(str_z(iso), to) != OK)
+		return;
+	memcpy(iso + 8, "01T00:00:00.000Z", 17);
+	if (clock_parse(str_z(iso), to) != OK)
+		*to = *from + 31 * US_PER_DAY;
+}
+
 static void
 put_digits(char *at, int width, int64_t v)
 {

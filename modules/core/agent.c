@@ -139,7 +139,6 @@ clear(struct agent *a)
 	effects_drop(&a->after);
 	effects_drop(&a->soon);
 	a->durable_owed = false;
-	a->cost_day = 0;
 	for (size_t i = 0; i < a->n_channels; i++)
 		a->channels[i].feature->channel->reset(a->channels[i].self);
 	if (a->sessions)
@@ -374,6 +373,8 @@ load(struct agent *a, bool first)
 		e = store_meta_set(a->db, "running", clock_us());
 	if (e == OK)
 		e = media_load(a);      /* first: turns ask what is pending */
+	if (e == OK)
+		e = cost_load(a);
 	if (e == OK)
 		e = turns_load(a, died);
 	if (e == OK)

@@ -158,6 +158,8 @@ print_status(const struct json *s)
 		printf(" (%.*s)", STR_ARG(json_str(s, "provider.problem", STR_NONE)));
 	putchar('\n');
 	print_limits(json_at(s, "provider.rate_limits"));
+	if (json_bool(s, "cost.paused", false))
+		printf("paused: nothing is asked of a model; next: `blufio resume`\n");
 	printf("channels:\n");
 	print_channels(json_at(s, "channels"));
 	printf("conversations: %lld stored, %lld running of at most %lld, %lld waiting\n",
@@ -205,6 +207,17 @@ show_status(const struct json *answer, bool json)
 		printf("%.*s\n", STR_ARG(s->raw));
 	else
 		print_status(s);
+}
+
+static void
+show_cost(const struct json *answer, bool json)
+{
+	const struct json *c = json_at(answer, "cost");
+	struct buf b = BUF_INIT(64u << 10);
+
+	cost_text(c, &b);
+	printf("%.*s%s", STR_ARG(json && c ? c->raw : buf_view(&b)), json ? "\n" : "");
+	buf_free(&b);
 }
 
 static void
@@ -280,6 +293,23 @@ cmd_stop(const struct command_env *env, int argc, char **argv)
 {
 	(void)argv;
 	return argc > 1 ? command_usage("stop") : ask_with(env, "stop", "", NULL);
+}
+
+int
+cmd_cost(const struct command_env *env, int argc, char **argv)
+{
+	(void)argv;
+	return argc > 1 ? command_usage("cost [--json]") : ask_daemon(env, S("{\"cmd\":\"cost\"}"), show_cost);
+}
+
+/* pause, resume */
+int
+cmd_pause(const struct command_env *env, int argc, char **argv)
+{
+	bool pause = strcmp(argv[0], "pause") == 0;
+
+	return argc > 1 ? command_usage(argv[0]) : ask_daemon(env, pause ? S("{\"cmd\":\"pause\"}")
+	    : S("{\"cmd\":\"pause\",\"pause\":false}"), show_text);
 }
 
 int

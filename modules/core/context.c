@@ -21,6 +21,8 @@
 #include "core.h"
 
 #define CONTEXT_ARENA (REQUEST_MAX + (8u << 20))
+#define MESSAGE_TOKENS 16               /* around a message: role, ends, a block's kind */
+#define PROMPT_TOKENS 1024              /* around all: what the provider says about tools itself */
 #define INTERRUPTED "[{\"type\":\"tool_result\",\"tool_use_id\":"
 
 struct entry {
@@ -41,6 +43,8 @@ struct rows {
 	int64_t images, large;          /* pictures, and those beyond IMAGE_PIXELS_MANY */
 	int64_t documents;              /* PDFs */
 	int64_t file_bytes, file_tokens;
+	size_t new_bytes;               /* of what the provider has not counted yet */
+	int64_t new_file_tokens;
 	bool lost;                      /* a file that should be there is not */
 	enum err err;
 };
@@ -369,6 +373,24 @@ refuse_media(const struct rows *r, const struct model_info *m, size_t bytes, str
 	return OK;
 }
 
+/* How many tokens it has. What the provider counted the last time is known; of the rest no text has more tokens than
+ * bytes. */
+static void
+count_input(const struct session *s, const struct rows *r, const struct model_info *m, size_t bytes, struct context *out)
+{
+	int64_t known = 0, files = r->file_tokens;
+
+	if (s->prompt_tokens && s->prompt_seq > s->history_seq && strcmp(s->prompt_model, m->id) == 0) {
+		known = s->prompt_tokens;
+		files = r->new_file_tokens;
+		bytes = r->new_bytes;
+	}
+	out->estimated_input = known + llm_tokens_estimate(bytes) + files;
+	out->most_input = known + (int64_t)bytes + files + (known ? 0 : (int64_t)r->n * MESSAGE_TOKENS + PROMPT_TOKENS);
+	if (out->most_input > m->window)
+		out->most_input = m->window;    /* more is refused, and costs nothing */
+}
+
 static enum err
 render(struct session *s, struct rows *r, const struct model_info *m, struct context *out, struct fail *f)
 {
@@ -386,9 +408,16 @@ render(struct session *s, struct rows *r, const struct model_info *m, struct con
 		r->e += r->n - HISTORY_MESSAGES_MAX;
 		r->n = HISTORY_MESSAGES_MAX;
 	}
-	for (size_t i = 0; i < r->n && e == OK && r->err == OK; i++)
+	for (size_t i = 0; i < r->n && e == OK && r->err == OK; i++) {
+		int64_t files = r->file_tokens;
+
 		if (r->e[i].media)
 			r->e[i].content = look_up_media(r, r->e[i].content);
+		if (r->e[i].seq >= s->prompt_seq) {
+			r->new_bytes += r->e[i].content.n + MESSAGE_TOKENS;
+			r->new_file_tokens += r->file_tokens - files;
+		}
+	}
 	messages = arena_array(&out->arena, 2 * r->n + 1, sizeof(*messages));
 	if (e == OK && r->err == OK && messages)
 		out->request.n_messages = repair(r, messages);
@@ -407,7 +436,7 @@ render(struct session *s, struct rows *r, const struct model_info *m, struct con
 	bytes = out->request.system.n + out->request.tools.n;
 	for (size_t i = 0; i < out->request.n_messages; i++)
 		bytes += messages[i].content.n;
-	out->estimated_input = llm_tokens_estimate(bytes) + r->file_tokens;
+	count_input(s, r, m, bytes, out);
 	out->documents = r->documents > 0;
 	return refuse_media(r, m, bytes + (size_t)r->file_bytes, f);
 }

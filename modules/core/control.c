@@ -225,6 +225,30 @@ req_status(struct client *c, const struct json *r)
 }
 
 static void
+req_cost(struct client *c, const struct json *r)
+{
+	struct buf b = BUF_INIT(1u << 20);
+	struct jw w;
+
+	(void)r;
+	jw_init(&w, &b);
+	if (cost_report(c->a, &w) != OK || jw_done(&w) != OK)
+		answer_error(c, "the ledger cannot be read now; next: `blufio status`");
+	else
+		answer_raw(c, "cost", buf_view(&b));
+	buf_free(&b);
+}
+
+static void
+req_pause(struct client *c, const struct json *r)
+{
+	bool pause = json_bool(r, "pause", true);
+
+	agent_wrote(c->a, cost_pause(c->a, pause));
+	answer_text(c, pause ? S("paused: nothing is asked of a model until `blufio resume`\n") : S("goes on\n"));
+}
+
+static void
 req_dump(struct client *c, const struct json *r)
 {
 	struct buf b = BUF_INIT(16u << 20);
@@ -435,7 +459,7 @@ req_ack(struct client *c, const struct json *r)
 
 static const struct { const char *name; void (*run)(struct client *c, const struct json *r); } requests[] = {
 	{ "status", req_status }, { "pair", req_pair }, { "pair_gateway", req_pair_gateway }, { "log", req_log },
-	{ "stop", req_stop },
+	{ "stop", req_stop }, { "cost", req_cost }, { "pause", req_pause },
 	{ "reload", req_reload }, { "dump", req_dump }, { "chat", req_chat }, { "message", req_message },
 	{ "interrupt", req_interrupt }, { "ack", req_ack },
 };

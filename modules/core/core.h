@@ -9,7 +9,7 @@
 
 #include "blufio.h"
 
-#define SCHEMA_VERSION 3
+#define SCHEMA_VERSION 4
 
 /* ---- rows (store.c) ------------------------------------------------------- */
 
@@ -17,6 +17,8 @@ struct session_row {
 	int64_t id, user, history_seq, thinking_seq, next_seq;
 	struct target to;               /* views valid during the call */
 	struct str model;               /* its own; empty: the default */
+	int64_t prompt_tokens, prompt_seq;
+	struct str prompt_model;
 };
 struct inbound_row {
 	int64_t id, session;
@@ -62,6 +64,15 @@ struct outbox_row {
 	enum outbox_state state;
 	int64_t next_at, updated_at;
 };
+struct reservation_row {                /* of the most that a running call to a provider may cost */
+	int64_t id, at;
+	struct str feature;
+	int64_t session, turn, user;    /* 0: none */
+	struct str provider, model, intended;
+	int64_t input, answer;          /* tokens at most */
+	bool hour;                      /* it may write cache entries of one hour */
+	int64_t nano;
+};
 #define API_KEY_PREFIX "blf_sk_"
 #define API_KEY_BYTES 32u               /* of chance, written in hex behind it */
 #define API_KEY_NAME_MAX 64u            /* bytes of what people call a key */
@@ -100,6 +111,7 @@ FALLIBLE store_session_find(struct db *db, const char *agent, const struct targe
 FALLIBLE store_session_known(struct db *db, const char *agent, const struct target *to, int64_t *id);  /* 0 = none */
 FALLIBLE store_session_get(struct db *db, int64_t id, void (*fn)(void *arg, const struct session_row *r), void *arg);
 FALLIBLE store_session_set_model(struct db *db, int64_t id, struct str model);
+FALLIBLE store_session_prompt_size(struct db *db, int64_t id, int64_t tokens, int64_t seq, struct str model);
 FALLIBLE store_session_new_history(struct db *db, int64_t id, int64_t seq);
 FALLIBLE store_session_drop_thinking(struct db *db, int64_t id, int64_t seq);  /* before seq; 0: from here back */
 /* The system prompt this history began with: a changed one waits for the next history (ERR_NOTFOUND: none yet). */
@@ -186,9 +198,19 @@ FALLIBLE store_outbox_interrupted(struct db *db);                          /* se
 FALLIBLE store_outbox_get(struct db *db, int64_t id, void (*fn)(void *arg, const struct outbox_row *r), void *arg);
 FALLIBLE store_outbox_open(struct db *db, void (*fn)(void *arg, const struct outbox_row *r), void *arg);
 
-FALLIBLE store_cost_add(struct db *db, int64_t session, int64_t turn, const char *feature, const char *provider,
-    const char *model, const struct usage *u, int64_t nano, bool estimated);
-FALLIBLE store_cost_between(struct db *db, int64_t from, int64_t to, int64_t *nano);      /* to is not in it */
+FALLIBLE store_reserve(struct db *db, const struct reservation_row *r, int64_t *id);
+FALLIBLE store_reservation_get(struct db *db, int64_t id, void (*fn)(void *arg, const struct reservation_row *r), void *arg);
+FALLIBLE store_reservations(struct db *db, void (*fn)(void *arg, int64_t id), void *arg);
+FALLIBLE store_reservation_end(struct db *db, int64_t id);
+/* Sums of open reservations and of days from <= day < to; feature empty: of all; user 0: of all. */
+FALLIBLE store_reserved(struct db *db, struct str feature, int64_t user, int64_t *nano);
+FALLIBLE store_spent(struct db *db, int64_t from, int64_t to, struct str feature, int64_t user, int64_t *nano);
+/* The row of the ledger that a reservation becomes, and its part of the day's sum. */
+FALLIBLE store_cost_add(struct db *db, const struct reservation_row *r, const struct usage *u, int64_t nano, bool estimated, struct str request_id);
+enum cost_by { COST_BY_NOTHING, COST_BY_MODEL, COST_BY_FEATURE, COST_BY_SESSION };
+struct cost_line { struct str name; int64_t calls, nano, prompt, cached, output, estimated; };   /* tokens; calls estimated */
+/* Lines of the ledger from <= at < to, the dearest first, 100 at most. */
+FALLIBLE store_cost_report(struct db *db, enum cost_by by, int64_t from, int64_t to, void (*fn)(void *arg, const struct cost_line *l), void *arg);
 
 bool store_api_key_name(struct str name);      /* may a key be called so? */
 typedef void api_key_fn(void *arg, const struct api_key_row *k);
@@ -245,6 +267,7 @@ struct turn {
 	char reply_to[64];              /* the message it answers, as its channel calls it; "" none */
 	int64_t saved_at;               /* when partial text last reached the disk */
 	int64_t model_step;             /* row of the running model call */
+	int64_t reservation;            /* row of what it may cost */
 	int64_t estimate;               /* its input tokens, estimated or counted */
 	int64_t counted;                /* what the provider counted; 0 not asked, -1 it could not say */
 	void *counting;                 /* its question */
@@ -266,6 +289,9 @@ struct session {
 	struct target to;               /* strings owned: one block */
 	char *names;
 	char model[128];                /* of its own; "" is the default */
+	/* what its provider last counted: all before prompt_seq has so many tokens, for that model; 0: not known */
+	int64_t prompt_tokens, prompt_seq;
+	char prompt_model[128];
 	struct turn *turn;              /* the one being worked on, or NULL */
 	struct ev_defer next;           /* starts the next queued message */
 	struct agent *a;
@@ -342,6 +368,9 @@ const char *llm_model(struct agent *a);              /* the default model of the
 int64_t llm_max_tokens(struct agent *a);
 struct str llm_family(struct str model);             /* "claude-opus": its rate limits are shared */
 int64_t llm_tokens_estimate(size_t bytes);           /* rough, for the ledger's estimates */
+
+/* cost.c */
+FALLIBLE cost_load(struct agent *a);                 /* settles what was running, before turns are loaded */
 
 /* agent.c */
 FALLIBLE agent_prompt(struct agent *a, struct buf *out);   /* the system prompt in force */

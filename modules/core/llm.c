@@ -50,6 +50,7 @@ struct llm_call {
 	size_t text_bytes, other_bytes; /* received so far, for estimates */
 	int64_t asked_at;               /* monotonic */
 	bool spoke;                     /* something of the answer came */
+	bool unsent;                    /* the question never reached the provider */
 	enum err err;                   /* sticky: out of memory, too many blocks */
 	bool ended;
 	enum llm_class class;
@@ -457,7 +458,7 @@ call_done(void *arg)
 {
 	struct llm_call *c = arg;
 	struct llm_result r = { .class = c->class, .stop = c->stop, .usage = c->usage,
-	    .usage_known = c->usage_seen, .retry_after_us = c->retry_after_us, .status = c->status };
+	    .usage_known = c->usage_seen && c->class == LLM_OK, .retry_after_us = c->retry_after_us, .status = c->status };
 	bool whole = c->stop == LLM_STOP_PAUSE || c->stop == LLM_STOP_TOOLS;
 	size_t end, at;
 	struct jw w;
@@ -482,6 +483,8 @@ call_done(void *arg)
 		buf_reset(&c->detail);
 		buf_fmt(&c->detail, "the answer could not be held in memory (%s)", err_str(c->err));
 	}
+	/* what was refused costs nothing: by its status, or before a word was said */
+	r.billed = !c->unsent && (c->status == 0 || c->status / 100 == 2) && (c->stop != LLM_STOP_REFUSAL || c->spoke);
 	note_health(&c->a->provider_health, &r, buf_view(&c->detail));
 	metrics_count(c->a, METRIC_CALLS, r.class);
 	metrics_time(c->a, METRIC_CALL, clock_mono_us() - c->asked_at);
@@ -494,16 +497,21 @@ call_done(void *arg)
 	call_free(c);
 }
 
-/* A call that was cut is billed for what was generated: what was received, or the
- * count the stream gave. Without any usage seen nothing was accepted, so nothing billed. */
+/* Of a call that was cut: what was received, or the count the stream gave. */
 static void
 estimate_cut(const struct llm_call *c, struct usage *u)
 {
 	int64_t got = llm_tokens_estimate(c->text_bytes + c->other_bytes);
 
-	*u = c->usage_seen ? c->usage : (struct usage){ 0 };
-	if (c->usage_seen && u->output < got)
+	*u = c->usage;
+	if (u->output < got)
 		u->output = got;
+}
+
+void
+llm_feed_unsent(struct llm_call *c)
+{
+	c->unsent = true;
 }
 
 void
@@ -537,9 +545,12 @@ llm_feed_end(struct llm_call *c, enum llm_class class, unsigned status, int64_t 
 FALLIBLE
 llm_start(struct agent *a, const struct llm_request *r, const struct llm_sink *sink, void *arg, struct llm_call **out)
 {
-	struct llm_call *c = calloc(1, sizeof(*c));
+	struct llm_call *c;
 	enum err e;
 
+	if (r->reservation == 0)
+		return ERR_DENIED;      /* money is spent through cost.c or not at all */
+	c = calloc(1, sizeof(*c));
 	if (c == NULL)
 		return ERR_NOMEM;
 	c->a = a;

@@ -62,6 +62,9 @@ fill(void *arg, const struct session_row *r)
 	s->next_seq = r->next_seq;
 	s->names = target_copy(&r->to, &s->to);
 	snprintf(s->model, sizeof(s->model), "%.*s", STR_ARG(r->model));
+	s->prompt_tokens = r->prompt_tokens;
+	s->prompt_seq = r->prompt_seq;
+	snprintf(s->prompt_model, sizeof(s->prompt_model), "%.*s", STR_ARG(r->prompt_model));
 }
 
 struct session *
@@ -226,6 +229,8 @@ static const char help_text[] =
     "/stop ends what I am doing now.\n"
     "/new starts a fresh conversation.\n"
     "/model shows which model answers here, and lets you choose another.\n"
+    "/cost shows what was spent.\n"
+    "/pause stops every call to a model, /resume lifts it.\n"
     "/help shows this.";
 
 static void
@@ -281,6 +286,29 @@ is_control(struct str text, struct str *word, struct str *arg)
 }
 
 static void
+control_cost(struct agent *a, int64_t session, const struct target *to)
+{
+	struct buf json = BUF_INIT(1u << 20), text = BUF_INIT(64u << 10);
+	struct arena ar = ARENA_INIT(JSON_TREE_MAX(1u << 20));
+	const struct json *report;
+	struct jw w;
+	enum err e;
+
+	jw_init(&w, &json);
+	e = cost_report(a, &w);
+	if (e == OK)
+		e = jw_done(&w);
+	if (e == OK)
+		e = json_parse(&ar, buf_view(&json), &report, NULL);
+	if (e == OK)
+		cost_text(report, &text);
+	say(a, session, to, e == OK && text.err == OK ? buf_view(&text) : S("The ledger cannot be read now."));
+	arena_free(&ar);
+	buf_free(&json);
+	buf_free(&text);
+}
+
+static void
 control(struct agent *a, int64_t session, const struct target *to, struct str word, struct str arg)
 {
 	struct buf b = BUF_INIT(256);
@@ -291,6 +319,12 @@ control(struct agent *a, int64_t session, const struct target *to, struct str wo
 		control_new_history(a, session, to);
 	} else if (str_eqz(word, "/model")) {
 		model_word(a, session, to, arg);
+	} else if (str_eqz(word, "/cost")) {
+		control_cost(a, session, to);
+	} else if (str_eqz(word, "/pause") || str_eqz(word, "/resume")) {
+		agent_wrote(a, cost_pause(a, str_eqz(word, "/pause")));
+		say(a, session, to, a->paused ? S("Paused: nothing is asked of a model, for anybody, until /resume.")
+		    : S("I go on."));
 	} else if (str_eqz(word, "/help") || str_eqz(word, "/start")) {
 		say(a, session, to, str_z(help_text));
 	} else {

@@ -213,6 +213,7 @@ status_json(struct agent *a, struct buf *out)
 	jw_key(&w, "cost");
 	jw_obj(&w);
 	jw_ki64(&w, "today_nano_usd", cost_today(a));
+	jw_kbool(&w, "paused", a->paused);
 	jw_ki64(&w, "daily_cap_nano_usd", config_i64(a->config, "cost.daily_budget_usd"));
 	jw_end_obj(&w);
 	jw_key(&w, "storage");

@@ -102,8 +102,27 @@ static const char schema_3[] =
     "CREATE INDEX turns_inbound ON turns(inbound_id);"
     "CREATE INDEX outbox_reply ON outbox(turn_id) WHERE kind = 0;";
 
+/* What calls to a provider may cost while they run, and what they did cost, by day. */
+static const char schema_4[] =
+    "ALTER TABLE cost_ledger ADD COLUMN user_id INTEGER NOT NULL DEFAULT 0;"
+    "ALTER TABLE cost_ledger ADD COLUMN intended TEXT NOT NULL DEFAULT '';"
+    "ALTER TABLE cost_ledger ADD COLUMN request_id TEXT NOT NULL DEFAULT '';"
+    "UPDATE cost_ledger SET intended = model,"
+    " user_id = coalesce((SELECT user_id FROM sessions WHERE sessions.id = cost_ledger.session_id), 0);"
+    "CREATE TABLE reservations(id INTEGER PRIMARY KEY, at INTEGER NOT NULL, feature TEXT NOT NULL, session_id INTEGER NOT NULL,"
+    " turn_id INTEGER NOT NULL, user_id INTEGER NOT NULL, provider TEXT NOT NULL, model TEXT NOT NULL, intended TEXT NOT NULL,"
+    " input INTEGER NOT NULL, answer INTEGER NOT NULL, hour INTEGER NOT NULL, nano_usd INTEGER NOT NULL);"
+    /* sums of the ledger: day is its first microsecond (UTC) */
+    "CREATE TABLE cost_days(day INTEGER NOT NULL, feature TEXT NOT NULL, user_id INTEGER NOT NULL, nano_usd INTEGER NOT NULL,"
+    " PRIMARY KEY(day, feature, user_id)) WITHOUT ROWID;"
+    "INSERT INTO cost_days SELECT at - at % 86400000000, feature, user_id, sum(nano_usd) FROM cost_ledger GROUP BY 1, 2, 3;"
+    /* what the provider last said a conversation's prompt has, how far it went, for which model */
+    "ALTER TABLE sessions ADD COLUMN prompt_tokens INTEGER NOT NULL DEFAULT 0;"
+    "ALTER TABLE sessions ADD COLUMN prompt_seq INTEGER NOT NULL DEFAULT 0;"
+    "ALTER TABLE sessions ADD COLUMN prompt_model TEXT NOT NULL DEFAULT '';";
+
 /* migrations[v] takes a database of version v to v + 1 (in parts: C99 promises strings of 4095 bytes) */
-static const char *const migrations[SCHEMA_VERSION][2] = { { schema_1, schema_1b }, { schema_2, "" }, { schema_3, "" } };
+static const char *const migrations[SCHEMA_VERSION][2] = { { schema_1, schema_1b }, { schema_2, "" }, { schema_3, "" }, { schema_4, "" } };
 
 #define ROWS(db, r, sql, ...) \
 	db_query((db), (r), (sql), (const struct db_val[]){ __VA_ARGS__ }, \
@@ -318,12 +337,12 @@ store_session_get(struct db *db, int64_t id, void (*fn)(void *arg, const struct 
 
 	ROWS(db, &r, "SELECT id, user_id, history_seq, thinking_seq,"
 	    " (SELECT coalesce(max(seq), 0) + 1 FROM messages WHERE session_id = sessions.id),"
-	    " channel, chat, thread, model FROM sessions WHERE id = ?1", DBI(id));
+	    " channel, chat, thread, model, prompt_tokens, prompt_seq, prompt_model FROM sessions WHERE id = ?1", DBI(id));
 	found = db_step(&r);
 	if (found) {
 		const struct session_row row = { db_i64(&r, 0), db_i64(&r, 1), db_i64(&r, 2),
 		    db_i64(&r, 3), db_i64(&r, 4), { db_str(&r, 5), db_str(&r, 6), db_str(&r, 7), STR_NONE },
-		    db_str(&r, 8) };
+		    db_str(&r, 8), db_i64(&r, 9), db_i64(&r, 10), db_str(&r, 11) };
 
 		fn(arg, &row);
 	}
@@ -335,6 +354,13 @@ FALLIBLE
 store_session_set_model(struct db *db, int64_t id, struct str model)
 {
 	return DB_EXEC(db, "UPDATE sessions SET model = ?2 WHERE id = ?1", DBI(id), DBS(model));
+}
+
+FALLIBLE
+store_session_prompt_size(struct db *db, int64_t id, int64_t tokens, int64_t seq, struct str model)
+{
+	return DB_EXEC(db, "UPDATE sessions SET prompt_tokens = ?2, prompt_seq = ?3, prompt_model = ?4 WHERE id = ?1", DBI(id),
+	    DBI(tokens), DBI(seq), DBS(model));
 }
 
 FALLIBLE
@@ -993,22 +1019,106 @@ store_outbox_open(struct db *db, void (*fn)(void *arg, const struct outbox_row *
 /* ---- money ------------------------------------------------------------------------------------ */
 
 FALLIBLE
-store_cost_add(struct db *db, int64_t session, int64_t turn, const char *feature, const char *provider,
-    const char *model, const struct usage *u, int64_t nano, bool estimated)
+store_reserve(struct db *db, const struct reservation_row *r, int64_t *id)
 {
-	return DB_EXEC(db, "INSERT INTO cost_ledger(at, session_id, turn_id, feature, provider, model, input, output,"
-	    " cache_read, write_5m, write_1h, nano_usd, estimated)"
-	    " VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)", DBI(clock_us()), DBI(session), DBI(turn),
-	    DBZ(feature), DBZ(provider), DBZ(model), DBI(u->input), DBI(u->output), DBI(u->cache_read), DBI(u->write_5m),
-	    DBI(u->write_1h), DBI(nano), DBI(estimated));
+	const struct db_val v[] = { DBI(r->at), DBS(r->feature), DBI(r->session), DBI(r->turn), DBI(r->user), DBS(r->provider),
+	    DBS(r->model), DBS(r->intended), DBI(r->input), DBI(r->answer), DBI(r->hour), DBI(r->nano) };
+
+	return db_exec(db, "INSERT INTO reservations(at, feature, session_id, turn_id, user_id, provider, model, intended, input, answer,"
+	    " hour, nano_usd) VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)", v, ARRAY_LEN(v), id, NULL);
 }
 
 FALLIBLE
-store_cost_between(struct db *db, int64_t from, int64_t to, int64_t *nano)
+store_reservation_get(struct db *db, int64_t id, void (*fn)(void *arg, const struct reservation_row *r), void *arg)
 {
-	const struct db_val v[] = { DBI(from), DBI(to) };
+	struct db_row r;
+	bool found;
+	enum err e;
 
-	return db_get_i64(db, "SELECT coalesce(sum(nano_usd), 0) FROM cost_ledger WHERE at >= ?1 AND at < ?2", v, 2, 0, nano);
+	ROWS(db, &r, "SELECT id, at, feature, session_id, turn_id, user_id, provider, model, intended, input, answer, hour, nano_usd"
+	    " FROM reservations WHERE id = ?1", DBI(id));
+	found = db_step(&r);
+	if (found) {
+		const struct reservation_row row = { db_i64(&r, 0), db_i64(&r, 1), db_str(&r, 2), db_i64(&r, 3), db_i64(&r, 4),
+		    db_i64(&r, 5), db_str(&r, 6), db_str(&r, 7), db_str(&r, 8), db_i64(&r, 9), db_i64(&r, 10), db_i64(&r, 11) != 0,
+		    db_i64(&r, 12) };
+
+		fn(arg, &row);
+	}
+	e = db_end(&r);
+	return e == OK && !found ? ERR_NOTFOUND : e;
+}
+
+FALLIBLE
+store_reservations(struct db *db, void (*fn)(void *arg, int64_t id), void *arg)
+{
+	struct db_row r;
+
+	db_query(db, &r, "SELECT id FROM reservations ORDER BY id", NULL, 0);
+	while (db_step(&r))
+		fn(arg, db_i64(&r, 0));
+	return db_end(&r);
+}
+
+FALLIBLE
+store_reservation_end(struct db *db, int64_t id)
+{
+	return DB_EXEC(db, "DELETE FROM reservations WHERE id = ?1", DBI(id));
+}
+
+FALLIBLE
+store_reserved(struct db *db, struct str feature, int64_t user, int64_t *nano)
+{
+	const struct db_val v[] = { DBS(feature), DBI(user) };
+
+	return db_get_i64(db, "SELECT coalesce(sum(nano_usd), 0) FROM reservations WHERE (?1 = '' OR feature = ?1)"
+	    " AND (?2 = 0 OR user_id = ?2)", v, 2, 0, nano);
+}
+
+FALLIBLE
+store_cost_add(struct db *db, const struct reservation_row *r, const struct usage *u, int64_t nano, bool estimated, struct str request_id)
+{
+	int64_t now = clock_us();
+	enum err e = DB_EXEC(db, "INSERT INTO cost_ledger(at, session_id, turn_id, feature, provider, model, input, output,"
+	    " cache_read, write_5m, write_1h, nano_usd, estimated, user_id, intended, request_id)"
+	    " VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)", DBI(now), DBI(r->session),
+	    DBI(r->turn), DBS(r->feature), DBS(r->provider), DBS(r->model), DBI(u->input), DBI(u->output), DBI(u->cache_read),
+	    DBI(u->write_5m), DBI(u->write_1h), DBI(nano), DBI(estimated), DBI(r->user), DBS(r->intended), DBS(request_id));
+
+	if (e == OK && nano)
+		e = DB_EXEC(db, "INSERT INTO cost_days(day, feature, user_id, nano_usd) VALUES(?1, ?2, ?3, ?4)"
+		    " ON CONFLICT(day, feature, user_id) DO UPDATE SET nano_usd = nano_usd + ?4", DBI(clock_day_start(now)),
+		    DBS(r->feature), DBI(r->user), DBI(nano));
+	return e;
+}
+
+FALLIBLE
+store_spent(struct db *db, int64_t from, int64_t to, struct str feature, int64_t user, int64_t *nano)
+{
+	const struct db_val v[] = { DBI(from), DBI(to), DBS(feature), DBI(user) };
+
+	return db_get_i64(db, "SELECT coalesce(sum(nano_usd), 0) FROM cost_days WHERE day >= ?1 AND day < ?2"
+	    " AND (?3 = '' OR feature = ?3) AND (?4 = 0 OR user_id = ?4)", v, 4, 0, nano);
+}
+
+FALLIBLE
+store_cost_report(struct db *db, enum cost_by by, int64_t from, int64_t to, void (*fn)(void *arg, const struct cost_line *l), void *arg)
+{
+	/* whole statements: a column's name cannot be a parameter */
+#define REPORT(column) "SELECT " column ", count(*), coalesce(sum(nano_usd), 0), sum(input + cache_read + write_5m + write_1h)," \
+	" sum(cache_read), sum(output), sum(estimated) FROM cost_ledger WHERE at >= ?1 AND at < ?2 GROUP BY 1 ORDER BY 3 DESC, 1 LIMIT 100"
+	static const char *const sql[] = { REPORT("''"), REPORT("model"), REPORT("feature"), REPORT("session_id") };
+	const struct db_val v[] = { DBI(from), DBI(to) };
+	struct db_row r;
+
+	db_query(db, &r, sql[by], v, 2);
+	while (db_step(&r)) {
+		const struct cost_line l = { db_str(&r, 0), db_i64(&r, 1), db_i64(&r, 2), db_i64(&r, 3), db_i64(&r, 4), db_i64(&r, 5),
+		    db_i64(&r, 6) };
+
+		fn(arg, &l);
+	}
+	return db_end(&r);
 }
 
 /* ---- credentials of the gateway ---------------------------------------------------------------- */

@@ -21,6 +21,9 @@
 #include <assert.h>
 
 #define TURN_STEPS_MAX 64               /* steps of one driver run: more means a loop */
+#define COUNT_MARGIN 20                 /* a twentieth: what the provider counts is "an estimate", as it says */
+#define PROMPT_MOST 10000000            /* tokens: no window is that large; who says so is not believed */
+#define BUDGET_AGAIN_US (500 * US_PER_MS)       /* when others have reserved what is left */
 #define OUT_OF_MEMORY "I ran out of memory while preparing the request. Please send it again."
 
 enum step { NEXT, WAIT };
@@ -267,6 +270,25 @@ wait_for_admission(struct turn *t)
 	return WAIT;
 }
 
+/* ---- what its call costs -------------------------------------------------------------------- */
+
+/* u: what is known; final: by the provider's last word. */
+static void
+settle(struct turn *t, const struct usage *u, bool final, struct str request_id)
+{
+	if (t->reservation)
+		agent_wrote(t->a, cost_settle(t->a, t->reservation, u, final, request_id));
+	t->reservation = 0;
+}
+
+static void
+release(struct turn *t)
+{
+	if (t->reservation)
+		agent_wrote(t->a, cost_release(t->a, t->reservation));
+	t->reservation = 0;
+}
+
 /* ---- the end of a turn -------------------------------------------------------------------- */
 
 /* The reply goes to the outbox; text follows what was said in earlier rounds. */
@@ -475,9 +497,6 @@ prepare_call(struct turn *t, struct model_info *m, struct fail *f)
 
 	if (e != OK)
 		return e;
-	e = cost_check(a, f);
-	if (e != OK)
-		return e;
 	t->context = calloc(1, sizeof(*t->context));
 	if (t->context == NULL)
 		return fail_set(f, ERR_NOMEM, OUT_OF_MEMORY);
@@ -510,21 +529,26 @@ on_counted(void *arg, int64_t tokens)
 	ev_defer(t->a->ev, &t->run);
 }
 
-/* A large request, or one with a new file whose size nobody can guess, is counted by the provider before it is made; true: the
- * answer is awaited. It costs nothing and changes nothing, so it needs no commit before it. */
+/* The provider is asked how large the request is; true: the answer is awaited. It costs nothing and changes nothing, so
+ * it needs no commit before it. */
 static bool
-count_first(struct turn *t, const struct model_info *m)
+count(struct turn *t)
 {
 	const struct provider_ops *ops = t->a->provider->provider;
 
-	if (t->counted || ops->count == NULL)
-		return false;
-	if (t->estimate <= LLM_COUNT_ABOVE && t->estimate <= m->window - m->window / 10 &&
-	    !(t->context->documents && t->attachments && t->round == 0))
+	if (t->counted || ops->count == NULL || t->a->paused)
 		return false;
 	if (ops->count(t->a->provider_self, &t->context->request, on_counted, t, &t->counting) != OK)
 		t->counted = -1;        /* then the estimate has to do */
 	return t->counting != NULL;
+}
+
+/* A large request, or one with a new file whose size nobody can guess, is counted before it is made. */
+static bool
+count_first(struct turn *t, const struct model_info *m)
+{
+	return (t->estimate > LLM_COUNT_ABOVE || t->estimate > m->window - m->window / 10 ||
+	    (t->context->documents && t->attachments && t->round == 0)) && count(t);
 }
 
 /* Question and answer share the model's window. What was only estimated is not refused here. */
@@ -571,15 +595,34 @@ wait_until(struct turn *t, int64_t at)
 	ev_timer_in(t->a->ev, &t->timer, at - clock_us());
 }
 
+/* The most that the call may cost is set aside, and its answer made as short as that takes. What does not fit by a guess
+ * is counted first. */
+static enum err
+reserve(struct turn *t, const struct model_info *m, struct fail *f)
+{
+	struct llm_request *r = &t->context->request;
+	struct cost_order o = { .feature = t->round ? COST_TOOL : COST_MESSAGE, .session = t->s->id, .turn = t->id,
+	    .user = t->s->user, .model = m, .answer = r->max_tokens, .input = t->context->most_input };
+	enum err e;
+
+	if (t->counted > 0)             /* nearly what will be billed */
+		o.input = t->counted + t->counted / COUNT_MARGIN + COUNT_MARGIN;
+	e = cost_reserve(t->a, &o, &t->reservation, f);
+	r->max_tokens = o.answer;
+	r->reservation = t->reservation;
+	return e;
+}
+
 /* Asks, unless the provider's rate limits say that it would be in vain. */
 static enum step
-go_asking(struct turn *t)
+go_asking(struct turn *t, const struct model_info *m)
 {
 	struct agent *a = t->a;
 	struct step_row step = { .state = STEP_RUNNING, .name = str_z(t->model), .estimate = t->estimate };
 	int64_t input = uncached(t), wait = llm_limits_wait(a, t->model, input);
 	struct fail f = FAIL_INIT;
 	char span[32];
+	enum err e;
 
 	clock_span(wait, span);
 	if (wait > LLM_RETRY_AFTER_MAX_US) {
@@ -593,6 +636,19 @@ go_asking(struct turn *t)
 		wait_until(t, clock_us() + wait);
 		return WAIT;
 	}
+	e = reserve(t, m, &f);
+	if ((e == ERR_LIMIT || e == ERR_BUSY) && count(t)) {
+		context_drop(t);
+		return WAIT;
+	}
+	if (e == ERR_BUSY) {
+		log_info("turn", "waits: %s", f.text);
+		context_drop(t);
+		wait_until(t, clock_us() + BUDGET_AGAIN_US);
+		return WAIT;
+	}
+	if (e != OK)
+		return conclude_fail(t, e == ERR_LIMIT ? OUTCOME_NO_BUDGET : OUTCOME_FAILED, &f);
 	llm_limits_take(a, t->model, input);
 	agent_wrote(a, store_step_add(a->db, t->id, t->round, &step, &t->model_step));
 	t->round_from = t->answer.n;
@@ -634,19 +690,11 @@ step_call(struct turn *t)
 	if (e == ERR_DENIED)
 		return leave_out(t, &f);
 	if (e != OK)
-		return conclude_fail(t, e == ERR_LIMIT ? OUTCOME_NO_BUDGET : OUTCOME_FAILED, &f);
-	return go_asking(t);
+		return conclude_fail(t, OUTCOME_FAILED, &f);
+	return go_asking(t, &m);
 }
 
 /* ---- STREAM ----------------------------------------------------------------------------------- */
-
-static void
-book(struct turn *t, const struct usage *u, bool estimated)
-{
-	if (u->input + u->output + u->cache_read + u->write_5m + u->write_1h > 0)
-		agent_wrote(t->a, cost_book(t->a, t->s->id, t->id, t->round ? "tool" : "message",
-		    t->model, u, estimated));
-}
 
 static void
 step_over(struct turn *t, enum step_state state, bool failed, struct str note)
@@ -682,6 +730,21 @@ plan_tools(struct turn *t, struct str content)
 	return n > 0;                   /* the driver loads them from the rows, as a start does */
 }
 
+/* What the provider counted makes the next bound tight: this prompt, and at most this answer. */
+static void
+remember_size(struct turn *t, const struct usage *u)
+{
+	struct session *s = t->s;
+	int64_t prompt = u->input + u->cache_read + u->write_5m + u->write_1h;
+
+	if (!t->result.usage_known || prompt <= 0 || prompt > PROMPT_MOST)
+		return;
+	s->prompt_tokens = prompt + u->output;
+	s->prompt_seq = s->next_seq;
+	snprintf(s->prompt_model, sizeof(s->prompt_model), "%s", t->model);
+	agent_wrote(t->a, store_session_prompt_size(t->a->db, s->id, s->prompt_tokens, s->prompt_seq, str_z(t->model)));
+}
+
 static enum step
 answered(struct turn *t)
 {
@@ -692,6 +755,7 @@ answered(struct turn *t)
 	progress(t);
 	if (r->content.n > 2 && stop != LLM_STOP_REFUSAL)   /* "[]" is nothing to keep */
 		append(t, "assistant", r->content);
+	remember_size(t, &r->usage);
 	if (strcmp(t->model, model_of(t->s)) != 0) {    /* another was chosen meanwhile: this one's thinking ends here */
 		t->s->thinking_seq = t->s->next_seq;
 		agent_wrote(t->a, store_session_drop_thinking(t->a->db, t->s->id, t->s->next_seq));
@@ -822,7 +886,10 @@ step_stream(struct turn *t)
 		r->detail = S("the answer is longer than a reply may be");
 		buf_reset(&t->answer);
 	}
-	book(t, &r->usage, r->class != LLM_OK || !r->usage_known);
+	if (r->billed)
+		settle(t, &r->usage, r->usage_known, r->request_id);
+	else
+		release(t);
 	step_over(t, STEP_DONE, r->class != LLM_OK, r->class == LLM_OK ? STR_NONE : r->detail);
 	if (r->class != LLM_OK)
 		return not_answered(t);
@@ -994,13 +1061,17 @@ static enum step
 interrupt(struct turn *t, struct str note)
 {
 	struct usage seen = { 0 };
+	bool asked = t->call != NULL;
 
 	if (t->state == TURN_STREAM) {
 		llm_cancel(t->call, &seen);
 		t->call = NULL;
-		if (t->result_set)      /* it ended in this very loop turn: what it cost is known */
-			seen = t->result.usage;
-		book(t, &seen, !t->result_set || !t->result.usage_known);
+		if (t->result_set && t->result.billed)  /* it ended in this very loop turn: what it cost is known */
+			settle(t, &t->result.usage, t->result.usage_known, t->result.request_id);
+		else if (asked && !t->result_set)
+			settle(t, &seen, false, STR_NONE);
+		else
+			release(t);
 		t->result_set = false;
 		step_over(t, STEP_INTERRUPTED, true, S("stopped"));
 		if (!t->stop_new && str_trim(round_text(t)).n)
@@ -1095,7 +1166,7 @@ on_result(void *arg, const struct llm_result *r)
 	buf_str(&t->result_text, r->request_id);
 	if (t->result_text.err != OK) {
 		t->result = (struct llm_result){ .class = LLM_RETRY, .retry_after_us = -1,
-		    .detail = S("out of memory"), .usage = r->usage, .usage_known = r->usage_known };
+		    .detail = S("out of memory"), .usage = r->usage, .usage_known = r->usage_known, .billed = r->billed };
 	} else {
 		t->result.content = str_make(t->result_text.p, detail);
 		t->result.detail = str_make(t->result_text.p + detail, request - detail);
@@ -1287,19 +1358,6 @@ turn_free(struct turn *t)
 	free(t);
 }
 
-/* What was asked and never answered: booked by estimate, then asked again. */
-static void
-model_step_lost(void *arg, const struct step_row *s)
-{
-	struct turn *t = arg;
-
-	if (!s->tool && s->state == STEP_RUNNING) {
-		t->model_step = s->id;
-		t->estimate = s->estimate;
-		snprintf(t->model, sizeof(t->model), "%.*s", STR_ARG(s->name));
-	}
-}
-
 static void
 recover(struct turn *t, bool after_death)
 {
@@ -1307,13 +1365,8 @@ recover(struct turn *t, bool after_death)
 	int64_t partial_bytes = 0;
 
 	if (t->state == TURN_STREAM) {
-		agent_wrote(a, store_steps(a->db, t->id, t->round, model_step_lost, t));
 		agent_wrote(a, store_turn_partial_bytes(a->db, t->id, &partial_bytes));
-		if (!a->provider->provider->offline && t->model_step)
-			book(t, &(struct usage){ .input = t->estimate,
-			    .output = llm_tokens_estimate((size_t)partial_bytes) }, true);
-		t->restart_owed = partial_bytes > 0;
-		t->model_step = 0;
+		t->restart_owed = partial_bytes > 0;    /* cost_load() has booked what was asked and never answered */
 		agent_wrote(a, store_turn_partial(a->db, t->id, STR_NONE));
 		t->state = TURN_CALL;
 		save(t);

@@ -369,6 +369,8 @@ on_done(void *arg, struct fetch_op *f, const struct fetch_result *r)
 
 	(void)f;
 	if (op->call) {
+		if (r->err != OK && !r->sent)
+			llm_feed_unsent(op->call);
 		if (r->err != OK)
 			end(op, LLM_RETRY, -1, str_z(r->why));
 		else if (op->status != 200)

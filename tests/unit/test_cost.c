@@ -100,46 +100,154 @@ TEST(model_prices)
 	scratch_end(&sc);
 }
 
-/* One nano-dollar under the cap may go on, the cap itself may not. */
-TEST(daily_cap)
+static int64_t
+one(const char *sql)
 {
-	const struct usage u = { 1, 1, 0, 0, 0 };
-	struct fail f = FAIL_INIT;
-	struct db *db;
+	int64_t v = -1;
 
-	if (!begin("[cost]\ndaily_budget_usd = 0.5\n")) {
-		scratch_end(&sc);
-		return;
+	CHECK_OK(db_get_i64(sc.a.db, sql, NULL, 0, -1, &v));
+	return v;
+}
+
+static struct model_info sonnet;
+
+/* 1,000 tokens of prompt at the price of a cache write (2.5 M nano-dollars), answers of 10,000 nano-dollars a token. */
+static struct cost_order
+order(int64_t answer)
+{
+	struct fail f = FAIL_INIT;
+
+	CHECK_OK(cost_model(&sc.a, "claude-sonnet-5-5", &sonnet, &f));
+	return (struct cost_order){ .feature = COST_MESSAGE, .session = 1, .turn = 2, .user = 3, .model = &sonnet, .input = 1000,
+	    .answer = answer };
+}
+
+static int64_t
+reserve(int64_t answer, enum err want, int64_t *granted)
+{
+	struct cost_order o = order(answer);
+	struct fail f = FAIL_INIT;
+	int64_t id = 0;
+
+	CHECK_ERR(cost_reserve(&sc.a, &o, &id, &f), want);
+	if (granted)
+		*granted = o.answer;
+	return id;
+}
+
+/* Spent and reserved reach the cap to the nano-dollar and never pass it. */
+TEST(cap_exact)
+{
+	const struct usage all = { 0, 1750, 0, 1000, 0 };
+	int64_t id, granted;
+
+	/* room for a prompt and 1,750 tokens */
+	if (begin("[cost]\ndaily_budget_usd = 0.02\n")) {
+		id = reserve(10000, OK, &granted);
+		CHECK(FAULTED() || granted == 1750);
+		CHECK(FAULTED() || one("SELECT sum(nano_usd) FROM reservations") == 20000000);
+		(void)reserve(10000, ERR_BUSY, NULL);       /* it may yet cost less */
+		CHECK_OK(cost_settle(&sc.a, id, &all, true, S("req_1")));
+		CHECK(FAULTED() || (cost_today(&sc.a) == 20000000 && one("SELECT count(*) FROM reservations") == 0));
+		CHECK(FAULTED() || one("SELECT count(*) FROM cost_ledger WHERE request_id = 'req_1' AND estimated = 0 AND user_id = 3"
+		    " AND intended = 'claude-sonnet-5-5' AND feature = 'message'") == 1);
+		(void)reserve(1, ERR_LIMIT, NULL);
 	}
-	db = sc.a.db;
-	CHECK_OK(cost_check(&sc.a, &f));
-	CHECK_OK(store_cost_add(db, 1, 1, "message", "anthropic", "m", &u, 499999999, false));
-	sc.a.cost_day = 0;              /* the rows are read anew */
-	CHECK(FAULTED() || cost_today(&sc.a) == 499999999);
-	CHECK_OK(cost_check(&sc.a, &f));
-	CHECK_OK(store_cost_add(db, 1, 1, "message", "anthropic", "m", &u, 1, true));
-	sc.a.cost_day = 0;
-	fail_clear(&f);
-	CHECK_ERR(cost_check(&sc.a, &f), ERR_LIMIT);
-	if (!FAULTED())
-		CHECK(strstr(f.text, "$0.5000 spent of $0.5000") && strstr(f.text, "blufio config set cost.daily_budget_usd") &&
-		    strstr(f.text, "00:00 UTC"));
-	/* yesterday does not count, and who never leaves the machine has no cap */
-	CHECK_OK(DB_EXEC(db, "UPDATE cost_ledger SET at = ?1", DBI(clock_day_start(clock_us()) - 1)));
-	sc.a.cost_day = 0;
-	CHECK(FAULTED() || (cost_today(&sc.a) == 0 && cost_check(&sc.a, &f) == OK));
-	CHECK_OK(DB_EXEC(db, "UPDATE cost_ledger SET at = ?1", DBI(clock_day_start(clock_us()))));
-	sc.a.cost_day = 0;
-	CHECK(FAULTED() || cost_today(&sc.a) == 500000000);
-	sc.a.provider = feature_find(FEATURE_PROVIDER, S("echo"));
-	CHECK_OK(cost_check(&sc.a, &f));
-	sc.a.provider = &anthropic_feature;
-	/* a ledger that cannot be read stops spending */
-	fail_clear(&f);
-	sc.a.cost_day = 0;
-	if (!FAULTED() && db_commit(db) == OK && db_script(db, "ALTER TABLE cost_ledger RENAME TO gone") == OK) {
-		CHECK(cost_check(&sc.a, &f) != OK);
-		CHECK(strstr(f.text, "nothing is spent"));
+	scratch_end(&sc);
+}
+
+/* An answer gets shorter down to 1,024 tokens, no further; one that wants less gets that. */
+TEST(floor)
+{
+	int64_t granted;
+
+	if (begin("[cost]\ndaily_budget_usd = 0.01274\n")) {   /* 2.5 + 1,024 x 0.01 thousandths of a dollar */
+		CHECK(FAULTED() || reserve(4096, OK, &granted) > 0);
+		CHECK(FAULTED() || granted == 1024);
+	}
+	scratch_end(&sc);
+	if (begin("[cost]\ndaily_budget_usd = 0.012739999\n")) {
+		(void)reserve(4096, ERR_LIMIT, NULL);
+		CHECK(FAULTED() || reserve(1000, OK, &granted) > 0);
+		CHECK(FAULTED() || granted == 1000);
+	}
+	scratch_end(&sc);
+}
+
+/* Who has reserved what is left is waited for; what is spent is not. */
+TEST(others)
+{
+	const struct usage little = { 10, 10, 0, 0, 0 };
+	int64_t first;
+
+	if (begin("[cost]\ndaily_budget_usd = 0.04\n")) {
+		first = reserve(3000, OK, NULL);
+		(void)reserve(3000, ERR_BUSY, NULL);
+		CHECK_OK(cost_settle(&sc.a, first, &little, true, STR_NONE));
+		CHECK(FAULTED() || reserve(3000, OK, NULL) > 0);
+	}
+	scratch_end(&sc);
+}
+
+/* A month, a person; yesterday and the others do not count. */
+TEST(kinds_of_caps)
+{
+	struct fail f = FAIL_INIT;
+	struct cost_order o;
+	int64_t id;
+
+	if (begin("[cost]\ndaily_budget_usd = 1\nmonthly_budget_usd = 0.05\nuser_daily_usd = 0.03\n")) {
+		o = order(1024);
+		CHECK_OK(cost_reserve(&sc.a, &o, &id, &f));
+		CHECK_OK(cost_settle(&sc.a, id, &(struct usage){ 0, 1024, 0, 1000, 0 }, true, STR_NONE));
+		o = order(1024);
+		o.input = 4000;         /* 20.24 more: too much for this person, not for another */
+		CHECK_ERR(cost_reserve(&sc.a, &o, &id, &f), ERR_LIMIT);
+		CHECK(FAULTED() || (strstr(f.text, "budget for today") && strstr(f.text, "blufio config set cost.user_daily_usd 1")));
+		o.user = 4;
+		CHECK_OK(cost_reserve(&sc.a, &o, &id, &f));
+		CHECK_OK(cost_settle(&sc.a, id, &(struct usage){ 0, 1024, 0, 4000, 0 }, true, STR_NONE));
+		o.user = 5;
+		fail_clear(&f);
+		CHECK_ERR(cost_reserve(&sc.a, &o, &id, &f), ERR_LIMIT);
+		CHECK(FAULTED() || (strstr(f.text, "This month's budget") && strstr(f.text, "on the first")));
+		CHECK_OK(DB_EXEC(sc.a.db, "UPDATE cost_days SET day = day - ?1", DBI(40 * 86400 * US_PER_S)));
+		CHECK_OK(cost_reserve(&sc.a, &o, &id, &f));
+	}
+	scratch_end(&sc);
+}
+
+TEST(refusals)
+{
+	struct fail f = FAIL_INIT;
+	struct cost_order o;
+	int64_t id;
+
+	if (begin("[cost]\ndaily_budget_usd = 0\n[pricing.\"free\"]\ninput = 0\noutput = 0\n[pricing.\"mad\"]\ninput = 1000000\n"
+	    "output = 1000000\n")) {
+		o = order(1024);
+		CHECK_ERR(cost_reserve(&sc.a, &o, &id, &f), ERR_LIMIT);
+		CHECK(FAULTED() || strstr(f.text, "Nothing may be spent"));
+		fail_clear(&f);
+		CHECK_OK(cost_model(&sc.a, "free", &sonnet, &f));       /* what costs nothing has no cap */
+		o.model = &sonnet;
+		CHECK_OK(cost_reserve(&sc.a, &o, &id, &f));
+		CHECK_OK(cost_pause(&sc.a, true));
+		CHECK_ERR(cost_reserve(&sc.a, &o, &id, &f), ERR_LIMIT);
+		CHECK(FAULTED() || strstr(f.text, "paused"));
+		CHECK_OK(cost_pause(&sc.a, false));
+		CHECK_OK(cost_model(&sc.a, "mad", &sonnet, &f));
+		o.input = o.answer = 100000000000;
+		fail_clear(&f);
+		CHECK_ERR(cost_reserve(&sc.a, &o, &id, &f), ERR_LIMIT);
+		CHECK(FAULTED() || strstr(f.text, "beyond all bounds"));
+		/* a ledger that cannot be read stops spending */
+		o = order(1024);
+		fail_clear(&f);
+		if (!FAULTED() && db_commit(sc.a.db) == OK && db_script(sc.a.db, "ALTER TABLE cost_days RENAME TO gone") == OK) {
+			CHECK(cost_reserve(&sc.a, &o, &id, &f) != OK);
+			CHECK(strstr(f.text, "nothing is spent"));
+		}
 	}
 	scratch_end(&sc);
 }
@@ -147,32 +255,90 @@ TEST(daily_cap)
 /* The way to raise the cap that a message shows raises it. */
 TEST(hint_raises)
 {
-	const struct usage u = { 1, 1, 0, 0, 0 };
 	struct fail f = FAIL_INIT;
+	struct cost_order o;
 	const char *p;
+	int64_t id;
 
 	if (begin("[cost]\ndaily_budget_usd = 25\n")) {
-		CHECK_OK(store_cost_add(sc.a.db, 1, 1, "message", "anthropic", "m", &u, 25000000000, false));
-		CHECK_ERR(cost_check(&sc.a, &f), ERR_LIMIT);
+		CHECK_OK(DB_EXEC(sc.a.db, "INSERT INTO cost_days VALUES(?1, 'message', 1, 25000000000)", DBI(clock_day_start(clock_us()))));
+		o = order(1024);
+		CHECK_ERR(cost_reserve(&sc.a, &o, &id, &f), ERR_LIMIT);
 		p = strstr(f.text, "daily_budget_usd ");
-		CHECK(FAULTED() || (p && strtol(p + 17, NULL, 10) > 25));
+		CHECK(FAULTED() || (p && strtol(p + 17, NULL, 10) > 25 && strstr(f.text, "$25.0000 spent of $25.0000")));
 	}
 	scratch_end(&sc);
 }
 
-TEST(booking)
+/* A call that was cut is booked at no less than it may have cost, and no more than was reserved. */
+TEST(cut_calls)
 {
-	const struct usage u = { 1000, 10, 0, 0, 0 };
+	const struct usage begun = { 100, 7, 900, 0, 0 }, absurd = { 5000000, 1000000, 0, 0, 0 };
 
-	if (begin("")) {
-		CHECK_OK(cost_book(&sc.a, 1, 2, "message", "claude-sonnet-5-5", &u, false));
-		CHECK(FAULTED() || cost_today(&sc.a) == 2100000);
-		CHECK_OK(cost_book(&sc.a, 1, 2, "tool", "unknown", &u, true));   /* its tokens still count */
-		CHECK_OK(cost_book(&sc.a, 1, 2, "tool", "claude-sonnet-5-5", &u, true));
-		CHECK(FAULTED() || cost_today(&sc.a) == 4200000);
-		sc.a.cost_day = 0;              /* the sum that is kept is the sum of the rows */
-		CHECK(FAULTED() || cost_today(&sc.a) == 4200000);
+	if (begin("[cost]\ndaily_budget_usd = 10\n")) {
+		/* nothing came: the whole prompt as if written to the cache, and what may be on the way */
+		CHECK_OK(cost_settle(&sc.a, reserve(1024, OK, NULL), NULL, false, STR_NONE));
+		CHECK(FAULTED() || cost_today(&sc.a) == 2500000 + 256 * 10000);
+		CHECK(FAULTED() || one("SELECT count(*) FROM cost_ledger WHERE estimated = 1 AND write_5m = 1000 AND output = 256") == 1);
+		/* its beginning came */
+		CHECK_OK(cost_settle(&sc.a, reserve(1024, OK, NULL), &begun, false, STR_NONE));
+		CHECK(FAULTED() || one("SELECT nano_usd FROM cost_ledger ORDER BY id DESC LIMIT 1") == 200000 + 90000 + 2560000);
+		/* never more than the answer might have had */
+		CHECK_OK(cost_settle(&sc.a, reserve(100, OK, NULL), &begun, false, STR_NONE));
+		CHECK(FAULTED() || one("SELECT output FROM cost_ledger ORDER BY id DESC LIMIT 1") == 100);
+		/* it ran for ten seconds and thought, unseen */
+		(void)reserve(100000, OK, NULL);
+		CHECK_OK(DB_EXEC(sc.a.db, "UPDATE reservations SET at = at - ?1", DBI(10 * US_PER_S)));
+		CHECK_OK(cost_load(&sc.a));     /* as after a death */
+		CHECK(FAULTED() || one("SELECT output FROM cost_ledger ORDER BY id DESC LIMIT 1") == 256 + 1280);
+		CHECK(FAULTED() || one("SELECT count(*) FROM reservations") == 0);
+		/* what cannot be is not believed */
+		CHECK_OK(cost_settle(&sc.a, reserve(1024, OK, NULL), &absurd, true, STR_NONE));
+		CHECK(FAULTED() || one("SELECT nano_usd FROM cost_ledger WHERE estimated = 1 ORDER BY id DESC LIMIT 1") == 12740000);
+		CHECK(FAULTED() || one("SELECT sum(nano_usd) FROM cost_ledger") == cost_today(&sc.a));
+		CHECK_OK(cost_release(&sc.a, reserve(1024, OK, NULL)));
+		CHECK(FAULTED() || one("SELECT count(*) FROM reservations") == 0);
 	}
+	scratch_end(&sc);
+}
+
+TEST(warned_once)
+{
+	const struct usage much = { 0, 0, 0, 1000, 0 };
+
+	if (begin("[cost]\ndaily_budget_usd = 0.0156\n")) {
+		for (int i = 0; i < 5 && !FAULTED(); i++) {
+			CHECK_OK(cost_settle(&sc.a, reserve(1, OK, NULL), &much, true, STR_NONE));
+			CHECK(one("SELECT count(*) FROM meta WHERE key = 'warned.cost.daily_budget_usd'") == (i == 4));
+		}
+	}
+	scratch_end(&sc);
+}
+
+TEST(report)
+{
+	struct buf json = BUF_INIT(65536), text = BUF_INIT(65536);
+	struct arena ar = ARENA_INIT(JSON_TREE_MAX(65536));
+	const struct json *r = NULL;
+	struct jw w;
+
+	if (begin("[cost]\ndaily_budget_usd = 1\n")) {
+		CHECK_OK(cost_settle(&sc.a, reserve(1024, OK, NULL), &(struct usage){ 100, 10, 300, 0, 0 }, true, STR_NONE));
+		(void)reserve(1024, OK, NULL);
+		jw_init(&w, &json);
+		CHECK_OK(cost_report(&sc.a, &w));
+		CHECK_OK(jw_done(&w));
+		if (!FAULTED() && json_parse(&ar, buf_view(&json), &r, NULL) == OK) {
+			cost_text(r, &text);
+			CHECK(strstr(buf_z(&text), "Today's budget: $0.0003 of $1.0000 spent, up to $0.0127 in work; resets in "));
+			CHECK(strstr(buf_z(&text), "- claude-sonnet-5-5: $0.0003 in 1 call\n"));
+			CHECK(strstr(buf_z(&text), "- message: $0.0003"));
+			CHECK(strstr(buf_z(&text), "75 % came from"));
+		}
+	}
+	buf_free(&json);
+	buf_free(&text);
+	arena_free(&ar);
 	scratch_end(&sc);
 }
 
@@ -199,9 +365,15 @@ main(int argc, char **argv)
 	RUN(table);
 	RUN(sums);
 	RUN(model_prices);
-	RUN(daily_cap);
+	RUN(cap_exact);
+	RUN(floor);
+	RUN(others);
+	RUN(kinds_of_caps);
+	RUN(refusals);
 	RUN(hint_raises);
-	RUN(booking);
+	RUN(cut_calls);
+	RUN(warned_once);
+	RUN(report);
 	RUN(dollars);
 	log_close();
 	return TEST_END();

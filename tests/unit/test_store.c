@@ -143,13 +143,17 @@ TEST(schema)
 		CHECK_OK(db_script(db, "PRAGMA user_version = 7"));
 		CHECK_ERR(store_migrate(db, sc.path, &f), ERR_UNSUPPORTED);
 		CHECK(FAULTED() || (strstr(f.text, sc.path) && strstr(f.text, "schema version 7") &&
-		    strstr(f.text, "up to 3; next: ")));
+		    strstr(f.text, "up to 4; next: ")));
 		ONE("PRAGMA user_version", 7);
 	}
 	scratch_end(&sc);
 }
 
-#define BACK_TO_2 "DROP TABLE nonces; DROP TABLE api_keys; DROP INDEX turns_inbound; DROP INDEX outbox_reply;"
+#define BACK_TO_3 "DROP TABLE reservations; DROP TABLE cost_days; ALTER TABLE cost_ledger DROP COLUMN user_id;" \
+	"ALTER TABLE cost_ledger DROP COLUMN intended; ALTER TABLE cost_ledger DROP COLUMN request_id;" \
+	"ALTER TABLE sessions DROP COLUMN prompt_tokens; ALTER TABLE sessions DROP COLUMN prompt_seq;" \
+	"ALTER TABLE sessions DROP COLUMN prompt_model;"
+#define BACK_TO_2 BACK_TO_3 "DROP TABLE nonces; DROP TABLE api_keys; DROP INDEX turns_inbound; DROP INDEX outbox_reply;"
 
 /* What version 1 stored is there in today's version, with the new columns empty. */
 TEST(from_version_1)
@@ -574,21 +578,41 @@ TEST(outbox)
 TEST(ledger)
 {
 	const struct usage u = { 1, 2, 3, 4, 5 };
-	int64_t nano = -1;
+	const struct reservation_row r = { .at = 7, .feature = S("message"), .session = 1, .turn = 2, .user = 3, .provider = S("p"),
+	    .model = S("m"), .intended = S("n"), .input = 10, .answer = 20, .hour = true, .nano = 1000000000000 };
+	struct reservation_row tool = r;
+	int64_t nano = -1, id = 0, day = clock_day_start(clock_us());
 
+	tool.feature = S("tool");
+	tool.user = 4;
 	if (begin()) {
-		CHECK_OK(store_cost_between(db, 0, INT64_MAX, &nano));
+		CHECK_OK(store_spent(db, 0, INT64_MAX, STR_NONE, 0, &nano));
 		CHECK(nano == 0 || FAULTED());
-		CHECK_OK(store_cost_add(db, 1, 2, "message", "p", "m", &u, 1000000000000, false));
-		CHECK_OK(store_cost_add(db, 1, 2, "tool", "p", "m", &u, 1, true));
-		CHECK_OK(store_cost_between(db, clock_us() - 3600 * US_PER_S, clock_us() + 1, &nano));
-		CHECK(nano == 1000000000001 || FAULTED());
-		CHECK_OK(store_cost_between(db, 0, clock_us() - 3600 * US_PER_S, &nano));
+		CHECK_OK(store_cost_add(db, &r, &u, 1000000000000, false, S("req")));
+		CHECK_OK(store_cost_add(db, &tool, &u, 1, true, STR_NONE));
+		CHECK_OK(store_cost_add(db, &tool, &u, 2, true, STR_NONE));
+		ONE("SELECT count(*) FROM cost_days", 2);
+		CHECK_OK(store_spent(db, day, day + 1, STR_NONE, 0, &nano));
+		CHECK(nano == 1000000000003 || FAULTED());
+		CHECK_OK(store_spent(db, day, day + 1, S("tool"), 0, &nano));
+		CHECK(nano == 3 || FAULTED());
+		CHECK_OK(store_spent(db, day, day + 1, STR_NONE, 3, &nano));
+		CHECK(nano == 1000000000000 || FAULTED());
+		CHECK_OK(store_spent(db, 0, day, STR_NONE, 0, &nano));
 		CHECK(nano == 0 || FAULTED());
-		CHECK_OK(store_cost_between(db, clock_us() + US_PER_S, INT64_MAX, &nano));
+		CHECK_OK(store_spent(db, day + 1, INT64_MAX, STR_NONE, 0, &nano));
 		CHECK(nano == 0 || FAULTED());
+		CHECK_OK(store_reserve(db, &r, &id));
+		CHECK_OK(store_reserve(db, &tool, &id));
+		CHECK_OK(store_reserved(db, STR_NONE, 4, &nano));
+		CHECK(nano == 1000000000000 || FAULTED());
+		CHECK_OK(store_reserved(db, S("message"), 4, &nano));
+		CHECK(nano == 0 || FAULTED());
+		CHECK_OK(store_reservation_end(db, id));
+		CHECK_OK(store_reserved(db, STR_NONE, 0, &nano));
+		CHECK(nano == 1000000000000 || FAULTED());
 		ONE("SELECT input + 10 * output + 100 * cache_read + 1000 * write_5m + 10000 * write_1h FROM cost_ledger"
-		    " WHERE estimated", 54321);
+		    " WHERE estimated AND nano_usd = 1", 54321);
 	}
 	scratch_end(&sc);
 }

@@ -353,8 +353,11 @@ consistent(int line)
 	else if (a->phase == AGENT_READY && !a->db->in_tx && !a->write_failed &&
 	    one("SELECT count(*) FROM turns WHERE state < 5") != (int64_t)turns)
 		why = "memory and rows differ";
-	else if (a->cost_day && !a->db->in_tx && one("SELECT coalesce(sum(nano_usd), 0) FROM cost_ledger") != a->cost_spent)
-		why = "the day's spending differs from its rows";
+	else if (one("SELECT coalesce(sum(nano_usd), 0) FROM cost_ledger") != one("SELECT coalesce(sum(nano_usd), 0) FROM cost_days"))
+		why = "the days' sums differ from the ledger";
+	else if (a->phase == AGENT_READY && !a->db->in_tx && !a->write_failed &&
+	    one("SELECT count(*) FROM reservations") != one("SELECT count(*) FROM turns WHERE state = 2"))
+		why = "money is reserved for a call that does not run, or none for one that does";
 	else if (refused_rule)
 		why = refused_rule;
 	if (why == NULL || FAULTED())
