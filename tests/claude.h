@@ -173,7 +173,7 @@ hear(struct ev *ev, const struct answer *in, struct heard *h)
 {
 	static const struct llm_message hello = { "user", { "[]", 2 }, false };
 	static const struct llm_sink sink = { heard_text, heard_done };
-	const struct llm_request req = { .model = "claude-sonnet-5-5", .max_tokens = 100, .messages = &hello,
+	const struct llm_request req = { .reservation = 1, .model = "claude-sonnet-5-5", .max_tokens = 100, .messages = &hello,
 	    .n_messages = 1, .system = { "s", 1 } };
 	struct agent a = { .ev = ev, .provider = &anthropic_feature };
 	struct fail f = FAIL_INIT;

@@ -36,7 +36,7 @@ static struct llm_call *c;
 static bool
 begin(void)
 {
-	const struct llm_request none = { .model = "m" };
+	const struct llm_request none = { .model = "m", .reservation = 1 };
 
 	a = (struct agent){ .provider = &silent };
 	h = (struct heard){ .text = BUF_INIT(REPLY_MAX), .content = BUF_INIT(REQUEST_MAX), .detail = BUF_INIT(4096) };
@@ -228,8 +228,8 @@ TEST(usage)
 	if (begin()) {
 		block(0, "thinking");
 		llm_feed_thinking(c, 0, S("1234567"));
-		llm_cancel(c, &seen);           /* no usage was ever said: nothing was accepted */
-		CHECK(cancelled == 1 && seen.input == 0 && seen.output == 0);
+		llm_cancel(c, &seen);           /* what came is known, what went is not */
+		CHECK(FAULTED() || (cancelled == 1 && seen.input == 0 && seen.output == 2));
 	}
 	finish();
 	if (begin()) {
@@ -459,7 +459,7 @@ TEST(claude_refuses)
 TEST(claude_request)
 {
 	static const struct llm_message m[] = { { "user", { "[1]", 3 }, false }, { "assistant", { "[ 2 ]", 5 }, false } };
-	const struct llm_request r = { .model = "claude-x", .max_tokens = 9, .system = S("be \"x\""), .messages = m,
+	const struct llm_request r = { .reservation = 1, .model = "claude-x", .max_tokens = 9, .system = S("be \"x\""), .messages = m,
 	    .n_messages = 2, .tools = S("[{}]") };
 	struct body b;
 
@@ -478,7 +478,7 @@ TEST(claude_request_with_files)
 	char path[] = "/tmp/blufio-test-XXXXXX", content[512];
 	int fd = mkstemp(path);
 	struct llm_message m = { "user", STR_NONE, true };
-	const struct llm_request r = { .model = "m", .max_tokens = 9, .messages = &m, .n_messages = 1 };
+	const struct llm_request r = { .reservation = 1, .model = "m", .max_tokens = 9, .messages = &m, .n_messages = 1 };
 	struct buf all = BUF_INIT(4096);
 	struct body b;
 	char block[7];
@@ -517,7 +517,7 @@ out:
 TEST(claude_cancel)
 {
 	static const struct llm_message m = { "user", { "[]", 2 }, false };
-	const struct llm_request r = { .model = "claude-x", .messages = &m, .n_messages = 1 };
+	const struct llm_request r = { .reservation = 1, .model = "claude-x", .messages = &m, .n_messages = 1 };
 	struct fail f = FAIL_INIT;
 
 	a = (struct agent){ .provider = &anthropic_feature };
