@@ -162,8 +162,8 @@ def test_many_sessions_one_sync():
     """Twenty people in one getUpdates: two commits, one sync, then twenty questions."""
     so, n = shim(), 20
     people = list(range(2001, 2001 + n))
-    with World({"agent": {"max_sessions": n}, "telegram": {"allowed_users": people}}, start=False,
-               preload=so) as w:
+    with World({"agent": {"max_sessions": n}, "telegram": {"allowed_users": people}, "cost": {"daily_budget_usd": 10}},
+               start=False, preload=so) as w:
         gate = w.ai.hold_after_first_delta = threading.Event()
         for p in people:
             w.tg.add_chat(p)
