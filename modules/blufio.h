@@ -154,6 +154,9 @@ const char *const *config_argv(const struct config *c, const char *key);
 bool config_lists(const struct config *c, const char *key, struct str word);
 /* A wildcard key: config_wild(c, "pricing.*.input", model, &v); false when unset. */
 bool config_wild(const struct config *c, const char *key, struct str segment, int64_t *v);
+/* Of texts and secrets; of a key without a wildcard the segment does not matter. */
+struct str config_wild_str(const struct config *c, const char *key, struct str segment);
+const struct secret *config_wild_secret(const struct config *c, const char *key, struct str segment);
 /* The i-th segment that a wildcard key was given for. */
 bool config_segment(const struct config *c, const char *key, size_t i, struct str *segment);
 /* Where a value came from: "default", "blufio.toml:3", "BLUFIO__COST__DAILY_BUDGET_USD". */
@@ -373,11 +376,13 @@ typedef void llm_count_fn(void *arg, int64_t tokens);       /* -1: nobody knows 
 typedef void llm_list_fn(void *arg, struct str models);     /* JSON [["id","name for people"],…]; empty: not to be had */
 struct provider_ops {
 	const struct model_info *models;    /* what is known with prices; NULL-id terminated */
-	const char *default_model_key;      /* config key naming the default model */
+	/* A wildcard key: each segment it is given for is an instance of this provider, named so. NULL: there is one. */
+	const char *instances;
+	const char *default_model_key;      /* config key naming the default model; of instances a wildcard */
 	const char *max_tokens_key;
 	/* Can it be used? On false why names what is missing and how to give it. */
 	bool (*configured)(const struct config *c, struct fail *why);
-	FALLIBLE (*start)(struct agent *a, void **self, struct fail *f);
+	FALLIBLE (*start)(struct agent *a, const char *name, void **self, struct fail *f);      /* name lives as long */
 	void (*free)(void *self);
 	/* Begins the exchange; answers arrive through llm_feed_* on call. Sets *op for cancel/pause. */
 	FALLIBLE (*call)(void *self, const struct llm_request *r, struct llm_call *call, void **op);
@@ -396,6 +401,30 @@ struct provider_health {
 	bool failing;                       /* the newest call failed */
 	char problem[160];                  /* its reason, scrubbed */
 };
+/* ---- provider.c: those in use ------------------------------------------------------------------- */
+
+#define PROVIDERS_MAX 8
+#define BREAKER_FAILURES 5                  /* calls in a row that failed: then it is not asked for a while */
+#define BREAKER_OPEN_US (15 * US_PER_S)
+#define BREAKER_OPEN_MAX_US (300 * US_PER_S)
+struct provider {
+	const struct feature *feature;
+	void *self;
+	char name[32];                      /* of the feature, or of the instance */
+	char model[128];                    /* its default model */
+	struct provider_health health;
+	int failures;                       /* in a row */
+	int64_t open_for, open_until;       /* monotonic; open_for 0: it may be asked */
+	bool probing;                       /* the one call that tries it runs */
+	bool told;                          /* people know that another answers */
+};
+struct provider *provider_of(struct agent *a, struct str model);    /* "NAME/x": NAME's; else the default */
+struct str provider_model(const struct provider *p, struct str model);      /* as it calls it itself */
+const char *provider_choose(struct agent *a, const char *wanted, const struct provider *not);
+bool provider_ready(const struct provider *p);
+void provider_asked(struct provider *p);
+void provider_ended(struct provider *p, bool good, bool its_fault);
+
 FALLIBLE llm_start(struct agent *a, const struct llm_request *r, const struct llm_sink *sink, void *arg,
     struct llm_call **out);
 void llm_cancel(struct llm_call *c, struct usage *seen);   /* NULL ok; *seen (may be NULL) = what is known so far */
@@ -640,9 +669,9 @@ struct agent {
 	struct models *models;               /* model.c */
 	struct bus *bus;                     /* bus.c */
 	struct control *control;             /* control.c */
-	const struct feature *provider;      /* the model provider in use */
-	void *provider_self;
-	struct provider_health provider_health;
+	struct provider providers[PROVIDERS_MAX];    /* provider.c */
+	size_t n_providers;
+	struct provider *provider;           /* the default one */
 	struct llm_pool pools[LLM_POOLS_MAX];        /* llm.c: rate limits */
 	struct metrics metrics;              /* metrics.c */
 	bool paused;                         /* cost.c: no model is asked */

@@ -175,14 +175,15 @@ hear(struct ev *ev, const struct answer *in, struct heard *h)
 	static const struct llm_sink sink = { heard_text, heard_done };
 	const struct llm_request req = { .reservation = 1, .model = "claude-sonnet-5-5", .max_tokens = 100, .messages = &hello,
 	    .n_messages = 1, .system = { "s", 1 } };
-	struct agent a = { .ev = ev, .provider = &anthropic_feature };
+	struct agent a = { .ev = ev, .providers = { { .feature = &anthropic_feature } } };
 	struct fail f = FAIL_INIT;
 	struct fetch_op *op;
 	struct llm_call *call;
 	struct str rest = in->body;
 	size_t piece = in->piece ? in->piece : in->body.n;
-	enum err e = ops.start(&a, &a.provider_self, &f);
+	enum err e = ops.start(&a, "anthropic", &a.providers[0].self, &f);
 
+	a.provider = a.providers;
 	*h = (struct heard){ .text = BUF_INIT(REPLY_MAX), .content = BUF_INIT(REQUEST_MAX),
 	    .detail = BUF_INIT(4096) };
 	if (e != OK)
@@ -206,7 +207,7 @@ hear(struct ev *ev, const struct answer *in, struct heard *h)
 		if (e != OK && !h->done)
 			llm_cancel(call, NULL);
 	}
-	ops.free(a.provider_self);
+	ops.free(a.providers[0].self);
 	buf_free(&claude_body);
 	return e;
 }

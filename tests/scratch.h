@@ -55,6 +55,18 @@ scratch_dir_end(struct scratch *s)
 
 /* Configuration, database, loop, capabilities and sessions; provider is a feature's name. Call
  * scratch_end whatever this returned. */
+static inline void
+scratch_provider(struct agent *a, const struct feature *f)
+{
+	a->provider = a->providers;
+	a->providers[0] = (struct provider){ .feature = f };
+	if (f == NULL)
+		return;
+	a->n_providers = 1;
+	snprintf(a->providers[0].name, sizeof(a->providers[0].name), "%s", f->name);
+	providers_read(a);
+}
+
 static inline enum err
 scratch_begin(struct scratch *s, const char *toml, const char *provider)
 {
@@ -77,9 +89,9 @@ scratch_begin(struct scratch *s, const char *toml, const char *provider)
 		e = bus_new(&s->a);
 	if (e == OK)
 		e = sessions_new(&s->a);
-	s->a.provider = feature_find(FEATURE_PROVIDER, str_z(provider));
+	scratch_provider(&s->a, feature_find(FEATURE_PROVIDER, str_z(provider)));
 	snprintf(s->a.name, sizeof(s->a.name), "test");
-	return e == OK && s->a.provider == NULL ? ERR_UNSUPPORTED : e;
+	return e == OK && s->a.provider->feature == NULL ? ERR_UNSUPPORTED : e;
 }
 
 static inline void

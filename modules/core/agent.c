@@ -491,24 +491,6 @@ open_storage(struct agent *a, struct fail *f)
 }
 
 static enum err
-open_provider(struct agent *a, struct fail *f)
-{
-	struct str name = config_str(a->config, "providers.default");
-	enum err e;
-
-	a->provider = feature_find(FEATURE_PROVIDER, name);
-	if (a->provider == NULL)
-		return fail_set(f, ERR_CONFIG, "providers.default = \"%.*s\": this build has no such provider;"
-		    " next: `blufio version` lists what it has", STR_ARG(name));
-	if (!a->provider->provider->configured(a->config, f))
-		return ERR_CONFIG;
-	e = a->provider->provider->start(a, &a->provider_self, f);
-	if (e != OK)
-		a->provider = NULL;
-	return e;
-}
-
-static enum err
 open_channels(struct agent *a, bool with_channels, struct fail *f)
 {
 	enum err e = channel_start(a, &shell_feature, f);
@@ -620,7 +602,7 @@ agent_new(struct agent **out, struct config *config, const struct spawner *sp, b
 	if (e == OK)
 		e = open_core(a, f);
 	if (e == OK)
-		e = open_provider(a, f);
+		e = providers_new(a, f);
 	if (e == OK)
 		metrics_models(a);
 	if (e == OK)
@@ -690,6 +672,7 @@ agent_reload(struct agent *a, struct buf *told, struct fail *f)
 			buf_fmt(told, "%s changes at the next start\n", fixed[i]);
 	config_free(a->config);
 	a->config = fresh;
+	providers_read(a);
 	metrics_models(a);
 	if (log_level_parse(config_str(fresh, "log.level"), &level) == OK)
 		log_set_level(level);
@@ -725,8 +708,7 @@ agent_free(struct agent *a)
 	outbox_free(a);
 	bus_free(a);
 	models_free(a);                 /* before the provider that was asked for the list */
-	if (a->provider)
-		a->provider->provider->free(a->provider_self);
+	providers_free(a);
 	if (a->db) {
 		db_rollback(a->db);
 		/* a clean stop is no death: what was running is not held against its message */

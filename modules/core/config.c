@@ -528,6 +528,20 @@ config_wild(const struct config *c, const char *key, struct str segment, int64_t
 	return w->given;
 }
 
+struct str
+config_wild_str(const struct config *c, const char *key, struct str segment)
+{
+	return wild(c, key, segment)->text;
+}
+
+const struct secret *
+config_wild_secret(const struct config *c, const char *key, struct str segment)
+{
+	const struct config_value *w = wild(c, key, segment);
+
+	return w->secret.p ? &w->secret : NULL;
+}
+
 bool
 config_segment(const struct config *c, const char *key, size_t i, struct str *segment)
 {

@@ -422,7 +422,7 @@ render(struct session *s, struct rows *r, const struct model_info *m, struct con
 	if (e == OK && r->err == OK && messages)
 		out->request.n_messages = repair(r, messages);
 	out->request.model = arena_z(&out->arena, str_z(m->id));
-	out->request.max_tokens = llm_max_tokens(a);
+	out->request.max_tokens = llm_max_tokens(a, provider_of(a, str_z(m->id)));
 	out->request.system = arena_str(&out->arena, buf_view(&system));
 	out->request.messages = messages;
 	out->request.tools = bus_tools_json(a);

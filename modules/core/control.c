@@ -400,7 +400,7 @@ req_chat(struct client *c, const struct json *r)
 	}
 	memcpy(c->chat, chat.p, chat.n);
 	c->chat[chat.n] = '\0';
-	buf_fmt(answers(c), "{\"ok\":true,\"offline\":%s}\n", c->a->provider->provider->offline ? "true" : "false");
+	buf_fmt(answers(c), "{\"ok\":true,\"offline\":%s}\n", c->a->provider->feature->provider->offline ? "true" : "false");
 	to = chat_target(c->chat);
 	outbox_unpark(c->a, &to);
 }

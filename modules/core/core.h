@@ -363,9 +363,14 @@ const char *model_of(const struct session *s);       /* its own, or the default 
 /* Appends up to three models that have a price and a name like this one. */
 void model_nearest(struct agent *a, struct str like, struct buf *out);
 
+/* provider.c */
+FALLIBLE providers_new(struct agent *a, struct fail *f);
+void providers_free(struct agent *a);
+void providers_read(struct agent *a);                /* the configuration is another */
+
 /* llm.c */
-const char *llm_model(struct agent *a);              /* the default model of the provider in use */
-int64_t llm_max_tokens(struct agent *a);
+const char *llm_model(struct agent *a);              /* the default model of the default provider */
+int64_t llm_max_tokens(struct agent *a, const struct provider *p);
 struct str llm_family(struct str model);             /* "claude-opus": its rate limits are shared */
 int64_t llm_tokens_estimate(size_t bytes);           /* rough, for the ledger's estimates */
 

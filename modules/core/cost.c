@@ -35,10 +35,11 @@ cost_model(struct agent *a, const char *model, struct model_info *out, struct fa
 	/* one that is not in the table is taken for the least that is sold: what it refuses costs nothing */
 	struct model_info m = { .id = NULL, .window = 200000, .max_output = 64000, .cache_min = 4096, .images_max = 100,
 	    .in = -1, .out = -1, .write_5m = -1, .write_1h = -1, .read = -1, .band_factor = 1, .flags = MODEL_PDF };
+	const struct provider *p = provider_of(a, str_z(model));
 	int64_t v;
 
-	for (const struct model_info *k = a->provider->provider->models; k && k->id; k++)
-		if (strcmp(k->id, model) == 0)
+	for (const struct model_info *k = p->feature->provider->models; k && k->id; k++)
+		if (str_eqz(provider_model(p, str_z(model)), k->id))
 			m = *k;
 	for (size_t i = 0; i < ARRAY_LEN(prices); i++)
 		if (config_wild(a->config, prices[i].key, str_z(model), &v)) {
@@ -226,7 +227,7 @@ cost_reserve(struct agent *a, struct cost_order *o, int64_t *id, struct fail *f)
 {
 	int64_t wanted = o->answer, answer, most;
 	struct reservation_row r = { .at = clock_us(), .feature = str_z(cost_feature_name(o->feature)), .session = o->session,
-	    .turn = o->turn, .user = o->user, .provider = str_z(a->provider->name), .model = str_z(o->model->id),
+	    .turn = o->turn, .user = o->user, .provider = str_z(provider_of(a, str_z(o->model->id))->name), .model = str_z(o->model->id),
 	    .intended = str_z(o->intended ? o->intended : o->model->id), .input = o->input, .hour = o->hour };
 	enum err e;
 

@@ -38,6 +38,7 @@ struct block {
 
 struct llm_call {
 	struct agent *a;
+	struct provider *p;
 	struct llm_sink sink;
 	void *arg;
 	void *op;                       /* the provider's */
@@ -485,7 +486,7 @@ call_done(void *arg)
 	}
 	/* what was refused costs nothing: by its status, or before a word was said */
 	r.billed = !c->unsent && (c->status == 0 || c->status / 100 == 2) && (c->stop != LLM_STOP_REFUSAL || c->spoke);
-	note_health(&c->a->provider_health, &r, buf_view(&c->detail));
+	note_health(&c->p->health, &r, buf_view(&c->detail));
 	metrics_count(c->a, METRIC_CALLS, r.class);
 	metrics_time(c->a, METRIC_CALL, clock_mono_us() - c->asked_at);
 	if (r.class != LLM_OK)
@@ -525,6 +526,7 @@ llm_feed_end(struct llm_call *c, enum llm_class class, unsigned status, int64_t 
 	c->class = class;
 	c->status = status;
 	c->retry_after_us = retry_after_us;
+	provider_ended(c->p, class == LLM_OK, class == LLM_RETRY && status != 429);
 	if (status == 429 && retry_after_us >= 0)
 		limits_end(c->a, c->model, retry_after_us);
 	if (class != LLM_OK) {
@@ -563,11 +565,13 @@ llm_start(struct agent *a, const struct llm_request *r, const struct llm_sink *s
 	buf_init(&c->request_id, 256);
 	buf_init(&c->content, REQUEST_MAX);
 	ev_defer_init(&c->done, call_done, c);
-	e = a->provider->provider->call(a->provider_self, r, c, &c->op);
+	c->p = provider_of(a, str_z(r->model));
+	e = c->p->feature->provider->call(c->p->self, r, c, &c->op);
 	if (e != OK) {
 		call_free(c);
 		return e;
 	}
+	provider_asked(c->p);
 	*out = c;
 	return OK;
 }
@@ -578,9 +582,11 @@ llm_cancel(struct llm_call *c, struct usage *seen)
 	if (c == NULL)
 		return;
 	if (c->op)
-		c->a->provider->provider->cancel(c->op);
+		c->p->feature->provider->cancel(c->op);
 	if (seen)
 		estimate_cut(c, seen);
+	if (!c->ended)
+		provider_ended(c->p, false, false);
 	metrics_count(c->a, METRIC_CALLS, LLM_GONE);
 	call_free(c);
 }
@@ -589,7 +595,7 @@ void
 llm_pause(struct llm_call *c, bool paused)
 {
 	if (c && c->op)
-		c->a->provider->provider->pause(c->op, paused);
+		c->p->feature->provider->pause(c->op, paused);
 }
 
 /* SDK policy: Retry-After when sane, else 0.5 s doubled up to 8 s, less up to a quarter of jitter. */
@@ -617,16 +623,16 @@ llm_tokens_estimate(size_t bytes)
 const char *
 llm_model(struct agent *a)
 {
-	const char *key = a->provider->provider->default_model_key;
-
-	/* configuration strings are NUL-terminated for the life of the configuration */
-	return key ? config_str(a->config, key).p : a->provider->provider->models[0].id;
+	return a->provider->model;
 }
 
 int64_t
-llm_max_tokens(struct agent *a)
+llm_max_tokens(struct agent *a, const struct provider *p)
 {
-	const char *key = a->provider->provider->max_tokens_key;
+	const char *key = p->feature->provider->max_tokens_key;
+	int64_t v = 4096;
 
-	return key ? config_i64(a->config, key) : 4096;
+	if (key && !config_wild(a->config, key, str_z(p->name), &v) && !p->feature->provider->instances)
+		v = config_i64(a->config, key);
+	return v;
 }

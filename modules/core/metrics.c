@@ -228,7 +228,7 @@ metrics_models(struct agent *a)
 	name_model(a, str_z(llm_model(a)));
 	for (size_t i = 0; config_segment(a->config, "pricing.*.input", i, &segment); i++)
 		name_model(a, segment);
-	for (const struct model_info *k = a->provider->provider->models; k && k->id; k++)
+	for (const struct model_info *k = a->provider->feature->provider->models; k && k->id; k++)
 		name_model(a, str_z(k->id));
 }
 

@@ -87,7 +87,7 @@ name_of(const struct list *l, struct str id)
 static bool
 priced(struct agent *a, size_t i, struct str *id)
 {
-	const struct model_info *m = a->provider->provider->models;
+	const struct model_info *m = a->provider->feature->provider->models;
 
 	for (; m->id; m++)
 		if (i-- == 0) {
@@ -292,7 +292,7 @@ tell(struct agent *a, int64_t session, const struct target *to)
 	}
 	buf_puts(&b, "\n/model and a name chooses another for this conversation; \"opus\" or \"opus 5.5\" will do. /model default"
 	    " goes back.");
-	if (l.models == NULL && a->provider->provider->list)
+	if (l.models == NULL && a->provider->feature->provider->list)
 		buf_puts(&b, " (The provider's own list could not be had: these are the models that have a price here.)");
 	agent_wrote(a, b.err);
 	menu_say(&menu, a, session, to, buf_view(&b));
@@ -340,7 +340,7 @@ static void
 list_drop(struct models *m)
 {
 	if (m->op)
-		m->a->provider->provider->cancel(m->op);
+		m->a->provider->feature->provider->cancel(m->op);
 	m->op = NULL;
 	ev_timer_cancel(m->a->ev, &m->timer);
 }
@@ -359,7 +359,7 @@ on_time(void *arg)
 static bool
 wait_for_list(struct agent *a, int64_t session, const struct target *to)
 {
-	const struct provider_ops *ops = a->provider->provider;
+	const struct provider_ops *ops = a->provider->feature->provider;
 	const struct str from[] = { to->channel, to->chat, to->thread, to->reply_to };
 	struct models *m = a->models;
 	struct waiting *w;
@@ -375,7 +375,7 @@ wait_for_list(struct agent *a, int64_t session, const struct target *to)
 	buf_init(&w->names, 4096);
 	for (size_t i = 0; i < ARRAY_LEN(from); i++)
 		buf_str(&w->names, from[i]);
-	if (w->names.err != OK || (m->op == NULL && ops->list(a->provider_self, on_list, m, &m->op) != OK)) {
+	if (w->names.err != OK || (m->op == NULL && ops->list(a->provider->self, on_list, m, &m->op) != OK)) {
 		buf_free(&w->names);
 		free(w);
 		return false;

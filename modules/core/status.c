@@ -95,7 +95,7 @@ status_models(struct agent *a, struct jw *w)
 
 	jw_key(w, "models");
 	jw_obj(w);
-	for (const struct model_info *m = a->provider->provider->models; m && m->id; m++) {
+	for (const struct model_info *m = a->provider->feature->provider->models; m && m->id; m++) {
 		jw_key(w, m->id);
 		jw_obj(w);
 		for (size_t i = 0; i < ARRAY_LEN(figures); i++) {
@@ -149,7 +149,7 @@ status_limits(struct agent *a, struct jw *w)
 static void
 status_provider(struct agent *a, struct jw *w)
 {
-	const struct provider_health *h = &a->provider_health;
+	const struct provider_health *h = &a->provider->health;
 
 	jw_key(w, "provider");
 	jw_obj(w);

@@ -166,7 +166,7 @@ static void
 count_drop(struct turn *t)
 {
 	if (t->counting)
-		t->a->provider->provider->cancel(t->counting);
+		provider_of(t->a, str_z(t->model))->feature->provider->cancel(t->counting);
 	t->counting = NULL;
 }
 
@@ -534,11 +534,12 @@ on_counted(void *arg, int64_t tokens)
 static bool
 count(struct turn *t)
 {
-	const struct provider_ops *ops = t->a->provider->provider;
+	const struct provider *p = provider_of(t->a, str_z(t->model));
+	const struct provider_ops *ops = p->feature->provider;
 
 	if (t->counted || ops->count == NULL || t->a->paused)
 		return false;
-	if (ops->count(t->a->provider_self, &t->context->request, on_counted, t, &t->counting) != OK)
+	if (ops->count(p->self, &t->context->request, on_counted, t, &t->counting) != OK)
 		t->counted = -1;        /* then the estimate has to do */
 	return t->counting != NULL;
 }

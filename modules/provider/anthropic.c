@@ -664,12 +664,13 @@ anthropic_configured(const struct config *c, struct fail *why)
 }
 
 static enum err
-anthropic_start(struct agent *a, void **self, struct fail *f)
+anthropic_start(struct agent *a, const char *name, void **self, struct fail *f)
 {
 	struct anthropic *p = calloc(1, sizeof(*p));
 
 	if (p == NULL)
 		return fail_set(f, ERR_NOMEM, "anthropic: out of memory");
+	(void)name;
 	p->a = a;
 	*self = p;
 	return OK;

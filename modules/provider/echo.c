@@ -115,12 +115,13 @@ echo_configured(const struct config *c, struct fail *why)
 }
 
 static enum err
-echo_start(struct agent *a, void **self, struct fail *f)
+echo_start(struct agent *a, const char *name, void **self, struct fail *f)
 {
 	struct echo *ec = calloc(1, sizeof(*ec));
 
 	if (ec == NULL)
 		return fail_set(f, ERR_NOMEM, "echo: out of memory");
+	(void)name;
 	ec->a = a;
 	*self = ec;
 	return OK;

@@ -79,7 +79,7 @@ static void
 render(bool drop_thinking)
 {
 	struct context c;
-	enum err e = context_render(&sc.a, s->id, &sc.a.provider->provider->models[0], drop_thinking, &c, NULL);
+	enum err e = context_render(&sc.a, s->id, &sc.a.provider->feature->provider->models[0], drop_thinking, &c, NULL);
 	const char *why;
 
 	if (e != OK && e != ERR_NOTFOUND)

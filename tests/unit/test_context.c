@@ -50,7 +50,7 @@ add_day(void)
 static enum err
 render(bool drop_thinking, struct context *c)
 {
-	return context_render(&sc.a, s->id, &sc.a.provider->provider->models[0], drop_thinking, c, NULL);
+	return context_render(&sc.a, s->id, &sc.a.provider->feature->provider->models[0], drop_thinking, c, NULL);
 }
 
 /* Renders, and says when that is not a request. Absent rows may leave nothing to send. */
@@ -115,7 +115,7 @@ TEST(prompt_and_new_history)
 		context_free(&c);
 		s->history_seq = s->next_seq;
 		CHECK_ERR(render(false, &c), ERR_NOTFOUND);
-		CHECK_ERR(context_render(&sc.a, 999, &sc.a.provider->provider->models[0], false, &c, NULL), ERR_NOTFOUND);
+		CHECK_ERR(context_render(&sc.a, 999, &sc.a.provider->feature->provider->models[0], false, &c, NULL), ERR_NOTFOUND);
 		CHECK_OK(add("user", TEXT("anew")));
 		CHECK(FAULTED() || CHECK_RULES(false) == 1);
 	}

@@ -38,7 +38,8 @@ begin(void)
 {
 	const struct llm_request none = { .model = "m", .reservation = 1 };
 
-	a = (struct agent){ .provider = &silent };
+	a = (struct agent){ .providers = { { .feature = &silent } } };
+	a.provider = a.providers;
 	h = (struct heard){ .text = BUF_INIT(REPLY_MAX), .content = BUF_INIT(REQUEST_MAX), .detail = BUF_INIT(4096) };
 	c = NULL;
 	cancelled = 0;
@@ -520,9 +521,10 @@ TEST(claude_cancel)
 	const struct llm_request r = { .reservation = 1, .model = "claude-x", .messages = &m, .n_messages = 1 };
 	struct fail f = FAIL_INIT;
 
-	a = (struct agent){ .provider = &anthropic_feature };
+	a = (struct agent){ .providers = { { .feature = &anthropic_feature } } };
+	a.provider = a.providers;
 	h = (struct heard){ .done = 0 };
-	if (ev_new(&a.ev) == OK && ops.start(&a, &a.provider_self, &f) == OK) {
+	if (ev_new(&a.ev) == OK && ops.start(&a, "anthropic", &a.providers[0].self, &f) == OK) {
 		if (llm_start(&a, &r, &sink, &h, &c) == OK) {
 			llm_pause(c, true);
 			CHECK(claude_fetch && claude_fetch->paused);
@@ -536,7 +538,7 @@ TEST(claude_cancel)
 			llm_cancel(c, NULL);
 			CHECK(claude_fetch != NULL);
 		}
-		ops.free(a.provider_self);
+		ops.free(a.providers[0].self);
 		CHECK(claude_fetch == NULL && h.done == 0);
 	}
 	buf_free(&claude_body);

@@ -160,9 +160,10 @@ up(void)
 		CHECK(FAULTED());
 		return false;
 	}
-	a->provider->provider->free(a->provider_self);
-	a->provider = &spy;
-	a->provider_self = a;
+	a->provider->feature->provider->free(a->provider->self);
+	a->provider->feature = &spy;
+	a->provider->self = a;
+	providers_read(a);
 	a->channels[a->n_channels++] = (struct channel){ &channel_feature, a };
 	return true;
 }

@@ -272,9 +272,10 @@ agent_up(void)
 	flaky.query = flaky_query;
 	flaky.step = flaky_step;
 	a->db->ops = &flaky;
-	a->provider->provider->free(a->provider_self);
-	a->provider = &script;
-	a->provider_self = a;
+	a->provider->feature->provider->free(a->provider->self);
+	a->provider->feature = &script;
+	a->provider->self = a;
+	providers_read(a);
 	return OK;
 }
 
