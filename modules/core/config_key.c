@@ -33,7 +33,9 @@ static const struct config_key core_keys[] = {
 	{ .name = "agent.drain_timeout", .type = CONFIG_SECONDS, .dflt = "25", .max = 3600,
 	  .help = "How long running turns may finish after SIGTERM." },
 	{ .name = "providers.default", .type = CONFIG_STRING, .dflt = "\"anthropic\"",
-	  .help = "The model provider: a provider feature of this build." },
+	  .help = "The model provider: a provider feature of this build, or NAME of a [providers.NAME]." },
+	{ .name = "providers.fallback", .type = CONFIG_ARGV, .example = "[\"ollama/qwen3\"]",
+	  .help = "Models that are asked, in this order, while a provider does not answer: \"claude-haiku-5-5\", \"NAME/model\"." },
 	{ .name = "storage.database_path", .type = CONFIG_PATH,
 	  .dflt = "\"$XDG_DATA_HOME/blufio/blufio.db\"",
 	  .help = "The one database file. Without XDG_DATA_HOME it lies in ~/.local/share, "

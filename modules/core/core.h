@@ -271,7 +271,9 @@ struct turn {
 	int64_t estimate;               /* its input tokens, estimated or counted */
 	int64_t counted;                /* what the provider counted; 0 not asked, -1 it could not say */
 	void *counting;                 /* its question */
-	char model[128];                /* its exact model id */
+	char model[128];                /* the exact id of the model that is asked */
+	char wanted[128];               /* and of the one that should be */
+	const struct provider *avoid;   /* it failed this call: another is asked */
 	struct context *context;        /* between step_call and its effect */
 	struct llm_call *call;
 	struct tool_run *tools;

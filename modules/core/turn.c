@@ -77,6 +77,7 @@ go(struct turn *t, enum turn_state state)
 static void
 progress(struct turn *t)
 {
+	t->avoid = NULL;
 	t->deaths = 0;
 	t->attempt = 0;
 	t->next_at = 0;
@@ -291,6 +292,18 @@ release(struct turn *t)
 
 /* ---- the end of a turn -------------------------------------------------------------------- */
 
+/* Once in an outage people are told that another model answers. */
+static void
+tell_stand_in(struct turn *t)
+{
+	struct provider *p = provider_of(t->a, str_z(t->wanted));
+
+	if (strcmp(t->model, t->wanted) == 0 || p == provider_of(t->a, str_z(t->model)) || p->told)
+		return;
+	p->told = true;
+	buf_fmt(&t->answer, "\n\n(%s does not answer at the moment; this is from %s.)", p->name, t->model);
+}
+
 /* The reply goes to the outbox; text follows what was said in earlier rounds. */
 static enum step
 conclude(struct turn *t, enum turn_outcome outcome, struct str text)
@@ -318,6 +331,8 @@ conclude(struct turn *t, enum turn_outcome outcome, struct str text)
 		buf_reset(&t->answer);
 		buf_puts(&t->answer, "(The model ended its answer without any text.)");
 	}
+	if (outcome == OUTCOME_ANSWERED)
+		tell_stand_in(t);
 	if (t->answer.err == ERR_NOMEM)         /* half a sentence is none */
 		agent_wrote(t->a, ERR_NOMEM);
 	partial(t, PARTIAL_END, STR_NONE, STR_NONE);
@@ -454,6 +469,14 @@ step_prepare(struct turn *t)
 
 /* ---- CALL ----------------------------------------------------------------------------------- */
 
+static void
+wait_until(struct turn *t, int64_t at)
+{
+	t->next_at = at;
+	save(t);
+	ev_timer_in(t->a->ev, &t->timer, at - clock_us());
+}
+
 static void on_text(void *arg, struct str delta);
 static void on_result(void *arg, const struct llm_result *r);
 
@@ -488,15 +511,59 @@ ask(struct effect *eff)
 	log_ids(0, 0);
 }
 
+/* Which model is asked: the one that should be, or one that stands in. ERR_BUSY: in a moment. */
+static enum err
+choose_model(struct turn *t, struct fail *f)
+{
+	struct agent *a = t->a;
+	const char *model;
+	const struct provider *p;
+	int64_t wait;
+	char span[32];
+
+	snprintf(t->wanted, sizeof(t->wanted), "%s", model_of(t->s));
+	model = provider_choose(a, t->wanted, t->avoid);
+	if (model == NULL && t->avoid)          /* the one that failed is still the best there is */
+		model = provider_choose(a, t->wanted, NULL);
+	if (model) {
+		snprintf(t->model, sizeof(t->model), "%s", model);
+		return OK;
+	}
+	p = provider_of(a, str_z(t->wanted));
+	wait = p->open_until - clock_mono_us();
+	if (wait <= BREAKER_WAIT_US) {
+		wait_until(t, clock_us() + (wait > BUDGET_AGAIN_US ? wait : BUDGET_AGAIN_US));
+		return ERR_BUSY;
+	}
+	clock_span(wait, span);
+	return fail_set(f, ERR_IO, "The model provider %s does not answer (%s). I try it again in %s; please send your message"
+	    " again then. /cost and /help work meanwhile.", p->name, p->health.problem, span);
+}
+
+/* Thinking is bound to the model that thought it. */
+static void
+drop_strange_thinking(struct turn *t)
+{
+	struct session *s = t->s;
+
+	if (s->prompt_model[0] == '\0' || strcmp(s->prompt_model, t->model) == 0 || s->thinking_seq == s->next_seq)
+		return;
+	s->thinking_seq = s->next_seq;
+	agent_wrote(t->a, store_session_drop_thinking(t->a->db, s->id, s->next_seq));
+}
+
 /* Renders the request; ERR_* becomes a sentence, ERR_DENIED says that this message is what is refused. */
 static enum err
 prepare_call(struct turn *t, struct model_info *m, struct fail *f)
 {
 	struct agent *a = t->a;
-	enum err e = cost_model(a, model_of(t->s), m, f);
+	enum err e = choose_model(t, f);
 
+	if (e == OK)
+		e = cost_model(a, t->model, m, f);
 	if (e != OK)
 		return e;
+	drop_strange_thinking(t);
 	t->context = calloc(1, sizeof(*t->context));
 	if (t->context == NULL)
 		return fail_set(f, ERR_NOMEM, OUT_OF_MEMORY);
@@ -515,7 +582,6 @@ prepare_call(struct turn *t, struct model_info *m, struct fail *f)
 	t->estimate = t->counted > 0 ? t->counted : t->context->estimated_input;
 	if (t->counted <= 0 && t->estimate > m->window)
 		t->estimate = m->window;        /* more is never asked, so more is never booked */
-	snprintf(t->model, sizeof(t->model), "%s", m->id);   /* booked under what was asked, whatever is configured then */
 	return OK;
 }
 
@@ -588,14 +654,6 @@ uncached(const struct turn *t)
 	return t->estimate;
 }
 
-static void
-wait_until(struct turn *t, int64_t at)
-{
-	t->next_at = at;
-	save(t);
-	ev_timer_in(t->a->ev, &t->timer, at - clock_us());
-}
-
 /* The most that the call may cost is set aside, and its answer made as short as that takes. What does not fit by a guess
  * is counted first. */
 static enum err
@@ -603,7 +661,7 @@ reserve(struct turn *t, const struct model_info *m, struct fail *f)
 {
 	struct llm_request *r = &t->context->request;
 	struct cost_order o = { .feature = t->round ? COST_TOOL : COST_MESSAGE, .session = t->s->id, .turn = t->id,
-	    .user = t->s->user, .model = m, .answer = r->max_tokens, .input = t->context->most_input };
+	    .user = t->s->user, .model = m, .intended = t->wanted, .answer = r->max_tokens, .input = t->context->most_input };
 	enum err e;
 
 	if (t->counted > 0)             /* nearly what will be billed */
@@ -682,6 +740,8 @@ step_call(struct turn *t)
 		return conclude(t, OUTCOME_FAILED, S("(I stopped here: this took too many rounds of tools."
 		    " Send \"go on\" to continue.)"));
 	e = prepare_call(t, &m, &f);
+	if (e == ERR_BUSY)
+		return WAIT;
 	if (e == OK && count_first(t, &m)) {
 		context_drop(t);        /* the provider has its copy; it is rendered again then */
 		return WAIT;
@@ -738,9 +798,8 @@ remember_size(struct turn *t, const struct usage *u)
 	struct session *s = t->s;
 	int64_t prompt = u->input + u->cache_read + u->write_5m + u->write_1h;
 
-	if (!t->result.usage_known || prompt <= 0 || prompt > PROMPT_MOST)
-		return;
-	s->prompt_tokens = prompt + u->output;
+	/* not said, or not to be believed: the next bound is the bytes' */
+	s->prompt_tokens = !t->result.usage_known || prompt <= 0 || prompt > PROMPT_MOST ? 0 : prompt + u->output;
 	s->prompt_seq = s->next_seq;
 	snprintf(s->prompt_model, sizeof(s->prompt_model), "%s", t->model);
 	agent_wrote(t->a, store_session_prompt_size(t->a->db, s->id, s->prompt_tokens, s->prompt_seq, str_z(t->model)));
@@ -757,10 +816,6 @@ answered(struct turn *t)
 	if (r->content.n > 2 && stop != LLM_STOP_REFUSAL)   /* "[]" is nothing to keep */
 		append(t, "assistant", r->content);
 	remember_size(t, &r->usage);
-	if (strcmp(t->model, model_of(t->s)) != 0) {    /* another was chosen meanwhile: this one's thinking ends here */
-		t->s->thinking_seq = t->s->next_seq;
-		agent_wrote(t->a, store_session_drop_thinking(t->a->db, t->s->id, t->s->next_seq));
-	}
 	if (stop == LLM_STOP_TOOLS && plan_tools(t, r->content)) {
 		agent_wrote(t->a, store_turn_answer(t->a->db, t->id, buf_view(&t->answer), STR_NONE));
 		go(t, TURN_TOOLS);
@@ -844,13 +899,17 @@ not_answered(struct turn *t)
 	struct llm_result *r = &t->result;
 	struct fail f = FAIL_INIT;
 	bool thinking = r->class == LLM_THINKING && t->s->thinking_seq < t->s->next_seq;
-	bool again = r->class == LLM_RETRY && r->retry_after_us <= LLM_RETRY_AFTER_MAX_US;
+	bool again = r->class == LLM_RETRY && r->retry_after_us <= LLM_RETRY_AFTER_MAX_US, elsewhere = false;
 
 	t->attempt++;
 	log_warn("turn", "model call failed (try %lld, status %u): %.*s%s%.*s", (long long)t->attempt, r->status,
 	    STR_ARG(r->detail), r->request_id.n ? " request " : "", STR_ARG(r->request_id));
-	if ((again && t->attempt < LLM_ATTEMPTS_MAX) || thinking) {
-		int64_t wait = thinking ? 0 : llm_backoff_us((unsigned)t->attempt, r->retry_after_us);
+	if (again ? t->attempt >= FALLBACK_AFTER : r->class == LLM_BAD_KEY || r->class == LLM_BILLING || r->class == LLM_BAD_MODEL)
+		elsewhere = provider_choose(t->a, t->wanted, provider_of(t->a, str_z(t->model))) != NULL;
+	if (elsewhere)
+		t->avoid = provider_of(t->a, str_z(t->model));
+	if (((again || elsewhere) && t->attempt < LLM_ATTEMPTS_MAX) || thinking) {
+		int64_t wait = thinking || elsewhere ? 0 : llm_backoff_us((unsigned)t->attempt, r->retry_after_us);
 
 		if (thinking) {         /* once: from here on the history goes without them */
 			t->s->thinking_seq = t->s->next_seq;
