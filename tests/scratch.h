@@ -170,6 +170,14 @@ rules_broken(const struct llm_request *r)
 	for (size_t i = 0; i < r->n_messages && !why; i++, before = m) {
 		bool user = strcmp(r->messages[i].role, "user") == 0, other = false;
 
+		if (strcmp(r->messages[i].role, "system") == 0) {       /* behind the user's, before the model's or the end */
+			if (i == 0 || !was_user || (i + 1 < r->n_messages && strcmp(r->messages[i + 1].role, "assistant") != 0))
+				why = "a system message out of its place";
+			else if (r->messages[i].content.n < 3 || r->messages[i].content.p[0] != '"')
+				why = "a system message that is no text";
+			m = before;
+			continue;
+		}
 		if (!user && (i == 0 || strcmp(r->messages[i].role, "assistant") != 0))
 			why = "the first message is not the user's, or a strange role";
 		else if (json_parse(&ar, r->messages[i].content, &m, NULL) != OK || m->type != JSON_ARRAY)

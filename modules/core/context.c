@@ -22,6 +22,7 @@
 
 #define CONTEXT_ARENA (REQUEST_MAX + (8u << 20))
 #define MESSAGE_TOKENS 16               /* around a message: role, ends, a block's kind */
+#define PAUSES_PRIOR 3
 #define PROMPT_TOKENS 1024              /* around all: what the provider says about tools itself */
 #define INTERRUPTED "[{\"type\":\"tool_result\",\"tool_use_id\":"
 
@@ -263,12 +264,12 @@ collect(void *arg, const struct message_row *m)
 	}
 	e = &r->e[r->n++];
 	e->seq = m->seq;
-	e->role = str_eqz(m->role, "assistant") ? "assistant" : "user";
+	e->role = str_eqz(m->role, "assistant") ? "assistant" : str_eqz(m->role, "system") ? "system" : "user";
 	e->content = content;
 	e->uses = has_block(content, USE_START);
 	e->server = has_block(content, SERVER_START);
 	e->results = has_block(content, RESULT_START);
-	e->media = !str_eqz(m->role, "assistant") && has_block(content, MEDIA_SOURCE);
+	e->media = e->role[0] == 'u' && has_block(content, MEDIA_SOURCE);
 	return r->ar->err == OK;
 }
 
@@ -315,22 +316,69 @@ emit(struct llm_message *out, size_t *n, const char *role, struct str content)
 	out[(*n)++].content = content;
 }
 
+/* The message before the i-th that somebody said; NULL: there is none. */
+static const struct entry *
+last_said(const struct rows *r, size_t i)
+{
+	while (i-- > 0)
+		if (r->e[i].role[0] != 's')
+			return &r->e[i];
+	return NULL;
+}
+
+/* What stands beside a message may do so as a message of its own where the model takes that: behind the user's, and then
+ * the model's turn. Elsewhere it is the last block of the user's message. */
+static size_t
+place_system(struct rows *r, const struct model_info *m, struct llm_message *out, size_t n)
+{
+	size_t kept = 0;
+
+	for (size_t i = 0; i < n; i++) {
+		struct llm_message *before = kept ? &out[kept - 1] : NULL;
+		struct buf b = BUF_INIT(REQUEST_MAX);
+
+		if (out[i].role[0] != 's' || ((m->flags & MODEL_SYSTEM_TURNS) && before && before->role[0] == 'u' &&
+		    (i + 1 == n || out[i + 1].role[0] == 'a'))) {
+			out[kept++] = out[i];
+			continue;
+		}
+		if (before == NULL || before->role[0] != 'u')
+			continue;       /* nothing is left of what it stood beside */
+		buf_str(&b, str_sub(before->content, 0, before->content.n - 1));
+		buf_puts(&b, ",{\"type\":\"text\",\"text\":");
+		buf_str(&b, out[i].content);
+		buf_puts(&b, "}]");
+		if (b.err != OK)
+			r->err = b.err;
+		else
+			before->content = arena_str(r->ar, buf_view(&b));
+		buf_free(&b);
+	}
+	return kept;
+}
+
 /* Rows -> messages under the API's rules; out has room for 2 n entries. */
 static size_t
 repair(struct rows *r, struct llm_message *out)
 {
+	const struct entry *last = last_said(r, r->n);
 	size_t n = 0;
 
 	for (size_t i = 0; i < r->n; i++) {
 		struct entry *e = &r->e[i];
-		const struct entry *before = n && i ? &r->e[i - 1] : NULL;
-		bool user = strcmp(e->role, "user") == 0;
+		const struct entry *before = n && i ? last_said(r, i) : NULL;
+		bool user = e->role[0] == 'u';
 		struct str open = before && before->uses && strcmp(out[n - 1].role, "assistant") == 0 ?
 		    before->content : STR_NONE;
 		struct str content = e->content, fixed;
 
 		if (n == 0 && !user)
 			continue;
+		if (e->role[0] == 's') {
+			if (out[n - 1].role[0] != 'a')
+				emit(out, &n, e->role, e->content);
+			continue;
+		}
 		if (e->server)
 			content = without_begun(r, i);
 		if (user && e->results)
@@ -345,8 +393,8 @@ repair(struct rows *r, struct llm_message *out)
 		if (content.n)
 			emit(out, &n, e->role, content);
 	}
-	if (n && r->n && r->e[r->n - 1].uses && strcmp(out[n - 1].role, "assistant") == 0) {
-		struct str fixed = missing_results(r, r->e[r->n - 1].content, STR_NONE);
+	if (n && last && last->uses && strcmp(out[n - 1].role, "assistant") == 0) {
+		struct str fixed = missing_results(r, last->content, STR_NONE);
 
 		if (fixed.n)
 			emit(out, &n, "user", fixed);
@@ -391,6 +439,21 @@ count_input(const struct session *s, const struct rows *r, const struct model_in
 		out->most_input = m->window;    /* more is refused, and costs nothing */
 }
 
+/* Is a cache entry of an hour worth its price? It pays when the next message comes after five minutes and within the
+ * hour: then the whole prompt is read instead of written anew. Before anything is known of a conversation, one pause in
+ * PAUSES_PRIOR is taken to be such a one. */
+static enum err
+choose_ttl(const struct session *s, const struct rows *r, const struct model_info *m, struct context *out)
+{
+	int64_t n_short, n_long, fresh = llm_tokens_estimate(r->new_bytes) + r->new_file_tokens, all = out->estimated_input;
+	enum err e = store_session_pauses(r->a->db, s->id, s->history_seq, 300 * US_PER_S, 3600 * US_PER_S, &n_short, &n_long);
+	double likely = (1.0 / PAUSES_PRIOR + (double)n_long) / (1.0 + (double)(n_short + n_long));
+
+	out->request.hour = e == OK && likely * (double)all * (double)(m->write_5m - m->read) >
+	    (double)fresh * (double)(m->write_1h - m->write_5m);
+	return e;
+}
+
 static enum err
 render(struct session *s, struct rows *r, const struct model_info *m, struct context *out, struct fail *f)
 {
@@ -420,7 +483,7 @@ render(struct session *s, struct rows *r, const struct model_info *m, struct con
 	}
 	messages = arena_array(&out->arena, 2 * r->n + 1, sizeof(*messages));
 	if (e == OK && r->err == OK && messages)
-		out->request.n_messages = repair(r, messages);
+		out->request.n_messages = place_system(r, m, messages, repair(r, messages));
 	out->request.model = arena_z(&out->arena, str_z(m->id));
 	out->request.max_tokens = llm_max_tokens(a, provider_of(a, str_z(m->id)));
 	out->request.system = arena_str(&out->arena, buf_view(&system));
@@ -438,6 +501,9 @@ render(struct session *s, struct rows *r, const struct model_info *m, struct con
 		bytes += messages[i].content.n;
 	count_input(s, r, m, bytes, out);
 	out->documents = r->documents > 0;
+	e = choose_ttl(s, r, m, out);
+	if (e != OK)
+		return e;
 	return refuse_media(r, m, bytes + (size_t)r->file_bytes, f);
 }
 

@@ -112,10 +112,23 @@ FALLIBLE store_session_known(struct db *db, const char *agent, const struct targ
 FALLIBLE store_session_get(struct db *db, int64_t id, void (*fn)(void *arg, const struct session_row *r), void *arg);
 FALLIBLE store_session_set_model(struct db *db, int64_t id, struct str model);
 FALLIBLE store_session_prompt_size(struct db *db, int64_t id, int64_t tokens, int64_t seq, struct str model);
+/* How long people paused before their newest messages of a history: pauses of up to short_us, and longer ones of up to
+ * long_us; 20 at most are looked at. */
+FALLIBLE store_session_pauses(struct db *db, int64_t id, int64_t from_seq, int64_t short_us, int64_t long_us, int64_t *n_short,
+    int64_t *n_long);
 FALLIBLE store_session_new_history(struct db *db, int64_t id, int64_t seq);
 FALLIBLE store_session_drop_thinking(struct db *db, int64_t id, int64_t seq);  /* before seq; 0: from here back */
 /* The system prompt this history began with: a changed one waits for the next history (ERR_NOTFOUND: none yet). */
 FALLIBLE store_session_prompt(struct db *db, int64_t id, struct buf *out);
+/* The newest change of the rules that its history was told, and the newest there is. */
+struct rule_row { int64_t number; struct str text; bool removed; };
+FALLIBLE store_session_rules(struct db *db, int64_t id, int64_t *seen, int64_t *newest);
+FALLIBLE store_session_rules_told(struct db *db, int64_t id, int64_t change);
+/* after 0: those in force, by number; else what changed since, in its order. */
+FALLIBLE store_rules(struct db *db, int64_t user, int64_t after, void (*fn)(void *arg, const struct rule_row *r), void *arg);
+FALLIBLE store_rules_count(struct db *db, int64_t user, int64_t *n);
+FALLIBLE store_rule_add(struct db *db, int64_t user, struct str text, int64_t *number);
+FALLIBLE store_rule_remove(struct db *db, int64_t user, int64_t number, bool *found);
 FALLIBLE store_session_set_prompt(struct db *db, int64_t id, struct str prompt);
 FALLIBLE store_session_count(struct db *db, int64_t *n);
 
@@ -364,6 +377,14 @@ void model_word(struct agent *a, int64_t session, const struct target *to, struc
 const char *model_of(const struct session *s);       /* its own, or the default */
 /* Appends up to three models that have a price and a name like this one. */
 void model_nearest(struct agent *a, struct str like, struct buf *out);
+
+/* rules.c */
+#define RULES_MAX 50                    /* of a person: all stand in every prompt of theirs */
+#define RULE_BYTES_MAX 1000
+FALLIBLE rules_prompt(struct agent *a, int64_t user, struct buf *out);
+/* Appends what changed since; seen > 0. */
+FALLIBLE rules_changes(struct agent *a, int64_t user, int64_t seen, struct buf *out);
+void rules_word(struct agent *a, int64_t user, struct str arg, struct buf *out);
 
 /* provider.c */
 FALLIBLE providers_new(struct agent *a, struct fail *f);

@@ -229,6 +229,7 @@ static const char help_text[] =
     "/stop ends what I am doing now.\n"
     "/new starts a fresh conversation.\n"
     "/model shows which model answers here, and lets you choose another.\n"
+    "/rules shows what you told me once and for all, and changes it.\n"
     "/cost shows what was spent.\n"
     "/pause stops every call to a model, /resume lifts it.\n"
     "/help shows this.";
@@ -269,7 +270,7 @@ control_stop(struct agent *a, int64_t id, const struct target *to)
 		say(a, id, to, S("Nothing is running."));
 }
 
-/* A word that starts with '/', and nothing else; only /model takes something after it, on the same line.
+/* A word that starts with '/', and nothing else; only /model takes something after it, on the same line, and /rules.
  * "/stop now please" is a message. */
 static bool
 is_control(struct str text, struct str *word, struct str *arg)
@@ -282,7 +283,7 @@ is_control(struct str text, struct str *word, struct str *arg)
 		if (!((word->p[i] >= 'a' && word->p[i] <= 'z') || word->p[i] == '_'))
 			return false;
 	*arg = str_trim(*arg);
-	return arg->n == 0 || (str_eqz(*word, "/model") && arg->n <= 100 && str_find(*arg, S("\n")) == SIZE_MAX);
+	return arg->n == 0 || str_eqz(*word, "/rules") || (str_eqz(*word, "/model") && arg->n <= 100 && str_find(*arg, S("\n")) == SIZE_MAX);
 }
 
 static void
@@ -309,9 +310,9 @@ control_cost(struct agent *a, int64_t session, const struct target *to)
 }
 
 static void
-control(struct agent *a, int64_t session, const struct target *to, struct str word, struct str arg)
+control(struct agent *a, int64_t session, int64_t user, const struct target *to, struct str word, struct str arg)
 {
-	struct buf b = BUF_INIT(256);
+	struct buf b = BUF_INIT(128u << 10);
 
 	if (str_eqz(word, "/stop")) {
 		control_stop(a, session, to);
@@ -319,6 +320,10 @@ control(struct agent *a, int64_t session, const struct target *to, struct str wo
 		control_new_history(a, session, to);
 	} else if (str_eqz(word, "/model")) {
 		model_word(a, session, to, arg);
+	} else if (str_eqz(word, "/rules")) {
+		rules_word(a, user, arg, &b);
+		say(a, session, to, buf_view(&b));
+		buf_free(&b);
 	} else if (str_eqz(word, "/cost")) {
 		control_cost(a, session, to);
 	} else if (str_eqz(word, "/pause") || str_eqz(word, "/resume")) {
@@ -415,7 +420,7 @@ inbound_put(struct agent *a, const struct inbound *in, bool *fresh)
 	if (e == OK && id != 0 && album)
 		e = join_album(a, in, album);
 	else if (e == OK && id != 0 && at_once)
-		control(a, session, &in->to, word, arg);
+		control(a, session, user, &in->to, word, arg);
 	else if (e == OK && id != 0) {
 		if (in->album.n)
 			e = store_inbound_hold(a->db, id, clock_us() + ALBUM_QUIET_US);

@@ -119,7 +119,12 @@ static const char schema_4[] =
     /* what the provider last said a conversation's prompt has, how far it went, for which model */
     "ALTER TABLE sessions ADD COLUMN prompt_tokens INTEGER NOT NULL DEFAULT 0;"
     "ALTER TABLE sessions ADD COLUMN prompt_seq INTEGER NOT NULL DEFAULT 0;"
-    "ALTER TABLE sessions ADD COLUMN prompt_model TEXT NOT NULL DEFAULT '';";
+    "ALTER TABLE sessions ADD COLUMN prompt_model TEXT NOT NULL DEFAULT '';"
+    /* number: as its person calls it; change: the newest of a person's changes that a history was told */
+    "CREATE TABLE rules(id INTEGER PRIMARY KEY, user_id INTEGER NOT NULL REFERENCES users(id), number INTEGER NOT NULL,"
+    " text TEXT NOT NULL, change INTEGER NOT NULL, removed INTEGER NOT NULL DEFAULT 0, created_at INTEGER NOT NULL,"
+    " UNIQUE(user_id, number));"
+    "ALTER TABLE sessions ADD COLUMN rules_change INTEGER NOT NULL DEFAULT 0;";
 
 /* migrations[v] takes a database of version v to v + 1 (in parts: C99 promises strings of 4095 bytes) */
 static const char *const migrations[SCHEMA_VERSION][2] = { { schema_1, schema_1b }, { schema_2, "" }, { schema_3, "" }, { schema_4, "" } };
@@ -364,6 +369,24 @@ store_session_prompt_size(struct db *db, int64_t id, int64_t tokens, int64_t seq
 }
 
 FALLIBLE
+store_session_pauses(struct db *db, int64_t id, int64_t from_seq, int64_t short_us, int64_t long_us, int64_t *n_short, int64_t *n_long)
+{
+	struct db_row r;
+
+	*n_short = *n_long = 0;
+	/* a turn's first row is the person's, its last one the answer */
+	ROWS(db, &r, "SELECT count(*) FILTER (WHERE pause <= ?3), count(*) FILTER (WHERE pause > ?3 AND pause <= ?4) FROM"
+	    " (SELECT min(created_at) - lag(max(created_at)) OVER (ORDER BY min(seq)) AS pause FROM messages"
+	    " WHERE session_id = ?1 AND seq >= ?2 GROUP BY turn_id ORDER BY min(seq) DESC LIMIT 20) WHERE pause IS NOT NULL",
+	    DBI(id), DBI(from_seq), DBI(short_us), DBI(long_us));
+	if (db_step(&r)) {
+		*n_short = db_i64(&r, 0);
+		*n_long = db_i64(&r, 1);
+	}
+	return db_end(&r);
+}
+
+FALLIBLE
 store_session_new_history(struct db *db, int64_t id, int64_t seq)
 {
 	return DB_EXEC(db, "UPDATE sessions SET history_seq = ?2, prompt = NULL WHERE id = ?1", DBI(id), DBI(seq));
@@ -389,6 +412,70 @@ store_session_prompt(struct db *db, int64_t id, struct buf *out)
 		buf_str(out, db_str(&r, 0));
 	e = db_end(&r);
 	return e != OK ? e : found ? out->err : ERR_NOTFOUND;
+}
+
+FALLIBLE
+store_session_rules(struct db *db, int64_t id, int64_t *seen, int64_t *newest)
+{
+	struct db_row r;
+
+	*seen = *newest = 0;
+	ROWS(db, &r, "SELECT rules_change, (SELECT coalesce(max(change), 0) FROM rules WHERE rules.user_id = sessions.user_id)"
+	    " FROM sessions WHERE id = ?1", DBI(id));
+	if (db_step(&r)) {
+		*seen = db_i64(&r, 0);
+		*newest = db_i64(&r, 1);
+	}
+	return db_end(&r);
+}
+
+FALLIBLE
+store_session_rules_told(struct db *db, int64_t id, int64_t change)
+{
+	return DB_EXEC(db, "UPDATE sessions SET rules_change = ?2 WHERE id = ?1", DBI(id), DBI(change));
+}
+
+FALLIBLE
+store_rules(struct db *db, int64_t user, int64_t after, void (*fn)(void *arg, const struct rule_row *r), void *arg)
+{
+	struct db_row r;
+
+	ROWS(db, &r, "SELECT number, text, removed FROM rules WHERE user_id = ?1 AND change > ?2 AND (?2 > 0 OR NOT removed)"
+	    " ORDER BY CASE WHEN ?2 > 0 THEN change ELSE number END", DBI(user), DBI(after));
+	while (db_step(&r)) {
+		const struct rule_row row = { db_i64(&r, 0), db_str(&r, 1), db_i64(&r, 2) != 0 };
+
+		fn(arg, &row);
+	}
+	return db_end(&r);
+}
+
+FALLIBLE
+store_rules_count(struct db *db, int64_t user, int64_t *n)
+{
+	return get_i64(db, "SELECT count(*) FROM rules WHERE user_id = ?1 AND NOT removed", DBI(user), 0, n);
+}
+
+/* A number is never given twice. */
+FALLIBLE
+store_rule_add(struct db *db, int64_t user, struct str text, int64_t *number)
+{
+	enum err e = get_i64(db, "SELECT coalesce(max(number), 0) + 1 FROM rules WHERE user_id = ?1", DBI(user), 1, number);
+
+	return e != OK ? e : DB_EXEC(db, "INSERT INTO rules(user_id, number, text, change, created_at) VALUES(?1, ?2, ?3,"
+	    " (SELECT coalesce(max(change), 0) + 1 FROM rules WHERE user_id = ?1), ?4)", DBI(user), DBI(*number), DBS(text), DBI(clock_us()));
+}
+
+FALLIBLE
+store_rule_remove(struct db *db, int64_t user, int64_t number, bool *found)
+{
+	const struct db_val v[] = { DBI(user), DBI(number) };
+	int64_t changed = 0;
+	enum err e = db_exec(db, "UPDATE rules SET removed = 1, change = (SELECT max(change) + 1 FROM rules WHERE user_id = ?1)"
+	    " WHERE user_id = ?1 AND number = ?2 AND NOT removed", v, 2, NULL, &changed);
+
+	*found = e == OK && changed > 0;
+	return e;
 }
 
 FALLIBLE

@@ -429,6 +429,30 @@ append_message(struct turn *t, struct taking *k)
 	return !k->empty;
 }
 
+/* What else the model has to know from here on: it stands behind the message and stays there. */
+static void
+append_conditional(struct turn *t)
+{
+	struct buf text = BUF_INIT(RULES_MAX * RULE_BYTES_MAX * 4), json = BUF_INIT(RULES_MAX * RULE_BYTES_MAX * 12);
+	int64_t seen, newest;
+	enum err e = store_session_rules(t->a->db, t->s->id, &seen, &newest);
+
+	if (e == OK && newest > seen) {
+		e = rules_changes(t->a, t->s->user, seen, &text);
+		if (e == OK)
+			e = store_session_rules_told(t->a->db, t->s->id, newest);
+	}
+	if (e == OK && text.n) {
+		json_quote(&json, buf_view(&text));
+		e = text.err != OK ? text.err : json.err;
+		if (e == OK)
+			append(t, "system", buf_view(&json));
+	}
+	agent_wrote(t->a, e);
+	buf_free(&text);
+	buf_free(&json);
+}
+
 static enum step
 step_prepare(struct turn *t)
 {
@@ -436,6 +460,7 @@ step_prepare(struct turn *t)
 	struct buf prompt = BUF_INIT(1u << 20);
 	struct taking k = { t, BUF_INIT(REQUEST_MAX), BUF_INIT(REPLY_MAX), false };
 	enum step next = NEXT;
+	int64_t told, rules;
 	enum err e;
 
 	if (a->phase == AGENT_DRAINING)
@@ -454,12 +479,20 @@ step_prepare(struct turn *t)
 	if (e == ERR_NOTFOUND) {
 		e = agent_prompt(a, &prompt);
 		if (e == OK)
+			e = rules_prompt(a, t->s->user, &prompt);
+		if (e == OK)
+			e = store_session_rules(a->db, t->s->id, &told, &rules);
+		if (e == OK)
+			e = store_session_rules_told(a->db, t->s->id, rules);
+		if (e == OK)
 			e = store_session_set_prompt(a->db, t->s->id, buf_view(&prompt));
 	}
 	agent_wrote(a, e);
 	buf_free(&prompt);
-	if (append_message(t, &k))
+	if (append_message(t, &k)) {
+		append_conditional(t);
 		go(t, TURN_CALL);
+	}
 	else
 		next = conclude(t, OUTCOME_FAILED, buf_view(&k.notes));
 	buf_free(&k.blocks);
@@ -661,7 +694,7 @@ reserve(struct turn *t, const struct model_info *m, struct fail *f)
 {
 	struct llm_request *r = &t->context->request;
 	struct cost_order o = { .feature = t->round ? COST_TOOL : COST_MESSAGE, .session = t->s->id, .turn = t->id,
-	    .user = t->s->user, .model = m, .intended = t->wanted, .answer = r->max_tokens, .input = t->context->most_input };
+	    .user = t->s->user, .model = m, .intended = t->wanted, .hour = r->hour, .answer = r->max_tokens, .input = t->context->most_input };
 	enum err e;
 
 	if (t->counted > 0)             /* nearly what will be billed */

@@ -391,11 +391,13 @@ on_done(void *arg, struct fetch_op *f, const struct fetch_result *r)
 /* ---- the question -------------------------------------------------------------------------------- */
 
 static void
-write_cache_control(struct jw *w)
+write_cache_control(struct jw *w, bool hour)
 {
 	jw_key(w, "cache_control");
 	jw_obj(w);
 	jw_kz(w, "type", "ephemeral");
+	if (hour)
+		jw_kz(w, "ttl", "1h");
 	jw_end_obj(w);
 }
 
@@ -459,7 +461,7 @@ write_body(struct body *b, struct agent *a, const struct llm_request *r, bool co
 		jw_ki64(&w, "max_tokens", r->max_tokens);
 		jw_kbool(&w, "stream", true);
 	}
-	write_cache_control(&w);
+	write_cache_control(&w, r->hour);
 	if (r->tools.n)
 		jw_kraw(&w, "tools", r->tools);
 	if (r->system.n) {
@@ -468,7 +470,7 @@ write_body(struct body *b, struct agent *a, const struct llm_request *r, bool co
 		jw_obj(&w);
 		jw_kz(&w, "type", "text");
 		jw_kstr(&w, "text", r->system);
-		write_cache_control(&w);
+		write_cache_control(&w, r->hour);
 		jw_end_obj(&w);
 		jw_end_arr(&w);
 	}

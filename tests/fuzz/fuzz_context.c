@@ -76,12 +76,15 @@ user(struct buf *b, unsigned bits, unsigned calls)
 }
 
 static void
-render(bool drop_thinking)
+render(bool drop_thinking, bool system_turns)
 {
+	struct model_info m = sc.a.provider->feature->provider->models[0];
 	struct context c;
-	enum err e = context_render(&sc.a, s->id, &sc.a.provider->feature->provider->models[0], drop_thinking, &c, NULL);
+	enum err e;
 	const char *why;
 
+	m.flags |= system_turns ? MODEL_SYSTEM_TURNS : 0;
+	e = context_render(&sc.a, s->id, &m, drop_thinking, &c, NULL);
 	if (e != OK && e != ERR_NOTFOUND)
 		abort();
 	if (e != OK)
@@ -93,6 +96,9 @@ render(bool drop_thinking)
 			fprintf(stderr, "%s %.*s\n", c.request.messages[i].role, STR_ARG(c.request.messages[i].content));
 		abort();
 	}
+	for (size_t i = 0; !system_turns && i < c.request.n_messages; i++)
+		if (c.request.messages[i].role[0] == 's')
+			abort();
 	for (size_t i = 0; drop_thinking && i < c.request.n_messages; i++)
 		if (str_find(c.request.messages[i].content, S("\"signature\"")) != SIZE_MAX)
 			abort();
@@ -116,6 +122,11 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 				abort();
 			continue;
 		}
+		if (bits >= 0xB0) {
+			if (store_message_add(sc.a.db, s->id, (int64_t)i, 1, "system", S("\"note\"")) != OK)
+				abort();
+			continue;
+		}
 		buf_reset(&b);
 		buf_putc(&b, '[');
 		if (bits & 0x20)
@@ -127,8 +138,8 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		    buf_view(&b)) != OK)
 			abort();
 	}
-	render(false);
-	render(true);
+	render(false, false);
+	render(true, true);
 	db_rollback(sc.a.db);
 	buf_free(&b);
 	return 0;

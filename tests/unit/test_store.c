@@ -139,7 +139,7 @@ TEST(schema)
 	if (begin()) {
 		ONE("PRAGMA user_version", SCHEMA_VERSION);
 		CHECK_OK(store_migrate(db, sc.path, &f));        /* again: nothing to do */
-		ONE("SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'", 18);
+		ONE("SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'", 19);
 		CHECK_OK(db_script(db, "PRAGMA user_version = 7"));
 		CHECK_ERR(store_migrate(db, sc.path, &f), ERR_UNSUPPORTED);
 		CHECK(FAULTED() || (strstr(f.text, sc.path) && strstr(f.text, "schema version 7") &&
@@ -149,7 +149,7 @@ TEST(schema)
 	scratch_end(&sc);
 }
 
-#define BACK_TO_3 "DROP TABLE reservations; DROP TABLE cost_days; ALTER TABLE cost_ledger DROP COLUMN user_id;" \
+#define BACK_TO_3 "DROP TABLE rules; ALTER TABLE sessions DROP COLUMN rules_change; DROP TABLE reservations; DROP TABLE cost_days; ALTER TABLE cost_ledger DROP COLUMN user_id;" \
 	"ALTER TABLE cost_ledger DROP COLUMN intended; ALTER TABLE cost_ledger DROP COLUMN request_id;" \
 	"ALTER TABLE sessions DROP COLUMN prompt_tokens; ALTER TABLE sessions DROP COLUMN prompt_seq;" \
 	"ALTER TABLE sessions DROP COLUMN prompt_model;"
