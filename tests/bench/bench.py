@@ -6,7 +6,7 @@ nothing else, floor.c, in the same run) and a bar (docs/DESIGN.md). Nothing here
 fails because something was slow: a missed bar is printed as missed. Exit code 1
 means that something could not be measured.
 
-    python3 tests/bench/bench.py [size memory start latency relay load idle build]
+    python3 tests/bench/bench.py [size memory start latency relay load idle build router]
 
 Environment: BLUFIO the binary (build/blufio); BENCH_DIR a directory on the disk
 to be measured (a short path: a socket is made in it).
@@ -477,6 +477,16 @@ def bench_idle(place):
     end(f)
 
 
+def bench_router(place):
+    """What a message costs before it costs anything: its tier, without the daemon around it."""
+    modules = os.path.join(ROOT, "modules")
+    sources = ["core/router.c", "core/router_words.c", "base/utf8.c", "base/str.c", "base/buf.c"]
+    run(CC, "-std=c11", "-D_POSIX_C_SOURCE=200809L", "-O2", "-I" + modules, "-o", place.path("router"),
+        os.path.join(HERE, "router.c"), *[os.path.join(modules, s) for s in sources])
+    mean, slowest, long = run(place.path("router"), os.path.join(ROOT, "tests/data/messages.tsv")).split()
+    row("tier of a message, mean", int(mean), "ns", note="the labelled ones; slowest %s, of 1 MB %s ns" % (slowest, long))
+
+
 # ---- the run -------------------------------------------------------------------------------------
 
 
@@ -501,7 +511,8 @@ def table():
 
 
 PARTS = {"build": bench_build, "size": bench_size, "memory": bench_memory, "start": bench_start,
-         "latency": bench_latency, "relay": bench_relay, "load": bench_load, "idle": bench_idle}
+         "latency": bench_latency, "relay": bench_relay, "load": bench_load, "idle": bench_idle,
+         "router": bench_router}
 
 
 def main():
