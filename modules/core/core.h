@@ -8,6 +8,7 @@
 #define BLUFIO_CORE_H
 
 #include "blufio.h"
+#include "core/router.h"
 
 #define SCHEMA_VERSION 4
 
@@ -19,6 +20,7 @@ struct session_row {
 	struct str model;               /* its own; empty: the default */
 	int64_t prompt_tokens, prompt_seq;
 	struct str prompt_model;
+	int64_t cached_until, tier;
 };
 struct inbound_row {
 	int64_t id, session;
@@ -111,7 +113,10 @@ FALLIBLE store_session_find(struct db *db, const char *agent, const struct targe
 FALLIBLE store_session_known(struct db *db, const char *agent, const struct target *to, int64_t *id);  /* 0 = none */
 FALLIBLE store_session_get(struct db *db, int64_t id, void (*fn)(void *arg, const struct session_row *r), void *arg);
 FALLIBLE store_session_set_model(struct db *db, int64_t id, struct str model);
-FALLIBLE store_session_prompt_size(struct db *db, int64_t id, int64_t tokens, int64_t seq, struct str model);
+FALLIBLE store_session_prompt_size(struct db *db, int64_t id, int64_t tokens, int64_t seq, struct str model, int64_t cached_until);
+FALLIBLE store_session_tier(struct db *db, int64_t id, int64_t tier);
+/* Of the conversation's newest call: the model, and why it was that one. Empty: there was none. */
+FALLIBLE store_session_why(struct db *db, int64_t id, struct buf *model, struct buf *why);
 /* How long people paused before their newest messages of a history: pauses of up to short_us, and longer ones of up to
  * long_us; 20 at most are looked at. */
 FALLIBLE store_session_pauses(struct db *db, int64_t id, int64_t from_seq, int64_t short_us, int64_t long_us, int64_t *n_short,
@@ -285,7 +290,13 @@ struct turn {
 	int64_t counted;                /* what the provider counted; 0 not asked, -1 it could not say */
 	void *counting;                 /* its question */
 	char model[128];                /* the exact id of the model that is asked */
-	char wanted[128];               /* and of the one that should be */
+	char wanted[128];               /* of the one that should be, by the router or by choice */
+	char intended[128];             /* of the one that its message alone would have */
+	bool lowered;                   /* the router took a smaller one for the budget's sake */
+	int lower;                      /* tiers that the budget takes off */
+	bool hour;                      /* cached for an hour */
+	struct buf why;                 /* this model, for people */
+	struct router_verdict verdict;  /* of its message */
 	const struct provider *avoid;   /* it failed this call: another is asked */
 	struct context *context;        /* between step_call and its effect */
 	struct llm_call *call;
@@ -307,6 +318,8 @@ struct session {
 	/* what its provider last counted: all before prompt_seq has so many tokens, for that model; 0: not known */
 	int64_t prompt_tokens, prompt_seq;
 	char prompt_model[128];
+	int64_t cached_until;           /* and its cache holds it until then */
+	enum tier tier;                 /* that the newest message wants */
 	struct turn *turn;              /* the one being worked on, or NULL */
 	struct ev_defer next;           /* starts the next queued message */
 	struct agent *a;

@@ -65,6 +65,8 @@ fill(void *arg, const struct session_row *r)
 	s->prompt_tokens = r->prompt_tokens;
 	s->prompt_seq = r->prompt_seq;
 	snprintf(s->prompt_model, sizeof(s->prompt_model), "%.*s", STR_ARG(r->prompt_model));
+	s->cached_until = r->cached_until;
+	s->tier = r->tier > TIER_NONE && r->tier < TIER_COUNT ? (enum tier)r->tier : TIER_NONE;
 }
 
 struct session *
@@ -229,6 +231,7 @@ static const char help_text[] =
     "/stop ends what I am doing now.\n"
     "/new starts a fresh conversation.\n"
     "/model shows which model answers here, and lets you choose another.\n"
+    "/opus, /sonnet and /haiku choose one by name; /why tells why the last answer came from its model.\n"
     "/rules shows what you told me once and for all, and changes it.\n"
     "/cost shows what was spent.\n"
     "/pause stops every call to a model, /resume lifts it.\n"
@@ -310,6 +313,22 @@ control_cost(struct agent *a, int64_t session, const struct target *to)
 }
 
 static void
+control_why(struct agent *a, int64_t session, const struct target *to)
+{
+	struct buf model = BUF_INIT(256), why = BUF_INIT(4096), b = BUF_INIT(8192);
+
+	agent_wrote(a, store_session_why(a->db, session, &model, &why));
+	if (model.n == 0)
+		buf_puts(&b, "No model was asked here yet.");
+	else
+		buf_fmt(&b, "The last answer came from %s%s%s.", buf_z(&model), why.n ? ": " : "", buf_z(&why));
+	say(a, session, to, buf_view(&b));
+	buf_free(&model);
+	buf_free(&why);
+	buf_free(&b);
+}
+
+static void
 control(struct agent *a, int64_t session, int64_t user, const struct target *to, struct str word, struct str arg)
 {
 	struct buf b = BUF_INIT(128u << 10);
@@ -320,6 +339,10 @@ control(struct agent *a, int64_t session, int64_t user, const struct target *to,
 		control_new_history(a, session, to);
 	} else if (str_eqz(word, "/model")) {
 		model_word(a, session, to, arg);
+	} else if (str_eqz(word, "/opus") || str_eqz(word, "/sonnet") || str_eqz(word, "/haiku")) {
+		model_word(a, session, to, str_sub(word, 1, word.n));
+	} else if (str_eqz(word, "/why")) {
+		control_why(a, session, to);
 	} else if (str_eqz(word, "/rules")) {
 		rules_word(a, user, arg, &b);
 		say(a, session, to, buf_view(&b));

@@ -120,6 +120,8 @@ static const char schema_4[] =
     "ALTER TABLE sessions ADD COLUMN prompt_tokens INTEGER NOT NULL DEFAULT 0;"
     "ALTER TABLE sessions ADD COLUMN prompt_seq INTEGER NOT NULL DEFAULT 0;"
     "ALTER TABLE sessions ADD COLUMN prompt_model TEXT NOT NULL DEFAULT '';"
+    "ALTER TABLE sessions ADD COLUMN cached_until INTEGER NOT NULL DEFAULT 0;"
+    "ALTER TABLE sessions ADD COLUMN tier INTEGER NOT NULL DEFAULT 0;"     /* enum tier of its newest message */
     /* number: as its person calls it; change: the newest of a person's changes that a history was told */
     "CREATE TABLE rules(id INTEGER PRIMARY KEY, user_id INTEGER NOT NULL REFERENCES users(id), number INTEGER NOT NULL,"
     " text TEXT NOT NULL, change INTEGER NOT NULL, removed INTEGER NOT NULL DEFAULT 0, created_at INTEGER NOT NULL,"
@@ -342,12 +344,12 @@ store_session_get(struct db *db, int64_t id, void (*fn)(void *arg, const struct 
 
 	ROWS(db, &r, "SELECT id, user_id, history_seq, thinking_seq,"
 	    " (SELECT coalesce(max(seq), 0) + 1 FROM messages WHERE session_id = sessions.id),"
-	    " channel, chat, thread, model, prompt_tokens, prompt_seq, prompt_model FROM sessions WHERE id = ?1", DBI(id));
+	    " channel, chat, thread, model, prompt_tokens, prompt_seq, prompt_model, cached_until, tier FROM sessions WHERE id = ?1", DBI(id));
 	found = db_step(&r);
 	if (found) {
 		const struct session_row row = { db_i64(&r, 0), db_i64(&r, 1), db_i64(&r, 2),
 		    db_i64(&r, 3), db_i64(&r, 4), { db_str(&r, 5), db_str(&r, 6), db_str(&r, 7), STR_NONE },
-		    db_str(&r, 8), db_i64(&r, 9), db_i64(&r, 10), db_str(&r, 11) };
+		    db_str(&r, 8), db_i64(&r, 9), db_i64(&r, 10), db_str(&r, 11), db_i64(&r, 12), db_i64(&r, 13) };
 
 		fn(arg, &row);
 	}
@@ -362,10 +364,30 @@ store_session_set_model(struct db *db, int64_t id, struct str model)
 }
 
 FALLIBLE
-store_session_prompt_size(struct db *db, int64_t id, int64_t tokens, int64_t seq, struct str model)
+store_session_prompt_size(struct db *db, int64_t id, int64_t tokens, int64_t seq, struct str model, int64_t cached_until)
 {
-	return DB_EXEC(db, "UPDATE sessions SET prompt_tokens = ?2, prompt_seq = ?3, prompt_model = ?4 WHERE id = ?1", DBI(id),
-	    DBI(tokens), DBI(seq), DBS(model));
+	return DB_EXEC(db, "UPDATE sessions SET prompt_tokens = ?2, prompt_seq = ?3, prompt_model = ?4, cached_until = ?5 WHERE id = ?1",
+	    DBI(id), DBI(tokens), DBI(seq), DBS(model), DBI(cached_until));
+}
+
+FALLIBLE
+store_session_tier(struct db *db, int64_t id, int64_t tier)
+{
+	return DB_EXEC(db, "UPDATE sessions SET tier = ?2 WHERE id = ?1", DBI(id), DBI(tier));
+}
+
+FALLIBLE
+store_session_why(struct db *db, int64_t id, struct buf *model, struct buf *why)
+{
+	struct db_row r;
+
+	ROWS(db, &r, "SELECT steps.name, steps.input FROM steps JOIN turns ON turns.id = steps.turn_id WHERE turns.id ="
+	    " (SELECT max(id) FROM turns WHERE session_id = ?1) AND steps.kind = 0 ORDER BY steps.id DESC LIMIT 1", DBI(id));
+	if (db_step(&r)) {
+		buf_str(model, db_str(&r, 0));
+		buf_str(why, db_str(&r, 1));
+	}
+	return db_end(&r);
 }
 
 FALLIBLE

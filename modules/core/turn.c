@@ -23,6 +23,8 @@
 #define TURN_STEPS_MAX 64               /* steps of one driver run: more means a loop */
 #define COUNT_MARGIN 20                 /* a twentieth: what the provider counts is "an estimate", as it says */
 #define PROMPT_MOST 10000000            /* tokens: no window is that large; who says so is not believed */
+#define ROUTE_FRESH 300                 /* tokens of a usual message, */
+#define ROUTE_ANSWER 500                /* and of a usual answer, for the router's sums */
 #define BUDGET_AGAIN_US (500 * US_PER_MS)       /* when others have reserved what is left */
 #define OUT_OF_MEMORY "I ran out of memory while preparing the request. Please send it again."
 
@@ -304,6 +306,22 @@ tell_stand_in(struct turn *t)
 	buf_fmt(&t->answer, "\n\n(%s does not answer at the moment; this is from %s.)", p->name, t->model);
 }
 
+/* Once a day people are told that the budget chose a smaller model. */
+static void
+tell_lowered(struct turn *t)
+{
+	int64_t today = clock_day_start(clock_us()), told = 0;
+
+	if (!t->lowered)
+		return;
+	agent_wrote(t->a, store_meta_get(t->a->db, "lowered.told", 0, &told));
+	if (told == today)
+		return;
+	agent_wrote(t->a, store_meta_set(t->a->db, "lowered.told", today));
+	buf_fmt(&t->answer, "\n\n(Little of the budget is left, so this is from %s. /cost shows it; /opus and /sonnet choose all the"
+	    " same.)", t->model);
+}
+
 /* The reply goes to the outbox; text follows what was said in earlier rounds. */
 static enum step
 conclude(struct turn *t, enum turn_outcome outcome, struct str text)
@@ -331,8 +349,10 @@ conclude(struct turn *t, enum turn_outcome outcome, struct str text)
 		buf_reset(&t->answer);
 		buf_puts(&t->answer, "(The model ended its answer without any text.)");
 	}
-	if (outcome == OUTCOME_ANSWERED)
+	if (outcome == OUTCOME_ANSWERED) {
 		tell_stand_in(t);
+		tell_lowered(t);
+	}
 	if (t->answer.err == ERR_NOMEM)         /* half a sentence is none */
 		agent_wrote(t->a, ERR_NOMEM);
 	partial(t, PARTIAL_END, STR_NONE, STR_NONE);
@@ -394,6 +414,17 @@ gathered(struct turn *t)
 	return !media_pending(t->a, t->inbound);
 }
 
+/* What tier of model the message wants; kept, so that a start finds it. */
+static void
+classify(struct turn *t, struct str text)
+{
+	const struct router_message m = { .text = text, .documents = (unsigned)t->attachments, .previous = t->s->tier };
+
+	router_classify(&m, &t->verdict);
+	t->s->tier = t->verdict.tier;
+	agent_wrote(t->a, store_session_tier(t->a->db, t->s->id, t->s->tier));
+}
+
 struct taking { struct turn *t; struct buf blocks, notes; bool empty; };
 
 static void
@@ -408,6 +439,7 @@ take_message(void *arg, const struct inbound_row *r)
 		buf_putc(&text, '\n');
 	buf_str(&text, r->text);
 	k->empty = k->blocks.n == 0 && str_trim(r->text).n == 0;
+	classify(k->t, r->text);
 	if (text.err != OK)
 		agent_wrote(k->t->a, text.err);
 	else if (!k->empty)
@@ -544,6 +576,78 @@ ask(struct effect *eff)
 	log_ids(0, 0);
 }
 
+static const char *
+tier_model(struct agent *a, enum tier tier)
+{
+	static const char *const keys[] = { NULL, "routing.simple_model", "routing.standard_model", "routing.complex_model" };
+	struct str id = config_str(a->config, keys[tier]);
+
+	return id.n ? id.p : llm_model(a);
+}
+
+/* The router's choice for a new message; empty: it has none. */
+static void
+route(struct turn *t)
+{
+	struct agent *a = t->a;
+	struct session *s = t->s;
+	struct model_info info[TIER_COUNT];
+	struct router_case c = { .need = s->tier ? s->tier : TIER_STANDARD, .prefix = s->prompt_tokens, .fresh = ROUTE_FRESH,
+	    .output = ROUTE_ANSWER, .turns = ROUTER_TURNS };
+	struct router_choice choice;
+	struct cost_room room;
+	struct fail f = FAIL_INIT;
+
+	snprintf(t->intended, sizeof(t->intended), "%s", tier_model(a, c.need));
+	for (enum tier i = TIER_SIMPLE; i < TIER_COUNT; i++) {
+		if (cost_model(a, tier_model(a, i), &info[i], &f) != OK || (t->attachments && info[i].images_max == 0))
+			continue;
+		c.models[i] = &info[i];
+		if (strcmp(s->prompt_model, info[i].id) == 0) {
+			c.now = i;
+			c.cached[i] = s->cached_until > clock_us() && s->prompt_seq > s->history_seq ? s->prompt_tokens : 0;
+		}
+	}
+	if (cost_cap(a, 0, &room) == OK && room.cap > 0) {
+		c.cap = room.cap;
+		c.left = room.cap - room.spent - room.reserved;
+	}
+	for (int i = t->lower; i > 0 && c.need > TIER_SIMPLE; i--)
+		c.need--;
+	router_choose(&c, &choice);
+	if (t->lower)                   /* by the budget, whatever the caches hold */
+		choice = (struct router_choice){ .tier = c.models[c.need] ? c.need : choice.tier, .move = choice.move, .lowered = true,
+		    .stay = -1, .go = -1 };
+	if (choice.tier == TIER_NONE)
+		return;
+	snprintf(t->wanted, sizeof(t->wanted), "%s", tier_model(a, choice.tier));
+	t->lowered = choice.lowered;
+	buf_reset(&t->why);
+	router_why(&t->verdict, &choice, &t->why);
+}
+
+/* The model that should answer: the conversation's own, the one for all, or the router's. A turn keeps its model. */
+static void
+want_model(struct turn *t)
+{
+	struct agent *a = t->a;
+	struct str force = config_str(a->config, "routing.force_model");
+
+	t->wanted[0] = '\0';
+	if (t->s->model[0])
+		snprintf(t->wanted, sizeof(t->wanted), "%s", t->s->model);
+	else if (force.n)
+		snprintf(t->wanted, sizeof(t->wanted), "%.*s", STR_ARG(force));
+	else if (t->round && t->s->prompt_model[0] && !t->lower)
+		snprintf(t->wanted, sizeof(t->wanted), "%s", t->s->prompt_model);
+	else if (config_bool(a->config, "routing.enabled") && !a->provider->feature->provider->offline && config_str(a->config, "routing.simple_model").n)
+		route(t);
+	if (t->wanted[0] == '\0')
+		snprintf(t->wanted, sizeof(t->wanted), "%s", llm_model(a));
+	if (t->intended[0] == '\0')
+		snprintf(t->intended, sizeof(t->intended), "%s", t->wanted);
+}
+
 /* Which model is asked: the one that should be, or one that stands in. ERR_BUSY: in a moment. */
 static enum err
 choose_model(struct turn *t, struct fail *f)
@@ -554,7 +658,7 @@ choose_model(struct turn *t, struct fail *f)
 	int64_t wait;
 	char span[32];
 
-	snprintf(t->wanted, sizeof(t->wanted), "%s", model_of(t->s));
+	want_model(t);
 	model = provider_choose(a, t->wanted, t->avoid);
 	if (model == NULL && t->avoid)          /* the one that failed is still the best there is */
 		model = provider_choose(a, t->wanted, NULL);
@@ -694,15 +798,23 @@ reserve(struct turn *t, const struct model_info *m, struct fail *f)
 {
 	struct llm_request *r = &t->context->request;
 	struct cost_order o = { .feature = t->round ? COST_TOOL : COST_MESSAGE, .session = t->s->id, .turn = t->id,
-	    .user = t->s->user, .model = m, .intended = t->wanted, .hour = r->hour, .answer = r->max_tokens, .input = t->context->most_input };
+	    .user = t->s->user, .model = m, .intended = t->intended, .hour = r->hour, .answer = r->max_tokens, .input = t->context->most_input };
 	enum err e;
 
 	if (t->counted > 0)             /* nearly what will be billed */
 		o.input = t->counted + t->counted / COUNT_MARGIN + COUNT_MARGIN;
 	e = cost_reserve(t->a, &o, &t->reservation, f);
+	t->hour = r->hour;
 	r->max_tokens = o.answer;
 	r->reservation = t->reservation;
 	return e;
+}
+
+/* Is there a smaller model that the budget may still allow? */
+static bool
+can_lower(const struct turn *t)
+{
+	return t->why.n && !t->a->paused && t->lower < TIER_COMPLEX - TIER_SIMPLE && strcmp(t->model, tier_model(t->a, TIER_SIMPLE)) != 0;
 }
 
 /* Asks, unless the provider's rate limits say that it would be in vain. */
@@ -710,7 +822,7 @@ static enum step
 go_asking(struct turn *t, const struct model_info *m)
 {
 	struct agent *a = t->a;
-	struct step_row step = { .state = STEP_RUNNING, .name = str_z(t->model), .estimate = t->estimate };
+	struct step_row step = { .state = STEP_RUNNING, .name = str_z(t->model), .estimate = t->estimate, .input = buf_view(&t->why) };
 	int64_t input = uncached(t), wait = llm_limits_wait(a, t->model, input);
 	struct fail f = FAIL_INIT;
 	char span[32];
@@ -738,6 +850,11 @@ go_asking(struct turn *t, const struct model_info *m)
 		context_drop(t);
 		wait_until(t, clock_us() + BUDGET_AGAIN_US);
 		return WAIT;
+	}
+	if (e == ERR_LIMIT && can_lower(t)) {
+		t->lower++;
+		context_drop(t);
+		return NEXT;
 	}
 	if (e != OK)
 		return conclude_fail(t, e == ERR_LIMIT ? OUTCOME_NO_BUDGET : OUTCOME_FAILED, &f);
@@ -835,7 +952,8 @@ remember_size(struct turn *t, const struct usage *u)
 	s->prompt_tokens = !t->result.usage_known || prompt <= 0 || prompt > PROMPT_MOST ? 0 : prompt + u->output;
 	s->prompt_seq = s->next_seq;
 	snprintf(s->prompt_model, sizeof(s->prompt_model), "%s", t->model);
-	agent_wrote(t->a, store_session_prompt_size(t->a->db, s->id, s->prompt_tokens, s->prompt_seq, str_z(t->model)));
+	s->cached_until = t->result.usage_known ? clock_us() + (t->hour ? 3600 : 300) * US_PER_S : 0;
+	agent_wrote(t->a, store_session_prompt_size(t->a->db, s->id, s->prompt_tokens, s->prompt_seq, str_z(t->model), s->cached_until));
 }
 
 static enum step
@@ -1396,6 +1514,7 @@ turn_new(struct session *s, int64_t id, int64_t inbound, struct turn **out)
 	t->id = id;
 	buf_init(&t->answer, REPLY_MAX);
 	buf_init(&t->result_text, REQUEST_MAX);
+	buf_init(&t->why, 4096);
 	t->begin.run = on_begin;
 	t->ask.run = ask;
 	ev_defer_init(&t->run, turn_run, t);
@@ -1447,6 +1566,7 @@ turn_free(struct turn *t)
 	slot_release(t);
 	buf_free(&t->answer);
 	buf_free(&t->result_text);
+	buf_free(&t->why);
 	free(t->ref);
 	free(t);
 }
