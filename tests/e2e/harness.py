@@ -33,6 +33,7 @@ import threading
 import time
 import traceback
 
+import billing
 import memgroup
 from fake_anthropic import FakeAnthropic
 from fake_telegram import FakeTelegram
@@ -359,6 +360,13 @@ class Blufio:
         finally:
             connection.close()
 
+    def ledger(self):
+        connection = self.db()
+        try:
+            return connection.execute("SELECT * FROM cost_ledger ORDER BY id").fetchall()
+        finally:
+            connection.close()
+
     # -- other ways in ------------------------------------------------------------------------
 
     def cli(self, *args, input=None, timeout=60.0, env=None):
@@ -534,6 +542,11 @@ class World:
 
     def wait(self, predicate, what="condition", timeout=20.0):
         return wait_for(predicate, timeout, what)
+
+    def settle_up(self, lost=()):
+        """What is wrong with the ledger by the provider's log (billing.reconcile); every call must be over."""
+        self.wait(lambda: not self.ai.book.open, "the end of every call")
+        return billing.reconcile(self.b.ledger(), self.ai.log, lost)
 
     def say(self, text, user=OWNER, timeout=20.0, **more):
         """Sends a text and returns the bot's next message in that chat as a person reads it."""

@@ -762,7 +762,7 @@ def test_cache_and_billing():
         total = one["cache_creation_input_tokens"]
         equal(two["cache_read_input_tokens"], total)
         assert 0 < two["cache_creation_input_tokens"] < 60
-        ai.time_offset = 301                # the five-minute entries are gone, the hour's is not
+        ai.clock = lambda: time.time() + 301    # the five-minute entries are gone, the hour's is not
         three = c.ask(req(system=system, messages=turns, cache_control=mark))["usage"]
         equal(three["cache_read_input_tokens"], one["cache_creation"]["ephemeral_1h_input_tokens"])
         small = c.ask(req(cache_control=mark))["usage"]
@@ -772,7 +772,6 @@ def test_cache_and_billing():
         prompt = two["cache_read_input_tokens"] * 100 + two["input_tokens"] * 2000
         equal(ai.cost(b), prompt + two["cache_creation"]["ephemeral_5m_input_tokens"] * 2500
               + two["output_tokens"] * 10000)
-        equal(ai.totals([b])["output"], two["output_tokens"])
         capped = c.ask(req(max_tokens=5, messages=[user("words 100")]))
         equal((capped["stop"], capped["usage"]["output_tokens"]), ("max_tokens", 5))
 

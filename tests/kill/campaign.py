@@ -625,7 +625,7 @@ class Day:
     def forget(self):
         """What the model is shown of earlier messages may differ from now on."""
         with self.ai.lock:
-            self.ai.conversations.clear()
+            self.ai.watch.forget_all()
 
     def make_items(self):
         items = [
