@@ -327,14 +327,14 @@ def billed(call):
 FINAL = ("completed", "refused")        # the provider told the client what it had used
 
 
-def reconcile(rows, calls, lost=()):
+def reconcile(rows, calls, lost=(), flagged=True):
     """What is wrong with the ledger's rows, by the provider's log; an empty list is a pass.
 
     A call whose usage the provider told is booked once, to the token and the nano-dollar. One that broke off (or of
     which the end was lost by the client's death: lost are their ids) has a flagged row of its own of at least what
-    was billed. No row stands for nothing, but a flagged one may: a client cannot know what was not billed.
-    With a column request_id rows are joined by it; those without one by what they hold."""
-    wrong, exact, flagged = [], [], []
+    was billed; this half can be left out. No row stands for nothing, but a flagged one may: a client cannot know
+    what was not billed. With a column request_id rows are joined by it; those without one by what they hold."""
+    wrong, under, exact, estimates = [], [], [], []
     by_id = {c["id"]: c for c in calls}
     left = {c["id"]: c for c in calls if sum(billed(c)[1:])}
     for row in rows:
@@ -347,9 +347,9 @@ def reconcile(rows, calls, lost=()):
         elif name and call is None and not row["estimated"]:
             wrong.append("%s: booked twice, or not billed: %s" % (name, booked(row)))
         elif call is None and not name:
-            (flagged if row["estimated"] else exact).append(row)
+            (estimates if row["estimated"] else exact).append(row)
         elif call and row["estimated"]:
-            wrong += short(call, row)
+            under += short(call, row)
             if call["outcome"] in FINAL and name not in lost:
                 wrong.append("%s: %s, but booked by estimate" % (name, call["outcome"]))
         elif call and booked(row) != billed(call):
@@ -366,11 +366,11 @@ def reconcile(rows, calls, lost=()):
     wrong += ["no call for the row %s" % (key,) for key, n in have.items() for _ in range(n)]
     # The dearest against the dearest: if that fails, no other way of pairing them holds either.
     for model in {c["model"] for c in broken}:
-        ours = sorted((r for r in flagged if r["model"] == model), key=lambda r: -r["nano_usd"])
+        ours = sorted((r for r in estimates if r["model"] == model), key=lambda r: -r["nano_usd"])
         theirs = sorted((c for c in broken if c["model"] == model), key=lambda c: -c["nano"])
         for i, call in enumerate(theirs):
-            wrong += short(call, ours[i] if i < len(ours) else None)
-    return wrong
+            under += short(call, ours[i] if i < len(ours) else None)
+    return wrong + under if flagged else wrong
 
 
 def short(call, row):

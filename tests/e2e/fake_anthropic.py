@@ -746,6 +746,7 @@ class FakeAnthropic(FakeServer):
         self.noise = True               # unknown events, blocks, deltas, fields and pings
         self.delay = 0.0                # seconds before each delta
         self.piece = None               # characters per text delta; None: 1..24 at random
+        self.hold = None                # an event: what is accepted is answered only then
         self.hold_after_first_delta = None
         self.correction = 7             # message_start claims so many input tokens too many
         self.requests = []              # every POST /v1/messages, accepted or not
@@ -1030,6 +1031,8 @@ class FakeAnthropic(FakeServer):
             entry["outcome"] = "cut"
             self.book.charge(entry, self.clock())
             self.billing.append(entry)
+        if self.hold is not None:
+            conn.hold(self.hold)
         out = Answer(self, conn, ask, answer, entry, kept, record, kind, options)
         try:
             out.send()

@@ -543,10 +543,10 @@ class World:
     def wait(self, predicate, what="condition", timeout=20.0):
         return wait_for(predicate, timeout, what)
 
-    def settle_up(self, lost=()):
+    def settle_up(self, **options):
         """What is wrong with the ledger by the provider's log (billing.reconcile); every call must be over."""
         self.wait(lambda: not self.ai.book.open, "the end of every call")
-        return billing.reconcile(self.b.ledger(), self.ai.log, lost)
+        return billing.reconcile(self.b.ledger(), self.ai.log, **options)
 
     def say(self, text, user=OWNER, timeout=20.0, **more):
         """Sends a text and returns the bot's next message in that chat as a person reads it."""

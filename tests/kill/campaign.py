@@ -612,6 +612,7 @@ class Day:
     def item_quota(self):
         """More than storage.media_quota: the oldest go, from histories too."""
         for i in range(2):
+            self.forget()
             self.give(BEN, photo(self, picture(2000, 2400 + len(self.sent))))
             self.settle()
             self.forget()
