@@ -580,9 +580,7 @@ class Check:
              len(self.breakpoints) + (automatic is not None))
         ttls = [ttl for _, ttl in self.breakpoints]
         if automatic is not None:
-            last = [b for b in blocks_of(self.body["messages"][-1]["content"])
-                    if not is_thinking(b)][-1:]
-            last = last[0].get("cache_control") if last else None
+            last = blocks_of(self.body["messages"][-1]["content"])[-1].get("cache_control")
             need(last is None or last.get("ttl", "5m") == automatic.get("ttl", "5m"),
                  "cache_control: the last block has an explicit breakpoint with another ttl")
             ttls.append(automatic.get("ttl", "5m"))

@@ -10,8 +10,10 @@
         main(globals())
 
 A World is a temporary directory, both fakes and a running daemon. When it
-ends, the daemon must end with exit code 0 and neither fake may have refused
-anything that the test did not declare (w.tg.expect_refusal("text")).
+ends, the daemon must end with exit code 0, neither fake may have refused
+anything that the test did not declare (w.tg.expect_refusal("text")), and every
+conversation must have gone on from the octets that were sent before
+(w.ai.prefix_violations).
 
 Environment: BLUFIO_BIN or BLUFIO the binary (build/blufio); BLUFIO_WRAP a command in
 front of it ("valgrind -q …", which must exec it in place); E2E_SLOW a factor
@@ -505,10 +507,9 @@ def _take_terminal():
 class World:
     """Both fakes and a daemon; ends with the checks that every test wants."""
 
-    def __init__(self, config=None, start=True, tg=None, ai=None, strict=True, **options):
+    def __init__(self, config=None, start=True, tg=None, ai=None, **options):
         self.tg = tg or FakeTelegram(seed=11)
         self.ai = ai or FakeAnthropic()
-        self.strict = strict
         try:
             self.b = Blufio(config, self.tg, self.ai, **options)
             _alive.append(self)
@@ -535,9 +536,9 @@ class World:
         return False
 
     def check(self):
-        """Nothing was refused that the test did not declare."""
+        """Nothing was refused, and no prefix changed, that the test did not declare."""
         problems = self.tg.unexpected() + self.ai.unexpected()
-        if self.strict and problems:
+        if problems:
             raise AssertionError("the fakes refused:\n  " + "\n  ".join(problems))
 
     def wait(self, predicate, what="condition", timeout=20.0):
