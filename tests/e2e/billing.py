@@ -100,6 +100,10 @@ def compact(value):
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
+def canonical(value):
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
+
+
 def size(value):
     return len((value if isinstance(value, str) else compact(value)).encode("utf-8", "surrogatepass"))
 
@@ -120,6 +124,11 @@ def blocks_of(content):
 def bare(block):
     """Without its breakpoint: moving one changes nothing."""
     return {k: v for k, v in block.items() if k != "cache_control"}
+
+
+def normal(block):
+    """A block as it counts for replays: caller may be left out, breakpoints move freely."""
+    return {k: v for k, v in bare(block).items() if k not in ("caller", "raw_input")}
 
 
 def is_thinking(b):
@@ -292,10 +301,10 @@ class Book:
                 "completed": False, "bytes": 0}
 
     def charge(self, entry, now):
-        billed = nano(entry["model"], entry["usage"], entry["geo"])
-        if billed != entry["nano"]:
-            self.charges.append((now, entry["id"], entry["time"], billed - entry["nano"]))
-            entry["nano"] = billed
+        total = nano(entry["model"], entry["usage"], entry["geo"])
+        if total != entry["nano"]:
+            self.charges.append((now, entry["id"], entry["time"], total - entry["nano"]))
+            entry["nano"] = total
 
     def end(self, entry, now):
         entry["ended"] = now
@@ -399,8 +408,7 @@ def first_text(body):
 
 def said(blocks):
     """What an answer said, in a form that survives its being sent back."""
-    return [json.dumps({k: v for k, v in bare(b).items() if k not in ("caller", "raw_input")}, sort_keys=True)
-            for b in blocks if not is_thinking(b)]
+    return [canonical(normal(b)) for b in blocks if not is_thinking(b)]
 
 
 def last_said(body):

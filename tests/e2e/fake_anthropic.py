@@ -35,7 +35,7 @@ import re
 import time
 
 import billing
-from billing import bare, blocks_of, bytes_of, compact, is_thinking, picture, size, tokens
+from billing import bare, blocks_of, bytes_of, canonical, compact, is_thinking, normal, picture, size, tokens
 from fakehttp import FakeServer, Faults, Gone
 
 BODY_MAX = 32 << 20
@@ -117,15 +117,6 @@ class RateLimited(ApiError):
 def need(condition, text, *args):
     if not condition:
         raise ApiError(400, text % args if args else text)
-
-
-def canonical(value):
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
-
-
-def normal(block):
-    """A block as it counts for replays: caller may be left out, breakpoints move freely."""
-    return {k: v for k, v in bare(block).items() if k not in ("caller", "raw_input")}
 
 
 def groups_of(messages):

@@ -5,8 +5,8 @@ import json
 import socket
 import threading
 
-from billing import SHEET, floor_of, prices
-from fake_anthropic import MODELS, default_answer, normal
+from billing import SHEET, floor_of, normal, prices
+from fake_anthropic import MODELS, default_answer
 from harness import OWNER, World, main
 
 DONE = 5
