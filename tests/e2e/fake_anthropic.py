@@ -21,10 +21,10 @@ Three bookkeepers watch what a client gets wrong silently:
   - thinking blocks carry a signature over the model and everything before
     them; a replay that does not match is the API's own 400;
   - .prefix_violations: a request that continues a conversation must begin with
-    the request before it, octet by octet, or the cache is lost;
-  - .billing: tokens per call as the provider would bill them, with the cache
-    (lookback, minimum, TTL) simulated, for comparison with the client's ledger.
-Tokens are ceil(bytes / 4), so that figures can be checked by hand.
+    the request before it, octet by octet, or the cache is lost (billing.Watch);
+  - .billing (accepted calls, as they go) and .log (calls that are over): what
+    the provider bills, its cache simulated, for comparison with the client's
+    ledger (billing.py). .clock may be a test's own.
 """
 import base64
 import hashlib
@@ -32,22 +32,22 @@ import hmac
 import json
 import random
 import re
-import struct
 import time
 
+import billing
+from billing import bare, blocks_of, bytes_of, canonical, compact, is_thinking, normal, picture, size, tokens
 from fakehttp import FakeServer, Faults, Gone
 
 BODY_MAX = 32 << 20
-LOOKBACK = 20
 IMAGE_SIDE, IMAGE_SIDE_MANY, IMAGES_MANY = 8000, 2000, 20
 BREAKPOINTS_MAX = 4
 EFFORTS = ("low", "medium", "high", "xhigh", "max")
 SECRET = b"fake signature key"
 
 
-def _model(window, out, floor, prices, **flags):
-    """prices: input, output, write 5m, write 1h, read in nano-dollars a token."""
-    m = dict(window=window, max_out=out, floor=floor, prices=prices, system=False, forced=True,
+def _model(window, out, **flags):
+    """What it takes; what it costs is in billing.py."""
+    m = dict(window=window, max_out=out, system=False, forced=True,
              prefill=False, enabled=False, disabled="no", between=False, bound=False, old=False)
     m.update(flags)
     return m
@@ -55,33 +55,20 @@ def _model(window, out, floor, prices, **flags):
 
 _NEW = dict(system=True, forced=False, bound=True)
 MODELS = {
-    "claude-fable-5-2": _model(1000000, 128000, 512, (8000, 40000, 10000, 16000, 200), **_NEW),
-    "claude-fable-5-1": _model(1000000, 128000, 512, (10000, 50000, 12500, 20000, 250), **_NEW),
-    "claude-opus-5-5": _model(1000000, 128000, 512, (4000, 20000, 5000, 8000, 200), **_NEW),
-    "claude-sonnet-5-5": _model(1000000, 128000, 512, (2000, 10000, 2500, 4000, 100), between=True,
-                                **_NEW),
-    "claude-haiku-5-5": _model(1000000, 128000, 512, (100, 500, 125, 200, 10), system=True,
-                               bound=True,
-                               disabled="low", band=100000),
-    "claude-fable-5": _model(1000000, 128000, 512, (10000, 50000, 12500, 20000, 1000), system=True),
-    "claude-opus-5": _model(1000000, 128000, 512, (5000, 25000, 6250, 10000, 500), system=True,
-                            disabled="high"),
-    "claude-opus-4-8": _model(1000000, 128000, 1024, (5000, 25000, 6250, 10000, 500), system=True,
-                              disabled="max"),
-    "claude-opus-4-7": _model(1000000, 128000, 2048, (5000, 25000, 6250, 10000, 500),
-                              disabled="max"),
-    "claude-opus-4-6": _model(1000000, 128000, 4096, (5000, 25000, 6250, 10000, 500),
-                              disabled="max",
-                              enabled=True, old=True),
-    "claude-opus-4-5": _model(200000, 64000, 4096, (5000, 25000, 6250, 10000, 500), disabled="max",
-                              enabled=True, old=True, prefill=True),
-    "claude-sonnet-5": _model(1000000, 128000, 1024, (2000, 10000, 2500, 4000, 200),
-                              disabled="max"),
-    "claude-sonnet-4-6": _model(1000000, 64000, 1024, (3000, 15000, 3750, 6000, 300),
-                                disabled="max",
-                                enabled=True, old=True),
-    "claude-haiku-4-5": _model(200000, 64000, 4096, (1000, 5000, 1250, 2000, 100), disabled="max",
-                               enabled=True, old=True, prefill=True),
+    "claude-fable-5-2": _model(1000000, 128000, **_NEW),
+    "claude-fable-5-1": _model(1000000, 128000, **_NEW),
+    "claude-opus-5-5": _model(1000000, 128000, **_NEW),
+    "claude-sonnet-5-5": _model(1000000, 128000, between=True, **_NEW),
+    "claude-haiku-5-5": _model(1000000, 128000, system=True, bound=True, disabled="low"),
+    "claude-fable-5": _model(1000000, 128000, system=True),
+    "claude-opus-5": _model(1000000, 128000, system=True, disabled="high"),
+    "claude-opus-4-8": _model(1000000, 128000, system=True, disabled="max"),
+    "claude-opus-4-7": _model(1000000, 128000, disabled="max"),
+    "claude-opus-4-6": _model(1000000, 128000, disabled="max", enabled=True, old=True),
+    "claude-opus-4-5": _model(200000, 64000, disabled="max", enabled=True, old=True, prefill=True),
+    "claude-sonnet-5": _model(1000000, 128000, disabled="max"),
+    "claude-sonnet-4-6": _model(1000000, 64000, disabled="max", enabled=True, old=True),
+    "claude-haiku-4-5": _model(200000, 64000, disabled="max", enabled=True, old=True, prefill=True),
 }
 MODELS["claude-haiku-4-5-20251001"] = MODELS["claude-haiku-4-5"]
 
@@ -130,52 +117,6 @@ class RateLimited(ApiError):
 def need(condition, text, *args):
     if not condition:
         raise ApiError(400, text % args if args else text)
-
-
-def compact(value):
-    """JSON as it came, order of keys kept."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-
-
-def canonical(value):
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
-
-
-def tokens(n_bytes):
-    return (n_bytes + 3) // 4
-
-
-def size(value):
-    return len((value if isinstance(value, str) else compact(value)).encode("utf-8",
-                                                                            "surrogatepass"))
-
-
-def weighed(block):
-    """Pictures and PDFs count by what they show, not by their base64: a hundredth of it, here."""
-    source = block.get("source")
-    if not isinstance(source, dict) or source.get("type") != "base64":
-        return block
-    data = source["data"]
-    mark = hashlib.sha256(data.encode()).hexdigest() + "." * (len(data) // 100)
-    return dict(block, source=dict(source, data=mark))
-
-
-def stripped(value):
-    """Without cache_control at any depth: moving a breakpoint changes nothing."""
-    if isinstance(value, dict):
-        return {k: stripped(v) for k, v in value.items() if k != "cache_control"}
-    if isinstance(value, list):
-        return [stripped(v) for v in value]
-    return value
-
-
-def blocks_of(content):
-    return [{"type": "text", "text": content}] if isinstance(content, str) else content
-
-
-def normal(block):
-    """A block as it counts for replays: caller may be left out, breakpoints move freely."""
-    return {k: v for k, v in stripped(block).items() if k not in ("caller", "raw_input")}
 
 
 def groups_of(messages):
@@ -459,6 +400,7 @@ class Check:
             need(isinstance(part, dict) and part.get("type") in
                  ("text", "image", "document", "search_result", "tool_reference"),
                  "%s.type: Input tag is not allowed", inner)
+            need("cache_control" not in part, "%s.cache_control: a breakpoint stands on the result", inner)
             if part["type"] == "text":
                 self.text_block(inner, part)
             elif part["type"] in ("image", "document"):
@@ -638,47 +580,13 @@ class Check:
              "cache_control block.")
 
 
-def picture(data):
-    """(media type, width, height) by the first bytes, None for what is no picture."""
-    if data[:8] == b"\x89PNG\r\n\x1a\n" and len(data) >= 24:
-        return ("image/png",) + struct.unpack(">II", data[16:24])
-    if data[:6] in (b"GIF87a", b"GIF89a") and len(data) >= 10:
-        return ("image/gif",) + struct.unpack("<HH", data[6:10])
-    if data[:4] == b"RIFF" and data[8:12] == b"WEBP" and len(data) >= 30:
-        if data[12:16] == b"VP8X":
-            return ("image/webp", 1 + int.from_bytes(data[24:27], "little"),
-                    1 + int.from_bytes(data[27:30], "little"))
-        if data[12:16] == b"VP8L":
-            bits = int.from_bytes(data[21:25], "little")
-            return "image/webp", 1 + (bits & 0x3fff), 1 + (bits >> 14 & 0x3fff)
-        if data[12:16] == b"VP8 ":
-            width, height = struct.unpack("<HH", data[26:30])
-            return "image/webp", width & 0x3fff, height & 0x3fff
-    if data[:2] == b"\xff\xd8":
-        at = 2
-        while at + 9 <= len(data) and data[at] == 0xff:
-            kind = data[at + 1]
-            if kind in (0xff, 0x01) or 0xd0 <= kind <= 0xd8:
-                at += 1 if kind == 0xff else 2
-                continue
-            if 0xc0 <= kind <= 0xcf and kind not in (0xc4, 0xc8, 0xcc):
-                height, width = struct.unpack(">HH", data[at + 5:at + 9])
-                return "image/jpeg", width, height
-            at += 2 + struct.unpack(">H", data[at + 2:at + 4])[0]
-    return None
-
-
 # ---- thinking signatures --------------------------------------------------------------------
-
-
-def is_thinking(b):
-    return b.get("type") in ("thinking", "redacted_thinking")
 
 
 def prefix_digest(body, groups):
     """What a thinking block is bound to, itself and other thinking aside, and the marks of the
     thinking before it. Reordering tools, deferred tools and moved breakpoints do not count."""
-    tools = sorted((canonical(stripped(t)) for t
+    tools = sorted((canonical(bare(t)) for t
                     in body.get("tools", []) if not t.get("defer_loading")))
     system = [b["text"] for b in blocks_of(body.get("system", ""))]
     marks, rest = [], []
@@ -727,79 +635,6 @@ def verify(body):
                     and present == marks[len(marks) - len(present):]
             if not good:
                 raise ApiError(400, BOUND % (i, j))
-
-
-# ---- the cache ---------------------------------------------------------------------------------
-
-
-class Cache:
-    """Prefix hashes with their expiry. clock is the fake's own."""
-
-    def __init__(self):
-        self.entries = {}
-
-    def segments(self, body):
-        """[(text, breakpoint ttl or None)] in prefix order; text decides hash and tokens."""
-        out = []
-
-        def ttl(holder):
-            control = holder.get("cache_control")
-            return control.get("ttl", "5m") if control else None
-        for t in body.get("tools", []):
-            if not t.get("defer_loading"):
-                out.append(("T" + compact(stripped(t)), ttl(t)))
-        for b in blocks_of(body.get("system") or []):
-            out.append(("S" + compact(stripped(b)), ttl(b)))
-        mode = canonical([body.get("tool_choice"), body.get("thinking"), body.get("output_config")])
-        first = True
-        for m in body["messages"]:
-            for b in blocks_of(m["content"]):
-                text = m["role"][0] + compact(weighed(stripped(b)))
-                out.append((("M" + mode + text) if first else text, ttl(b)))
-                first = False
-        if body.get("cache_control") and out[-1][1] is None:
-            out[-1] = (out[-1][0], body["cache_control"].get("ttl", "5m"))
-        return out
-
-    def usage(self, body, now):
-        """(usage, what to store when the answer begins)"""
-        digest = hashlib.sha256(body["model"].encode())
-        marks, total = [], 0        # per segment: hash and tokens up to its end
-        for text, ttl in self.segments(body):
-            digest.update(text.encode("utf-8", "surrogatepass") + b"\0")
-            total += len(text.encode("utf-8", "surrogatepass"))
-            marks.append((digest.hexdigest(), tokens(total), ttl))
-        floor = MODELS[body["model"]]["floor"]
-        read, store, written = 0, [], {"5m": 0, "1h": 0}
-        points = [i for i, mark in enumerate(marks) if mark[2]]
-        for i in points:
-            for k in range(i, max(-1, i - LOOKBACK), -1):
-                entry = self.entries.get(marks[k][0])
-                if entry and entry[0] > now and marks[k][1] > read:
-                    read = marks[k][1]
-                    store.append((marks[k][0], entry[1]))       # a read refreshes
-                    break
-        done = read
-        for i in points:
-            key, upto, ttl = marks[i]
-            if upto >= floor and upto > done:
-                written[ttl] += upto - done
-                done = upto
-            if upto >= floor:
-                store.append((key, ttl))
-        all_tokens = marks[-1][1] if marks else 0
-        return {
-            "input_tokens": all_tokens - done, "cache_creation_input_tokens": sum(written.values()),
-            "cache_read_input_tokens": read,
-            "cache_creation": {"ephemeral_5m_input_tokens": written["5m"],
-                               "ephemeral_1h_input_tokens": written["1h"]},
-        }, store
-
-    def store(self, items, now):
-        for key, ttl in items:
-            until = now + (3600 if ttl == "1h" else 300)
-            old = self.entries.get(key, (0, ttl))
-            self.entries[key] = (max(until, old[0]), ttl)
 
 
 # ---- answers ------------------------------------------------------------------------------
@@ -892,21 +727,25 @@ def default_answer(ask, text=None):
 class FakeAnthropic(FakeServer):
     def __init__(self, api_key="sk-ant-test-0123456789abcdef", seed=7):
         self.api_key = api_key
+        self.workspaces = {}            # more keys -> the workspace of each; the first is in ""
+        self.clock = time.time          # of the cache and the log; a test may set its own
         self.rng = random.Random(seed)
         self.script = None              # callable(ask) or list of answers; None: default_answer
         self.think = False              # every answer begins with a thinking block
         self.noise = True               # unknown events, blocks, deltas, fields and pings
         self.delay = 0.0                # seconds before each delta
         self.piece = None               # characters per text delta; None: 1..24 at random
+        self.hold = None                # an event: what is accepted is answered only then
         self.hold_after_first_delta = None
         self.correction = 7             # message_start claims so many input tokens too many
-        self.time_offset = 0.0          # moves the cache's clock
         self.requests = []              # every POST /v1/messages, accepted or not
-        self.billing = []
-        self.prefix_violations = []
-        self.conversations = {}         # first user text -> newest requests
+        self.billing = []               # accepted calls, as they go
+        self.book = billing.Book()
+        self.log = self.book.calls      # calls that are over
+        self.watch = billing.Watch()
+        self.prefix_violations = self.watch.violations
         self.paused = set()
-        self.cache = Cache()
+        self.cache = billing.Cache()
         self.faults = Faults()
         self.counts = []                # bodies of count_tokens
         self.count_extra = 0            # tokens that it finds beside those of the text
@@ -934,7 +773,7 @@ class FakeAnthropic(FakeServer):
         retry_after_ms=, should_retry=, type=, text=), "signature", "hang", "reset",
         "hang_mid" (k=), "error_event" (k=, type=),
         "cut" (k=), "fin" (k=), "refusal", "refusal_mid" (k=), "stop" (reason=), "tool_cut",
-        "empty", "html"."""
+        "empty" (a head, no event), "lost" (accepted, nothing comes back), "html"."""
         self.faults.add("messages", str(kind), n, **options)
 
     def answered(self):
@@ -946,36 +785,13 @@ class FakeAnthropic(FakeServer):
         with self.lock:
             return [b for b in self.billing if b["completed"]]
 
-    def totals(self, entries=None):
-        """Sums of tokens over billing entries: input, output, read, write_5m, write_1h."""
-        out = dict(input=0, output=0, read=0, write_5m=0, write_1h=0)
-        with self.lock:
-            for b in self.completed() if entries is None else entries:
-                u = b["usage"]
-                out["input"] += u["input_tokens"]
-                out["output"] += u["output_tokens"]
-                out["read"] += u["cache_read_input_tokens"]
-                out["write_5m"] += u["cache_creation"]["ephemeral_5m_input_tokens"]
-                out["write_1h"] += u["cache_creation"]["ephemeral_1h_input_tokens"]
-        return out
-
     @staticmethod
     def cost(entry):
         """Nano-dollars of a billing entry."""
-        u, m = entry["usage"], MODELS[entry["model"]]
-        prompt = u["input_tokens"] + u["cache_read_input_tokens"] + u["cache_creation_input_tokens"]
-        factor = 5 if "band" in m and prompt > m["band"] else 1
-        p = m["prices"]
-        return factor * (u["input_tokens"] * p[0] + u["output_tokens"] * p[1]
-                         + u["cache_creation"]["ephemeral_5m_input_tokens"] * p[2]
-                         + u["cache_creation"]["ephemeral_1h_input_tokens"] * p[3]
-                         + u["cache_read_input_tokens"] * p[4])
+        return billing.nano(entry["model"], entry["usage"], entry["geo"])
 
     def unexpected(self):
         return super().unexpected() + list(self.prefix_violations)
-
-    def now(self):
-        return time.time() + self.time_offset
 
     # -- HTTP ---------------------------------------------------------------------------------
 
@@ -1048,7 +864,7 @@ class FakeAnthropic(FakeServer):
         key = request.header("x-api-key")
         if not key:
             raise ApiError(401, "x-api-key header is required")
-        if key != self.api_key:
+        if key != self.api_key and key not in self.workspaces:
             raise ApiError(401, "invalid x-api-key")
         version = request.header("anthropic-version")
         need(version, "anthropic-version: header is required")
@@ -1104,7 +920,7 @@ class FakeAnthropic(FakeServer):
         verify(body)
         if self.hold_count is not None:
             conn.hold(self.hold_count)
-        n = tokens(sum(size(text) for text, _ in self.cache.segments(body))) + self.count_extra
+        n = billing.Prompt(body).total + self.count_extra
         conn.respond(200, self.headers(request_id), compact({"input_tokens": n}).encode())
 
     def models(self, conn, request_id, wanted, query):
@@ -1155,41 +971,58 @@ class FakeAnthropic(FakeServer):
         record = {"id": request_id, "time": request.time, "headers": request.headers, "body": body,
                   "raw": request.body, "status": None, "complete": False, "fault": None,
                   "stop": None}
+        model = body.get("model") if isinstance(body, dict) else None
         with self.cond:
             self.requests.append(record)
-            number = len(self.requests)
+            entry = self.book.begin(request_id, model, self.workspaces.get(request.header("x-api-key"), ""),
+                                    self.clock())
+            entry["number"] = len(self.requests)
             self.cond.notify_all()
+        try:
+            self.serve(conn, request_id, body, check, record, entry)
+        finally:
+            with self.cond:
+                entry.update(status=record["status"], stop=record["stop"])
+                self.book.end(entry, self.clock())
+                self.cond.notify_all()
+
+    def serve(self, conn, request_id, body, check, record, entry):
         kind, options = self.faults.take("messages")
         record["fault"] = kind
+        space = entry["workspace"]
         try:
             check.run(self.resumable)
             verify(body)
         except ApiError as e:
             record["status"] = e.status
             if "Invalid `signature`" in e.text:
-                self.forget(body)
+                self.forget(body, space)
             raise
-        self.compare(body)
+        entry["geo"] = body.get("inference_geo")
+        with self.lock:
+            head, differs = self.watch.compare(space, body)
         if kind and self.fault_before(conn, request_id, kind, options, record):
             return
+        prompt = billing.Prompt(body, space)
         try:
-            known = self.cache.usage(body, self.now())[0]
-            self.take_limit(body["model"], sum(known[k] for k in known if k.endswith("_tokens")),
-                            known["cache_read_input_tokens"])
+            known = self.cache.look(prompt, entry["time"])[0]
+            self.take_limit(body["model"], prompt.total, known["cache_read_input_tokens"])
         except RateLimited as e:
             record["status"] = 429
             self.send_error(conn, request_id, e, [("retry-after", str(e.wait))]
                             + self.limit_headers(body["model"]))
             return
-        ask = Ask(body, number)
+        ask = Ask(body, entry["number"])
         answer = self.answer_for(ask)
         with self.cond:
-            usage, store = self.cache.usage(body, self.now())
-            entry = {"id": request_id, "model": body["model"],
-                     "usage": dict(usage, output_tokens=0),
-                     "completed": False, "bytes": 0, "time": request.time, "number": number}
+            entry["usage"], kept = self.cache.look(prompt, entry["time"])
+            entry["miss"] = self.cache.missed(head, differs, prompt, entry["usage"], entry["time"])
+            entry["outcome"] = "cut"
+            self.book.charge(entry, self.clock())
             self.billing.append(entry)
-        out = Answer(self, conn, ask, answer, entry, store, record, kind, options)
+        if self.hold is not None:
+            conn.hold(self.hold)
+        out = Answer(self, conn, ask, answer, entry, kept, record, kind, options)
         try:
             out.send()
         finally:
@@ -1247,90 +1080,10 @@ class FakeAnthropic(FakeServer):
                                                    options.get("type")), more)
         return True
 
-    # -- the prefix ------------------------------------------------------------------------------
-
-    @staticmethod
-    def zones(body):
-        """[(zone, text)]: what the provider's cache sees, in its order."""
-        out = [("tools", compact(stripped(body.get("tools", []))))]
-        out.append(("system", compact(stripped(blocks_of(body.get("system", ""))))))
-        for i, m in enumerate(body["messages"]):
-            for b in blocks_of(m["content"]):
-                out.append(("messages[%d]" % i, m["role"] + " " + compact(stripped(b))))
-        return out
-
-    @staticmethod
-    def first_text(body):
-        for b in blocks_of(body["messages"][0]["content"]):
-            if b["type"] == "text":
-                return b["text"]
-        return ""
-
-    def bases(self, body):
-        """Conversations under way that this request may go on with. A model has its own cache."""
-        return self.conversations.setdefault((body["model"], self.first_text(body)), [])
-
-    def forget(self, body):
+    def forget(self, body, workspace=""):
         """The next request of this conversation may look different: it was told to."""
         with self.lock:
-            self.bases(body).clear()
-
-    def compare(self, body):
-        """A request that goes on with a conversation begins with what was sent before."""
-        new = self.zones(body)
-        texts = [t for _, t in new]
-        with self.lock:
-            bases = self.bases(body)
-            if any(starts(texts, base) for base in bases):
-                return
-            if not bases or not any(m["role"] == "assistant" for m in body["messages"]):
-                return
-
-            # The conversation with the most in common is the one that was broken.
-            def common(base):
-                return sum(1 for _ in while_equal(base, texts))
-            base = max(bases, key=common)
-            self.prefix_violations.append(difference(base, new, common(base)))
-            bases.remove(base)
-
-    def bind(self, body):
-        """The answer begins, the prefix is in the cache: what comes next must start with it.
-        Returns the state before, for a turn that is to be dropped (a refusal)."""
-        new = self.zones(body)
-        texts = [t for _, t in new]
-        with self.lock:
-            bases = self.bases(body)
-            before = list(bases)
-            for base in bases:
-                if starts(texts, base):
-                    bases.remove(base)
-                    break
-            bases.append(new)
-            return before
-
-    def unbind(self, body, before):
-        with self.lock:
-            self.bases(body)[:] = before
-
-
-def starts(texts, base):
-    return texts[:len(base)] == [t for _, t in base]
-
-
-def while_equal(base, texts):
-    for (_, a), b in zip(base, texts):
-        if a != b:
-            return
-        yield a
-
-
-def difference(base, new, k):
-    zone, old = base[k]
-    text = new[k][1] if k < len(new) else ""
-    a, b = old.encode("utf-8", "surrogatepass"), text.encode("utf-8", "surrogatepass")
-    at = next((i for i, (x, y) in enumerate(zip(a, b)) if x != y), min(len(a), len(b)))
-    cut = slice(max(0, at - 40), at + 60)
-    return "prefix changed in %s at byte %d: was %r, now %r" % (zone, at, a[cut], b[cut])
+            self.watch.forget(workspace, body)
 
 
 def unique(pairs):
@@ -1345,13 +1098,14 @@ def unique(pairs):
 class Answer:
     """One answer on its way: blocks in, events out."""
 
-    def __init__(self, fake, conn, ask, answer, entry, store, record, kind, options):
-        self.fake, self.conn, self.ask, self.entry, self.store = fake, conn, ask, entry, store
+    def __init__(self, fake, conn, ask, answer, entry, kept, record, kind, options):
+        self.fake, self.conn, self.ask, self.entry, self.kept = fake, conn, ask, entry, kept
         self.record, self.kind, self.options = record, kind, options
         self.rng = random.Random(fake.rng.random())
         self.sent = 0
         self.deltas = 0
         self.out_bytes = 0
+        self.hidden = {}                # signature -> bytes of thinking that is not shown
         self.cap = ask.body["max_tokens"]
         self.stop, self.details = answer.get("stop_reason"), answer.get("stop_details")
         self.blocks = self.complete(answer["blocks"])
@@ -1359,6 +1113,8 @@ class Answer:
     def complete(self, specs):
         """Specs to blocks as the API would return them: ids, signatures, the cap on tokens."""
         fake, body = self.fake, self.ask.body
+        if self.cap == 0:               # to keep the cache warm
+            self.stop, specs = "max_tokens", []
         if self.kind == "refusal":
             self.stop, self.details = "refusal", self.refusal()
             specs = []
@@ -1371,16 +1127,20 @@ class Answer:
         blocks = []
         for spec in specs:
             b = dict(spec)
+            room = max(0, bytes_of(self.cap, body["model"]) - self.out_bytes)
             if b["type"] == "thinking":
                 b.setdefault("thinking", "")
+                hidden = bytes_of(b.pop("tokens", 20), body["model"])   # billed and never shown
                 before = groups[:-1] + [["assistant", groups[-1][1] + blocks]]
                 b["signature"] = sign(body["model"], body, before, b["thinking"])
-                self.out_bytes += 80 + size(b["thinking"])
+                if hidden + size(b["thinking"]) > room:
+                    hidden, self.stop = max(0, room - size(b["thinking"])), "max_tokens"
+                self.hidden[b["signature"]] = hidden
+                self.out_bytes += hidden + size(b["thinking"])
             elif b["type"] == "tool_use":
                 b.setdefault("id", fake.new_id("toolu"))
                 self.out_bytes += size(b["name"]) + size(b["input"])
             elif b["type"] == "text":
-                room = max(0, self.cap * 4 - self.out_bytes)
                 data = b["text"].encode()
                 if len(data) > room:
                     b["text"] = data[:room].decode("utf-8", "ignore")
@@ -1399,20 +1159,23 @@ class Answer:
     def refusal():
         return {"type": "refusal", "category": "cyber", "explanation": "This request was refused."}
 
-    def usage(self, output):
-        u = {k: v for k, v in self.entry["usage"].items() if k != "output_tokens"}
-        u["output_tokens"] = output
-        return u
+    def usage(self, **more):
+        return dict(self.entry["usage"], **more)
 
     def settle(self, n_bytes, done=False):
         """What has been generated so far is billed; a refusal before any output is not."""
-        self.entry["usage"]["output_tokens"] = tokens(n_bytes)
-        if done and self.stop == "refusal" and not self.blocks:
-            for k in ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens"):
-                self.entry["usage"][k] = 0
-            self.entry["usage"]["cache_creation"] = {"ephemeral_5m_input_tokens": 0,
-                                                     "ephemeral_1h_input_tokens": 0}
-        self.entry["completed"] = done
+        entry, fake = self.entry, self.fake
+        with fake.lock:
+            entry["usage"]["output_tokens"] = tokens(n_bytes, self.ask.model)
+            entry["completed"] = done
+            if done:
+                entry["outcome"] = "refused" if self.stop == "refusal" else "completed"
+            if self.unbilled():
+                entry["usage"] = dict(billing.NO_USAGE)
+            fake.book.charge(entry, fake.clock())
+
+    def unbilled(self):
+        return self.stop == "refusal" and not self.blocks
 
     def finish(self):
         """The books after a complete answer."""
@@ -1422,18 +1185,23 @@ class Answer:
             if self.stop == "pause_turn":
                 fake.paused.add(canonical([normal(b) for b in self.blocks]))
             if self.stop == "refusal":
-                fake.unbind(self.ask.body, self.before)
+                fake.watch.unbind(self.entry["workspace"], self.ask.body, self.before)
+            self.head.over = True
             fake.cond.notify_all()
 
     def send(self):
+        if self.kind == "lost":
+            self.conn.reset()
         with self.fake.lock:
-            self.fake.cache.store(self.store, self.fake.now())
-        self.before = self.fake.bind(self.ask.body)
+            kept = [] if self.unbilled() else self.kept
+            self.fake.cache.keep(kept, self.entry["time"])
+            self.head, self.before = self.fake.watch.bind(
+                self.entry["workspace"], self.ask.body, self.blocks, max(kept, key=lambda k: k[1])[:2] if kept else None)
         if self.ask.body.get("stream"):
             return self.stream()
         message = self.message(self.blocks, self.stop)
         self.settle(self.out_bytes, done=True)
-        message["usage"] = self.usage(tokens(self.out_bytes))
+        message["usage"] = self.usage()
         self.finish()
         data = compact(message).encode()
         self.sent = len(data)
@@ -1500,6 +1268,7 @@ class Answer:
             self.conn.hang()
         if kind == "error_event":
             name = self.options.get("type", "overloaded_error")
+            self.entry["outcome"] = "error"
             self.event("error", {"type": "error", "error": {
                 "type": name, "message": self.options.get("text", "Overloaded")}})
             raise EndOfStream()
@@ -1541,7 +1310,7 @@ class Answer:
 
     def events(self):
         start = self.message([], None)
-        start["usage"] = dict(self.usage(1), service_tier="standard", inference_geo="global")
+        start["usage"] = self.usage(output_tokens=1, service_tier="standard", inference_geo="global")
         start["usage"]["input_tokens"] += self.fake.correction
         self.event("message_start", {"type": "message_start", "message": start})
         self.maybe_noise(always=True)
@@ -1563,8 +1332,7 @@ class Answer:
         self.settle(self.out_total, done=True)
         # In the books before the last event leaves: a client that has it all may ask again.
         self.finish()
-        usage = self.usage(tokens(self.out_total))
-        usage["output_tokens_details"] = {"thinking_tokens": 0}
+        usage = self.usage(output_tokens_details={"thinking_tokens": 0})
         self.event("message_delta", {
             "type": "message_delta", "usage": usage,
             "delta": {"stop_reason": self.stop, "stop_sequence": None,
@@ -1597,7 +1365,8 @@ class Answer:
             if b["thinking"]:
                 self.delta(index, {"type": "thinking_delta", "thinking": b["thinking"]},
                            size(b["thinking"]))
-            self.delta(index, {"type": "signature_delta", "signature": b["signature"]}, 80)
+            self.delta(index, {"type": "signature_delta", "signature": b["signature"]},
+                       self.hidden[b["signature"]])
         elif b["type"] in ("tool_use", "server_tool_use"):
             self.tool(index, b)
         self.event("content_block_stop", {"type": "content_block_stop", "index": index})

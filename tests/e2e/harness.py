@@ -10,8 +10,10 @@
         main(globals())
 
 A World is a temporary directory, both fakes and a running daemon. When it
-ends, the daemon must end with exit code 0 and neither fake may have refused
-anything that the test did not declare (w.tg.expect_refusal("text")).
+ends, the daemon must end with exit code 0, neither fake may have refused
+anything that the test did not declare (w.tg.expect_refusal("text")), and every
+conversation must have gone on from the octets that were sent before
+(w.ai.prefix_violations).
 
 Environment: BLUFIO_BIN or BLUFIO the binary (build/blufio); BLUFIO_WRAP a command in
 front of it ("valgrind -q …", which must exec it in place); E2E_SLOW a factor
@@ -33,6 +35,7 @@ import threading
 import time
 import traceback
 
+import billing
 import memgroup
 from fake_anthropic import FakeAnthropic
 from fake_telegram import FakeTelegram
@@ -359,6 +362,13 @@ class Blufio:
         finally:
             connection.close()
 
+    def ledger(self):
+        connection = self.db()
+        try:
+            return connection.execute("SELECT * FROM cost_ledger ORDER BY id").fetchall()
+        finally:
+            connection.close()
+
     # -- other ways in ------------------------------------------------------------------------
 
     def cli(self, *args, input=None, timeout=60.0, env=None):
@@ -497,10 +507,9 @@ def _take_terminal():
 class World:
     """Both fakes and a daemon; ends with the checks that every test wants."""
 
-    def __init__(self, config=None, start=True, tg=None, ai=None, strict=True, **options):
+    def __init__(self, config=None, start=True, tg=None, ai=None, **options):
         self.tg = tg or FakeTelegram(seed=11)
         self.ai = ai or FakeAnthropic()
-        self.strict = strict
         try:
             self.b = Blufio(config, self.tg, self.ai, **options)
             _alive.append(self)
@@ -527,13 +536,18 @@ class World:
         return False
 
     def check(self):
-        """Nothing was refused that the test did not declare."""
+        """Nothing was refused, and no prefix changed, that the test did not declare."""
         problems = self.tg.unexpected() + self.ai.unexpected()
-        if self.strict and problems:
+        if problems:
             raise AssertionError("the fakes refused:\n  " + "\n  ".join(problems))
 
     def wait(self, predicate, what="condition", timeout=20.0):
         return wait_for(predicate, timeout, what)
+
+    def settle_up(self, **options):
+        """What is wrong with the ledger by the provider's log (billing.reconcile); every call must be over."""
+        self.wait(lambda: not self.ai.book.open, "the end of every call")
+        return billing.reconcile(self.b.ledger(), self.ai.log, **options)
 
     def say(self, text, user=OWNER, timeout=20.0, **more):
         """Sends a text and returns the bot's next message in that chat as a person reads it."""

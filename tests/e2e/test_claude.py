@@ -5,7 +5,8 @@ import json
 import socket
 import threading
 
-from fake_anthropic import MODELS, default_answer, normal
+from billing import SHEET, floor_of, normal, prices
+from fake_anthropic import MODELS, default_answer
 from harness import OWNER, World, main
 
 DONE = 5
@@ -76,10 +77,11 @@ def test_table_of_models():
         for name, m in MODELS.items():
             o, can = ours[name], set(ours[name]["can"])
             assert (o["window"], o["max_output"], o["cache_min"]) == (m["window"], m["max_out"],
-                                                                      m["floor"]), name
-            assert tuple(o[k] for k in STATUS_PRICES) == m["prices"], name
-            assert (o["band_above"], o["band_factor"]) == ((m["band"], 5) if "band" in m
-                                                           else (0, 1)), name
+                                                                      floor_of(name)), name
+            ours_price = tuple(o[k] for k in STATUS_PRICES)
+            assert ours_price == prices(name), name
+            assert (o["band_above"] or (1 << 62)) == SHEET[name][1][0][0], name
+            assert tuple(p * o["band_factor"] for p in ours_price) == SHEET[name][1][-1][1], name
             for flag, theirs in (("system_turns", m["system"]), ("thinking_enabled", m["enabled"]),
                                  ("thinking_between_tools", m["between"]),
                                  ("thinking_bound", m["bound"]),
@@ -245,12 +247,12 @@ def test_death_while_counting():
 
 def test_question_and_answer_share_the_window():
     with world(anthropic={"default_model": "claude-haiku-4-5"}) as w:
-        w.ai.count_extra = 150000
+        w.ai.count_extra = 158000
         assert say_large(w).startswith("fine")
         counted = w.b.query("SELECT estimate FROM steps ORDER BY id DESC LIMIT 1")[0][0]
         assert counted > 190000 and asked(w)["max_tokens"] == 200000 - counted < 16384
         spent = w.b.query("SELECT sum(nano_usd) FROM cost_ledger")
-        w.ai.count_extra = 155000               # room is left, but not for an answer
+        w.ai.count_extra = 164000               # room is left, but not for an answer
         answer = say_large(w, "say more")
         assert "has grown to 20" in answer and "claude-haiku-4-5 takes 200000" in answer, answer
         assert "/new" in answer and len(w.ai.requests) == 1
@@ -329,7 +331,8 @@ def test_another_model():
 
 def test_model_without_a_price():
     with world(pricing={"claude-next-6": {"input": 7, "output": 9}}) as w:
-        MODELS["claude-new-7"] = MODELS["claude-next-6"] = MODELS["claude-opus-5-5"]
+        for table in (MODELS, SHEET):
+            table["claude-new-7"] = table["claude-next-6"] = table["claude-opus-5-5"]
         try:
             assert "claude-next-6: $7 in, $9 out" in w.say("/model")
             assert "no price" in w.say("/model claude-new-7")
@@ -337,7 +340,8 @@ def test_model_without_a_price():
             w.say("/model next")
             assert w.say("say x") == "x" and asked(w)["model"] == "claude-next-6"
         finally:
-            del MODELS["claude-new-7"], MODELS["claude-next-6"]
+            for table in (MODELS, SHEET):
+                del table["claude-new-7"], table["claude-next-6"]
 
 
 def test_another_model_is_given_no_foreign_thinking():

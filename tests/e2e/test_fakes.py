@@ -4,6 +4,7 @@
 A fake that accepts what the real service refuses proves nothing, so most of
 this is requests that must be refused. Needs no daemon.
 """
+import base64
 import copy
 import http.client
 import json
@@ -12,12 +13,14 @@ import shutil
 import signal
 import socket
 import sqlite3
+import struct
 import subprocess
 import sys
 import tempfile
 import threading
 import time
 
+from billing import Prompt, nano, over_cap, reconcile
 from fake_anthropic import FakeAnthropic
 from fake_telegram import CONFORMANCE, FakeTelegram
 from harness import ROOT, Blufio, Shell, Skip, _alive, main, toml, wait_for
@@ -448,6 +451,9 @@ BASE = {"model": "claude-sonnet-5-5", "max_tokens": 1000, "system": "You are a t
         "messages": [{"role": "user", "content": "say hello"}]}
 
 
+M5, H1 = {"type": "ephemeral"}, {"type": "ephemeral", "ttl": "1h"}
+
+
 class Claude:
     """A Messages API client of a few lines: assembles streams, ignores what it does not know."""
 
@@ -619,6 +625,12 @@ def test_what_is_refused():
                 ("maximum of 4",
                  req(messages=[user(*[text("x", **mark) for _ in range(4)])], **mark)),
                 ("must not come after", req(messages=[user(text("x", **mark), text("y", **hour))])),
+                ("must not come after", req(messages=[user(text("x", **mark), text("y"))], cache_control=H1)),
+                ("must not come after", req(system=[text("x", **mark)], messages=[user(text("y", **hour))])),
+                ("another ttl", req(messages=[user(text("x", **hour))], cache_control=M5)),
+                ("stands on the result", req(messages=called + [user(dict(result, content=[text("x", **mark)]))])),
+                ("thinking.cache_control", req(messages=[user("a"), {"role": "assistant", "content": [dict(
+                    {"type": "thinking", "thinking": "", "signature": "x"}, **mark), text("b")]}, user("c")])),
                 ("follow a user", req(messages=[user("a"), {"role": "assistant", "content": "x"},
                                                 {"role": "system", "content": "s"}, user("b")])),
                 ("not supported for this model", req(model="claude-sonnet-5", messages=[
@@ -762,7 +774,7 @@ def test_cache_and_billing():
         total = one["cache_creation_input_tokens"]
         equal(two["cache_read_input_tokens"], total)
         assert 0 < two["cache_creation_input_tokens"] < 60
-        ai.time_offset = 301                # the five-minute entries are gone, the hour's is not
+        ai.clock = lambda: time.time() + 301    # the five-minute entries are gone, the hour's is not
         three = c.ask(req(system=system, messages=turns, cache_control=mark))["usage"]
         equal(three["cache_read_input_tokens"], one["cache_creation"]["ephemeral_1h_input_tokens"])
         small = c.ask(req(cache_control=mark))["usage"]
@@ -772,9 +784,338 @@ def test_cache_and_billing():
         prompt = two["cache_read_input_tokens"] * 100 + two["input_tokens"] * 2000
         equal(ai.cost(b), prompt + two["cache_creation"]["ephemeral_5m_input_tokens"] * 2500
               + two["output_tokens"] * 10000)
-        equal(ai.totals([b])["output"], two["output_tokens"])
         capped = c.ask(req(max_tokens=5, messages=[user("words 100")]))
         equal((capped["stop"], capped["usage"]["output_tokens"]), ("max_tokens", 5))
+
+
+def test_prefix_watch_of_conversations():
+    """Known by their first text, or by an answer that no other was given."""
+    def assistant(s):
+        return {"role": "assistant", "content": s}
+
+    def watch(*bodies, answers="one"):
+        with FakeAnthropic() as ai:
+            ai.script = lambda ask: answers if isinstance(answers, str) else answers[ask.number - 1]
+            for body in bodies:
+                Claude(ai).ask(body)
+            return ai.prefix_violations, ai.watch.fresh
+    a, b = [user("a"), assistant("one"), user("b")], [user("A"), assistant("one"), user("b")]
+    broken, _ = watch(req(messages=a[:1]), req(messages=b))         # the first text itself is another
+    equal((len(broken), "messages[0] at byte" in broken[0]), (1, True))
+    # two that were answered alike: nobody can tell, so nobody is accused
+    equal(watch(req(messages=a[:1]), req(messages=[user("z")]), req(messages=b)), ([], []))
+    # fewer blocks under another first text: a new history
+    long = a + [assistant("two"), user("c")]
+    broken, fresh = watch(req(messages=long), req(messages=[user("in short"), assistant("one"), user("d")]))
+    equal((broken, [f.split(":")[0] for f in fresh]), ([], ["new history"]))
+    # tools that come or go are a reason, one that is described otherwise is none
+    broken, fresh = watch(req(messages=a[:1], tools=TOOLS), req(messages=a, tools=TOOLS[1:]))
+    equal((broken, fresh[0].split(":")[0]), ([], "tools changed (%s)" % TOOLS[0]["name"]))
+    broken, _ = watch(req(messages=a[:1], tools=TOOLS),
+                      req(messages=a, tools=[dict(TOOLS[0], description="Other.")] + TOOLS[1:]))
+    equal((len(broken), "tools at byte" in broken[0]), (1, True))
+    # two conversations that begin alike stay two
+    equal(watch(req(messages=a[:1]), req(messages=a[:1]), req(messages=a),
+                req(messages=[user("a"), assistant("two"), user("c")]), answers=["one", "two", "x", "y"])[0], [])
+    # gone to another model and back, a conversation is without its thinking
+    with FakeAnthropic() as ai:
+        c = Claude(ai)
+        turns = loop(c, "think say one") + [user("b")]
+        c.ask(req(messages=turns, tools=TOOLS))
+        bare = copy.deepcopy(turns)
+        bare[1]["content"] = [x for x in bare[1]["content"] if x["type"] != "thinking"]
+        c.ask(req(messages=bare, tools=TOOLS, model="claude-haiku-5-5"))
+        bare += [assistant("x"), user("c")]
+        c.ask(req(messages=bare, tools=TOOLS))
+        bare[2] = user("B")
+        equal(ai.prefix_violations, [])
+        c.ask(req(messages=bare + [assistant("y"), user("d")], tools=TOOLS))
+        equal("messages[2] at byte" in ai.unexpected()[0], True)
+
+
+def test_prices_of_the_sheet():
+    """By hand from the sheet, dollars a million tokens being thousandths of a nano-dollar a token."""
+    def usage(i, o, w5=0, w1=0, r=0):
+        return {"input_tokens": i, "output_tokens": o, "cache_read_input_tokens": r,
+                "cache_creation": {"ephemeral_5m_input_tokens": w5, "ephemeral_1h_input_tokens": w1}}
+    for model, used, want in (
+            ("claude-sonnet-5-5", usage(1000, 200, 3000, 400, 5000), 2000000 + 2000000 + 7500000 + 1600000 + 500000),
+            ("claude-fable-5-1", usage(0, 0, r=1000000), 250000000),            # $0.25
+            ("claude-fable-5-2", usage(7, 3, w1=2), 7 * 8000 + 3 * 40000 + 2 * 16000),
+            ("claude-opus-5-5", usage(1, 1, 1, 1, 1), 4000 + 20000 + 5000 + 8000 + 200),
+            ("claude-opus-5", usage(1, 1, 1, 1, 1), 5000 + 25000 + 6250 + 10000 + 500),
+            ("claude-haiku-4-5", usage(1000000, 100000), 1500000000),           # $1 and $0.50
+            # the band is the whole prompt's, and it is everything's
+            ("claude-haiku-5-5", usage(40000, 1000, 20000, 10000, 30000), 4000000 + 500000 + 2500000 + 2000000 + 300000),
+            ("claude-haiku-5-5", usage(40001, 1000, 20000, 10000, 30000), 5 * 9300100)):
+        equal((model, nano(model, used)), (model, want))
+    equal(nano("claude-sonnet-5-5", usage(1, 0), "us"), 2200)
+
+
+def sized(n, **more):
+    """A text block of exactly n tokens: 25 bytes are its own."""
+    return text("x" * (4 * n - 25), **more)
+
+
+class Till:
+    """with Till() as t: a fake on a clock of its own; t.ask() gives (uncached, read, written 5 m, written 1 h)."""
+
+    def __init__(self):
+        self.ai, self.at = FakeAnthropic(), 1800000000.0
+        self.ai.clock = lambda: self.at
+        self.c = Claude(self.ai)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc):
+        self.ai.close()
+
+    def ask(self, after=0, **body):
+        self.at += after
+        n = len(self.ai.log)
+        u = self.c.ask(req(**dict({"system": None}, **body)))["usage"]
+        self.ai.wait(lambda: len(self.ai.log) > n)
+        made = u["cache_creation"]
+        equal(u["cache_creation_input_tokens"], sum(made.values()))
+        return (u["input_tokens"], u["cache_read_input_tokens"], made["ephemeral_5m_input_tokens"],
+                made["ephemeral_1h_input_tokens"])
+
+
+def test_tokens_by_hand():
+    with Till() as t:
+        def count(**body):
+            """As count_tokens says, and as it is billed."""
+            body = dict({"system": None}, **body)
+            conn, r = t.c.post(req(max_tokens=None, **body), path="/v1/messages/count_tokens")
+            n = json.loads(r.read())["input_tokens"]
+            conn.close()
+            equal(sum(t.ask(**body)), n)
+            return n
+        two = dict(system=[sized(1000)], messages=[user(sized(10))])
+        equal(count(**two), 1010)
+        equal(count(cache_control=M5, **two), 1010)
+        equal(count(model="claude-haiku-4-5", **two), 770 + 8)          # 5.2 bytes a token
+        equal(count(messages=[user("x")]), 7)                           # 26 bytes
+        tools = sum(-(-len(json.dumps(t, separators=(",", ":"))) // 4) for t in TOOLS)
+        equal(count(messages=[user("x")], tools=TOOLS), 7 + tools)
+        equal(count(messages=[user("x")], tools=TOOLS, model="claude-haiku-5-5"), 7 + tools + 286)
+        png = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + struct.pack(">II", 1500, 1000)
+        image = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": ""}}
+        frame = -(-len(json.dumps(image, separators=(",", ":"))) // 4)
+        image["source"]["data"] = base64.b64encode(png).decode()
+        equal(count(messages=[user(image)]), frame + 2000)              # 1500 x 1000 / 750
+
+
+def test_cache_lives():
+    long = dict(system=[sized(600, cache_control=M5)], messages=[user(sized(10))])
+    with Till() as t:
+        equal(t.ask(**long), (10, 0, 600, 0))
+        equal(t.ask(299, **long), (10, 600, 0, 0))
+        equal(t.ask(299, **long), (10, 600, 0, 0))              # it was read: five minutes more
+        equal(t.ask(300, **long), (10, 0, 600, 0))              # that were over
+        equal([e["miss"] for e in t.ai.log], [None, None, None, "expired"])
+        t.ai.workspaces["sk-other"] = "other"
+        equal(t.c.ask(req(**long), x_api_key="sk-other")["usage"]["cache_read_input_tokens"], 0)
+        equal(t.ask(model="claude-opus-5-5", **long), (10, 0, 600, 0))
+    with Till() as t:       # an hour costs an hour: five minutes are not made longer for nothing
+        hour = dict(system=[sized(600, cache_control=H1)], messages=[user(sized(10))])
+        t.ask(**long)
+        equal(t.ask(299, **hour), (10, 600, 0, 0))
+        equal(t.ask(300, **hour), (10, 0, 0, 600))
+        equal(t.ask(3599, **long), (10, 600, 0, 0))             # nor is an hour made shorter
+        equal(t.ask(3599, **long), (10, 600, 0, 0))
+        equal(t.ask(3600, **long), (10, 0, 600, 0))
+    with Till() as t:       # from the start of the request, readable from the start of the answer
+        gate = threading.Event()
+
+        def slowly(ask):
+            if ask.number == 1:
+                gate.wait(10)
+                t.at += 200
+            return "x"
+        t.ai.script = slowly
+        first = in_thread(t.ask, **long)
+        wait_for(lambda: t.ai.requests, 5, "the first")
+        equal(t.ask(**long), (10, 0, 600, 0))
+        t.ai.cache.entries.clear()
+        gate.set()
+        first.join(10)
+        equal(first.box, [(10, 0, 600, 0)])
+        equal(t.ask(99, **long), (10, 600, 0, 0))
+        t.ai.cache.entries.clear()
+        t.ai.script = lambda ask: setattr(t, "at", t.at + 200)
+        t.ask(**long)
+        equal(t.ask(100, **long), (10, 0, 600, 0))
+        t.ai.cache.entries.clear()
+        t.ai.fail_next("refusal")                               # not billed, so nothing of it is kept
+        equal(t.ask(**long), (0, 0, 0, 0))
+        equal(t.ask(**long), (10, 0, 600, 0))
+
+
+def test_cache_minimum():
+    with Till() as t:
+        for model, least in (("claude-sonnet-5-5", 512), ("claude-sonnet-5", 1024), ("claude-opus-4-7", 2048)):
+            short = dict(model=model, system=[sized(500)], cache_control=M5)
+            equal(t.ask(messages=[user(sized(least - 501))], **short), (least - 1, 0, 0, 0))
+            equal(t.ask(messages=[user(sized(least - 500))], **short), (0, 0, least, 0))
+        # several breakpoints: each life is paid for its own part, what is below the minimum with the next
+        mixed = dict(system=[sized(100, cache_control=H1), sized(500, cache_control=H1)], cache_control=M5)
+        equal(t.ask(messages=[user(sized(50))], **mixed), (0, 0, 50, 600))
+        equal(t.ask(messages=[user(sized(50), sized(30))], **mixed), (0, 650, 30, 0))
+
+
+def test_cache_looks_back():
+    def grown(n, *marks):
+        blocks = [sized(600)] + [sized(10) for _ in range(n)]
+        for i in marks:
+            blocks[i]["cache_control"] = M5
+        return dict(messages=[user(*blocks)])
+    with Till() as t:
+        equal(t.ask(**grown(0, 0)), (0, 0, 600, 0))
+        equal(t.ask(**grown(19, 19)), (0, 600, 190, 0))
+        equal(t.ask(**grown(39, 39)), (0, 0, 990, 0))           # the last entry is the 21st
+        equal(t.ai.log[-1]["miss"], "no breakpoint within 20 blocks")
+        equal(t.ask(**grown(60, 55, 60)), (0, 990, 210, 0))     # one more breakpoint finds it
+
+
+def test_cache_levels():
+    """A change takes its level and all behind it, and the log says where it was."""
+    tool = dict(TOOLS[0], description="d" * 4000)
+    base = dict(tools=[dict(tool, cache_control=M5), TOOLS[1]], system=[sized(600, cache_control=M5)],
+                messages=[user(sized(700, cache_control=M5))])
+    with Till() as t:
+        t.ai.script = lambda ask: "x"
+        _, _, whole, _ = t.ask(**base)
+        system = whole - 700
+        tools = t.ask(**dict(base, system=[sized(601)], messages=[user("x")]))[1]
+        equal(1000 < tools < system, True)
+
+        def read(**change):
+            """What is left of the cache for that; the base is kept warm."""
+            t.ask(**base)
+            t.ai.watch.forget_all()
+            t.ask(**base)
+            n = t.ask(**dict(base, **change))[1]
+            return n, t.ai.log[-1]["miss"]
+        switched = "messages: tool_choice, thinking, effort or the presence of images changed"
+        equal(read(), (whole, None))
+        equal(read(tool_choice={"type": "auto"}), (whole, None))        # as it is without
+        equal(read(tool_choice={"type": "none"}), (system, switched))
+        equal(read(output_config={"effort": "low"}), (system, switched))
+        png = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + struct.pack(">II", 10, 10)
+        image = {"type": "image", "source": {"type": "base64", "media_type": "image/png",
+                                             "data": base64.b64encode(png).decode()}}
+        equal(read(messages=[user(sized(700), image)], cache_control=M5), (system, switched))
+        equal(read(tools=[base["tools"][0], TOOLS[1], dict(TOOLS[1], name="later", defer_loading=True)]), (whole, None))
+        later = [user(sized(700)), {"role": "assistant", "content": "x"}, user("y")]
+        t.ask(**dict(base, messages=later[:1]))
+        for change, zone, left in (
+                ({"system": [sized(599, cache_control=M5)]}, "system", tools),
+                ({"tools": [dict(tool, description="D" * 4000, cache_control=M5), TOOLS[1]]}, "tools", 0),
+                ({"messages": [user(sized(699))] + later[1:]}, "messages[0]", system)):
+            t.ai.watch.forget_all()
+            t.ask(**base)
+            n = t.ask(**dict(base, messages=change.pop("messages", later), **change))[1]
+            equal((n, zone + " at byte" in t.ai.log[-1]["miss"]), (left, True))
+        # an automatic breakpoint stands on the newest block that may have one
+        t.ai.script = None
+        answer = t.c.ask(req(messages=[user("think say x")]))["content"]
+        paused = [user("pause " + "x" * 4000), {"role": "assistant", "content": answer[:1]}]
+        marks = Prompt(req(messages=paused, cache_control=H1)).marks
+        equal([m[2] for m in marks[-2:]], ["1h", None])
+
+
+def test_the_log_and_the_bill():
+    with FakeAnthropic() as ai:
+        c, long = Claude(ai), req(messages=[user("words 200")], cache_control=M5, system=[sized(1000)])
+
+        def call(fault=None, body=long, **options):
+            if fault:
+                ai.fail_next(fault, **options)
+            try:
+                c.ask(body)
+            except (AssertionError, OSError, http.client.HTTPException):
+                pass
+            ai.wait(lambda: not ai.book.open)
+            e = ai.log[-1]
+            equal(e["nano"], nano(e["model"], e["usage"]))
+            return e["outcome"], e["stop"], e["status"], e["nano"] > 0, e["usage"]["output_tokens"]
+        whole = call()
+        equal(whole[:4], ("completed", "end_turn", 200, True))
+        cut = call("cut", k=4)
+        equal((cut[:4], 0 < cut[4] < whole[4]), (("cut", None, 200, True), True))
+        equal(call("error_event", k=4)[:4], ("error", None, 200, True))
+        equal(call("529"), ("error", None, 529, False, 0))
+        equal(call("reset"), ("error", None, None, False, 0))
+        for fault in ("empty", "lost"):         # accepted: the prompt is billed, though nobody hears of it
+            equal(call(fault)[0], "cut")
+            equal((call(fault)[3:]), (True, 0))
+        equal(call("refusal"), ("refused", "refusal", 200, False, 0))
+        mid = call("refusal_mid", k=4)
+        equal((mid[:4], 0 < mid[4] < whole[4]), (("refused", "refusal", 200, True), True))
+        equal(call(body=req(max_tokens=-1))[:4], ("error", None, 400, False))
+        # thinking that is not shown is billed, and is part of max_tokens
+        ai.script = [{"blocks": [{"type": "thinking", "tokens": 500}, text("abcd")]}] * 2
+        equal(call()[4], 501)
+        equal(call(body=dict(long, max_tokens=400))[1:], ("max_tokens", 200, True, 400))
+        equal(len({e["id"] for e in ai.log}), len(ai.log))
+        equal(sum(more for _, _, _, more in ai.book.charges), sum(e["nano"] for e in ai.log))
+        equal(sum(ai.cost(b) for b in ai.billing), sum(e["nano"] for e in ai.log))
+        equal(over_cap(ai.book.charges, sum(e["nano"] for e in ai.log) + 10**9), None)
+        equal(over_cap(ai.book.charges, ai.log[0]["nano"] - 1).split(" ")[-1], ai.log[0]["id"])
+
+
+def test_caps():
+    day = 1800000000 // 86400 * 86400
+    charges = [(day + 10, "a", day + 10, 60), (day + 86390, "b", day + 86390, 30), (day + 86410, "b", day + 86390, 10),
+               (day + 86420, "c", day + 86420, 100)]
+    equal(over_cap(charges, 100), None)                 # a call is of the day on which it began
+    equal("by b" in over_cap(charges, 99), True)
+    equal("by c" in over_cap(charges, 199, "%Y-%m"), True)
+    refused = [(1, "d", 1, 80), (2, "d", 1, -80), (3, "e", 3, 70)]
+    equal(over_cap(refused, 80), None)
+    equal("by d" in over_cap(refused, 79), True)        # every instant counts, not the end alone
+
+
+def test_reconciling():
+    """Each way in which a ledger can be wrong is found, with a column of request ids and without."""
+    def call(request_id, output, outcome="completed", input=100):
+        usage = {"input_tokens": input, "output_tokens": output, "cache_read_input_tokens": 0,
+                 "cache_creation": {"ephemeral_5m_input_tokens": 0, "ephemeral_1h_input_tokens": 0}}
+        return {"id": request_id, "model": "claude-sonnet-5-5", "outcome": outcome, "usage": usage,
+                "nano": nano("claude-sonnet-5-5", usage)}
+    calls = [call("r1", 10), call("r2", 20), call("r3", 30, "refused"), call("r4", 40, "cut"), call("r5", 5, "cut"),
+             call("r6", 0, "error", 0)]
+
+    def row(c, estimated=0, more=0, **over):
+        out = dict(model=c["model"], input=c["usage"]["input_tokens"], output=c["usage"]["output_tokens"] + more,
+                   write_5m=0, write_1h=0, cache_read=0, nano_usd=c["nano"] + more * 10000, estimated=estimated,
+                   request_id=c["id"])
+        out.update(over)
+        return out
+    good = [row(c) for c in calls[:3]] + [row(calls[3], 1, 3), row(calls[4], 1)]
+    spare = row(calls[5], 1, 9)                         # nobody could know that it was not billed
+    for named in (True, False):
+        def check(rows, lost=()):
+            return reconcile([r if named else dict(r, request_id="") for r in rows], calls, lost)
+        equal(check(good), [])
+        equal(check(good[::-1] + [spare]), [])
+        for i in range(len(good)):
+            equal((i, len(check(good[:i] + good[i + 1:])) > 0), (i, True))          # not booked
+        for i in range(3):
+            bad = list(good)
+            for change in (dict(nano_usd=good[i]["nano_usd"] + 1), dict(output=good[i]["output"] + 1),
+                           dict(model="claude-opus-5-5"), dict(estimated=1)):
+                bad[i] = dict(good[i], **change)
+                equal((i, change, len(check(bad)) > 0), (i, change, True))
+            equal(len(check(good + [good[i]])) > 0, True)                           # booked twice
+        equal(len(check(good[:3] + [row(calls[3], 1, -1), good[4]])), 1)            # less than was billed
+        equal(len(check(good[:3] + [row(calls[3], 0), good[4]])) > 0, not named)    # exact, by luck: only a name tells
+        equal(check([row(calls[0], 1)] + good[1:], lost=["r1"]), [])                # nobody was left to hear its end
+        equal(len(check([row(calls[0], 1, -1)] + good[1:], lost=["r1"])), 1)
+    equal(reconcile([dict(r) for r in good[:4]] + [dict(good[4], request_id="")], calls), [])
+    equal([len(reconcile(good + [row(call("r9", 1), e)], calls)) for e in (0, 1)], [1, 1])     # never made
 
 
 def test_anthropic_faults():

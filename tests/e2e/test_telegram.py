@@ -449,6 +449,12 @@ def test_long_rich_reply_is_several():
 # ---- room ------------------------------------------------------------------------------------------------------
 
 
+def changed(w):
+    """A file that went took the cache with it, once."""
+    assert ["no longer stored" in v for v in w.ai.prefix_violations] == [True]
+    w.ai.prefix_violations.clear()
+
+
 def test_quota():
     with World({"storage": {"media_quota": 1}}) as w:
         for i in range(3):
@@ -457,6 +463,7 @@ def test_quota():
         first = w.ai.requests[-1]["body"]["messages"][0]["content"][0]
         assert first["text"] == "(A document was here; it is no longer stored.)"
         assert w.b.query("SELECT count(*), sum(gone) FROM media") == [(3, 1)]
+        changed(w)
 
 
 def test_the_database_alone():
@@ -471,6 +478,7 @@ def test_the_database_alone():
         w.say("say and now")
         body = json.dumps(w.ai.requests[-1]["body"])
         assert "A picture was here; it is no longer stored." in body and "signature" not in body
+        changed(w)
 
 
 def test_edits_mode_with_a_photo():

@@ -612,6 +612,7 @@ class Day:
     def item_quota(self):
         """More than storage.media_quota: the oldest go, from histories too."""
         for i in range(2):
+            self.forget()
             self.give(BEN, photo(self, picture(2000, 2400 + len(self.sent))))
             self.settle()
             self.forget()
@@ -625,7 +626,7 @@ class Day:
     def forget(self):
         """What the model is shown of earlier messages may differ from now on."""
         with self.ai.lock:
-            self.ai.conversations.clear()
+            self.ai.watch.forget_all()
 
     def make_items(self):
         items = [
