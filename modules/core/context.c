@@ -445,7 +445,10 @@ count_input(const struct session *s, const struct rows *r, const struct model_in
 static enum err
 choose_ttl(const struct session *s, const struct rows *r, const struct model_info *m, struct context *out)
 {
-	int64_t n_short, n_long, fresh = llm_tokens_estimate(r->new_bytes) + r->new_file_tokens, all = out->estimated_input;
+	int64_t n_short, n_long, all = out->estimated_input;
+	/* what is written now: all of it where nothing is held any more */
+	int64_t fresh = s->cached_until > clock_us() && s->prompt_seq > s->history_seq && strcmp(s->prompt_model, m->id) == 0 ?
+	    llm_tokens_estimate(r->new_bytes) + r->new_file_tokens : all;
 	enum err e = store_session_pauses(r->a->db, s->id, s->history_seq, 300 * US_PER_S, 3600 * US_PER_S, &n_short, &n_long);
 	double likely = (1.0 / PAUSES_PRIOR + (double)n_long) / (1.0 + (double)(n_short + n_long));
 

@@ -136,7 +136,7 @@ class Blufio:
         self.sessions = []              # session ids of the daemons so far
         self.copies = 0
         self.logged = 0                 # size of the log before the running daemon
-        base = {"agent": {"name": "blufio"}, "storage": {"database_path": self.db_path},
+        base = {"agent": {"name": "blufio"}, "routing": {"enabled": False}, "storage": {"database_path": self.db_path},
                 "log": {"level": "debug", "format": "json"}}
         if tg is not None:
             base["telegram"] = {"bot_token": tg.token, "api_base": tg.url, "allowed_users": [OWNER],

@@ -1,19 +1,12 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
 """test_money.py - the ledger against the provider's own log (billing.py): what was billed is booked."""
-import os
 import threading
 
 import billing
-from harness import OWNER, Skip, World, main
+from harness import OWNER, World, main
 from test_telegram import answer, document
 
 SYSTEM = "You are a test. " * 1500      # beyond every model's minimum for the cache
-
-
-def later(why):
-    """What the program does not do yet; E2E_LATER=1 runs it all the same."""
-    if not os.environ.get("E2E_LATER"):
-        raise Skip(why)
 
 
 def world(**sections):
@@ -85,7 +78,7 @@ def day(w):
     w.b.kill9()
     go_on()
     w.b.start()
-    w.wait(lambda: w.tg.texts(OWNER)[-1] == "after the kill", "the answer after the kill")
+    w.wait(lambda: w.tg.texts(OWNER)[-1:] == ["after the kill"], "the answer after the kill")
     code, out, err = w.b.cli("shell", input="say from the terminal\n")
     assert code == 0 and "from the terminal" in out, err
     at_rest(w)
@@ -101,7 +94,6 @@ def test_a_day():
 
 def test_a_day_of_estimates():
     """What broke off is booked by at least what it was billed."""
-    later("what was generated and lost on the way is not estimated: a cut stream is booked below its bill")
     for piece in (None, 200):
         with world(agent={"system_prompt": SYSTEM}) as w:
             w.ai.piece = piece
@@ -110,10 +102,10 @@ def test_a_day_of_estimates():
 
 
 def test_thinking_that_is_not_shown():
-    """A stream that is cut after its thinking was billed for all of it, though nothing of it was to be seen."""
-    later("an estimate counts what was received; hidden thinking is not")
+    """A stream that is cut after its thinking was billed for all of it, though nothing of it was to be seen: as much as a
+    model thinks in the time."""
     with world() as w:
-        w.ai.script = [{"blocks": [{"type": "thinking", "tokens": 3000}, {"type": "text", "text": "so be it"}]}, "again"]
+        w.ai.script = [{"blocks": [{"type": "thinking", "tokens": 200}, {"type": "text", "text": "so be it"}]}, "again"]
         w.ai.fail_next("cut", k=2)
         assert w.say("go") == "again"
         books(w)
@@ -121,7 +113,6 @@ def test_thinking_that_is_not_shown():
 
 def test_cut_before_the_first_word():
     """Accepted, therefore billed: the connection is lost, or the person stops, before anything came back."""
-    later("a call without message_start is not booked")
     with world(agent={"system_prompt": SYSTEM}) as w:
         for fault in ("empty", "lost"):
             w.ai.fail_next(fault)
@@ -139,19 +130,18 @@ def test_killed_before_the_first_word():
         w.b.kill9()
         go_on()
         w.b.start()
-        w.wait(lambda: w.tg.texts(OWNER)[-1] == "after the kill", "the answer after the kill")
+        w.wait(lambda: w.tg.texts(OWNER)[-1:] == ["after the kill"], "the answer after the kill")
         books(w)
 
 
 def test_killed_at_the_first_question():
     """All of the prompt is written to the cache, which is dearer than input."""
-    later("a lost prompt is estimated at the price of input, and in tokens of 3.5 bytes")
     with world(agent={"system_prompt": SYSTEM}) as w:
         go_on = held(w, "say after the kill")
         w.b.kill9()
         go_on()
         w.b.start()
-        w.wait(lambda: w.tg.texts(OWNER)[-1] == "after the kill", "the answer after the kill")
+        w.wait(lambda: w.tg.texts(OWNER)[-1:] == ["after the kill"], "the answer after the kill")
         books(w)
 
 
@@ -179,7 +169,6 @@ def test_beyond_the_band():
 
 def test_no_instant_is_over_the_cap():
     """Many at once, each near what is left: what the provider bills never exceeds the cap, and much of it is used."""
-    later("nothing is reserved: calls under way go beyond the cap")
     people = range(3001, 3009)
     with world(cost={"daily_budget_usd": 0.2}, agent={"system_prompt": SYSTEM, "max_sessions": 8},
                telegram={"allowed_users": list(people)}) as w:
