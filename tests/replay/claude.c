@@ -14,6 +14,8 @@
  */
 #include "replay/sim.h"
 
+#define NANO_IN 2000                    /* claude-sonnet-5-5 */
+#define NANO_OUT 10000
 #define LATENCY_US (200 * US_PER_MS)
 #define PIECE_US (50 * US_PER_MS)
 #define SLOW_PIECE_US US_PER_S
@@ -144,10 +146,10 @@ over(struct exchange *x)
 		bool whole = a->final && a->final < x->next_piece;
 		int64_t output = whole ? a->output : (bytes * 2 + 6) / 7;
 
-		claude.input += a->input;
-		claude.output += output > 1 ? output : 1;
+		claude.nano += a->input * NANO_IN + (output > 1 ? output : 1) * NANO_OUT;
+		claude.input += whole ? a->input : 0;
+		claude.output += !whole ? 0 : output > 1 ? output : 1;
 		claude.answers += whole;
-		claude.billed++;
 	}
 	buf_free(&a->event);
 	free(a);
@@ -403,8 +405,21 @@ request_broken(const struct exchange *x, const struct json *v, bool paused)
 	return rules_broken(&r);
 }
 
+/* How many tokens it has: asked when the money is short. */
 static void
-request(struct exchange *x)
+counted(struct exchange *x)
+{
+	struct buf b = BUF_INIT(64);
+
+	buf_fmt(&b, "{\"input_tokens\":%lld}", (long long)x->body.n / 4);
+	net_head(x, LATENCY_US, 200, "content-type: application/json\n");
+	net_data(x, 0, buf_view(&b));
+	net_end(x, 0);
+	buf_free(&b);
+}
+
+static void
+asked(struct exchange *x)
 {
 	struct arena ar = ARENA_INIT(256u << 20);
 	const struct json *v = NULL;
@@ -442,6 +457,15 @@ request(struct exchange *x)
 		free(a);
 	}
 	arena_free(&ar);
+}
+
+static void
+request(struct exchange *x)
+{
+	if (str_eqz(x->what, "/v1/messages/count_tokens"))
+		counted(x);
+	else
+		asked(x);
 }
 
 const struct peer claude_peer = { "api.anthropic.com", request, over };

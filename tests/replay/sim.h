@@ -144,7 +144,8 @@ struct claude {
 	int64_t cut;                    /* the next so many answers end in the middle */
 	struct str garble;              /* the next answer's events, a byte each, in any order (fuzz_turn.c) */
 	unsigned chaos;                 /* of 1000 calls so many fail in one way or another */
-	int64_t calls, answers, billed; /* requests that came; answers that were complete; what is on the bill */
+	int64_t calls, answers;         /* requests that came; answers that were complete */
+	int64_t nano;                   /* what is on the bill, those that broke off too */
 	int64_t input, output;          /* tokens billed, of complete and of cut answers */
 	int64_t refused;
 };
