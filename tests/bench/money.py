@@ -21,8 +21,9 @@ PROMPT = ("You are the personal assistant of one person. Be brief and concrete; 
           " times, counts and sums, never guess them. ") * 3
 TOPICS = ("the move to the new flat", "a birthday dinner for eight", "the tax return", "a week of hiking", "the garden shed",
           "a talk about bees", "the insurance claim", "learning Portuguese", "the bicycle's brakes", "a reading list")
-ASKS = ("What should I look at first for %s?", "How long will that take?", "Put the three most urgent points into a list.",
-        "And what would you leave out?", "Remind me what we said about %s.")
+# half of what a person says to an assistant is small
+ASKS = ("What should I look at first for %s?", "How many words is that?", "Thanks!", "What day is it?", "Put that into a short list.",
+        "ok", "Good morning!", "What time is it?", "Remind me what we said about %s.", "Who wrote Hamlet?")
 ANSWER = "For %s I would begin with what cannot wait, then the costs, then whom to ask; each of these is an evening's work. "
 
 
@@ -76,7 +77,7 @@ def talk(place, n, pause=0, tools=True, **config):
     s = Shifted(place, answers(n, tools), **config)
     with s.w as w:
         for i in range(n):
-            ask = ASKS[i % 5]
+            ask = ASKS[i % len(ASKS)]
             w.say(ask % TOPICS[i // 5 % len(TOPICS)] if "%s" in ask else ask, timeout=60)
             s.pause(pause)
         bill = s.bill()
