@@ -224,11 +224,13 @@ FALLIBLE store_reservation_end(struct db *db, int64_t id);
 FALLIBLE store_reserved(struct db *db, struct str feature, int64_t user, int64_t *nano);
 FALLIBLE store_spent(struct db *db, int64_t from, int64_t to, struct str feature, int64_t user, int64_t *nano);
 /* The row of the ledger that a reservation becomes, and its part of the day's sum. */
-FALLIBLE store_cost_add(struct db *db, const struct reservation_row *r, const struct usage *u, int64_t nano, bool estimated, struct str request_id);
+FALLIBLE store_cost_add(struct db *db, const struct reservation_row *r, const struct usage *u, int64_t nano, bool estimated,
+    struct str request_id);
 enum cost_by { COST_BY_NOTHING, COST_BY_MODEL, COST_BY_FEATURE, COST_BY_SESSION };
 struct cost_line { struct str name; int64_t calls, nano, prompt, cached, output, estimated; };   /* tokens; calls estimated */
 /* Lines of the ledger from <= at < to, the dearest first, 100 at most. */
-FALLIBLE store_cost_report(struct db *db, enum cost_by by, int64_t from, int64_t to, void (*fn)(void *arg, const struct cost_line *l), void *arg);
+FALLIBLE store_cost_report(struct db *db, enum cost_by by, int64_t from, int64_t to,
+    void (*fn)(void *arg, const struct cost_line *l), void *arg);
 
 bool store_api_key_name(struct str name);      /* may a key be called so? */
 typedef void api_key_fn(void *arg, const struct api_key_row *k);

@@ -391,7 +391,8 @@ store_session_why(struct db *db, int64_t id, struct buf *model, struct buf *why)
 }
 
 FALLIBLE
-store_session_pauses(struct db *db, int64_t id, int64_t from_seq, int64_t short_us, int64_t long_us, int64_t *n_short, int64_t *n_long)
+store_session_pauses(struct db *db, int64_t id, int64_t from_seq, int64_t short_us, int64_t long_us, int64_t *n_short,
+    int64_t *n_long)
 {
 	struct db_row r;
 
@@ -485,7 +486,8 @@ store_rule_add(struct db *db, int64_t user, struct str text, int64_t *number)
 	enum err e = get_i64(db, "SELECT coalesce(max(number), 0) + 1 FROM rules WHERE user_id = ?1", DBI(user), 1, number);
 
 	return e != OK ? e : DB_EXEC(db, "INSERT INTO rules(user_id, number, text, change, created_at) VALUES(?1, ?2, ?3,"
-	    " (SELECT coalesce(max(change), 0) + 1 FROM rules WHERE user_id = ?1), ?4)", DBI(user), DBI(*number), DBS(text), DBI(clock_us()));
+	    " (SELECT coalesce(max(change), 0) + 1 FROM rules WHERE user_id = ?1), ?4)", DBI(user), DBI(*number), DBS(text),
+	    DBI(clock_us()));
 }
 
 FALLIBLE
@@ -1185,7 +1187,8 @@ store_reserved(struct db *db, struct str feature, int64_t user, int64_t *nano)
 }
 
 FALLIBLE
-store_cost_add(struct db *db, const struct reservation_row *r, const struct usage *u, int64_t nano, bool estimated, struct str request_id)
+store_cost_add(struct db *db, const struct reservation_row *r, const struct usage *u, int64_t nano, bool estimated,
+    struct str request_id)
 {
 	int64_t now = clock_us();
 	enum err e = DB_EXEC(db, "INSERT INTO cost_ledger(at, session_id, turn_id, feature, provider, model, input, output,"
@@ -1211,7 +1214,8 @@ store_spent(struct db *db, int64_t from, int64_t to, struct str feature, int64_t
 }
 
 FALLIBLE
-store_cost_report(struct db *db, enum cost_by by, int64_t from, int64_t to, void (*fn)(void *arg, const struct cost_line *l), void *arg)
+store_cost_report(struct db *db, enum cost_by by, int64_t from, int64_t to,
+    void (*fn)(void *arg, const struct cost_line *l), void *arg)
 {
 	/* whole statements: a column's name cannot be a parameter */
 #define REPORT(column) "SELECT " column ", count(*), coalesce(sum(nano_usd), 0), sum(input + cache_read + write_5m + write_1h)," \

@@ -640,7 +640,8 @@ want_model(struct turn *t)
 		snprintf(t->wanted, sizeof(t->wanted), "%.*s", STR_ARG(force));
 	else if (t->round && t->s->prompt_model[0] && !t->lower)
 		snprintf(t->wanted, sizeof(t->wanted), "%s", t->s->prompt_model);
-	else if (config_bool(a->config, "routing.enabled") && !a->provider->feature->provider->offline && config_str(a->config, "routing.simple_model").n)
+	else if (config_bool(a->config, "routing.enabled") && !a->provider->feature->provider->offline &&
+	    config_str(a->config, "routing.simple_model").n)
 		route(t);
 	if (t->wanted[0] == '\0')
 		snprintf(t->wanted, sizeof(t->wanted), "%s", llm_model(a));
@@ -798,7 +799,8 @@ reserve(struct turn *t, const struct model_info *m, struct fail *f)
 {
 	struct llm_request *r = &t->context->request;
 	struct cost_order o = { .feature = t->round ? COST_TOOL : COST_MESSAGE, .session = t->s->id, .turn = t->id,
-	    .user = t->s->user, .model = m, .intended = t->intended, .hour = r->hour, .answer = r->max_tokens, .input = t->context->most_input };
+	    .user = t->s->user, .model = m, .intended = t->intended, .hour = r->hour, .answer = r->max_tokens,
+	    .input = t->context->most_input };
 	enum err e;
 
 	if (t->counted > 0)             /* nearly what will be billed */
