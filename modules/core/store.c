@@ -344,7 +344,8 @@ store_session_get(struct db *db, int64_t id, void (*fn)(void *arg, const struct 
 
 	ROWS(db, &r, "SELECT id, user_id, history_seq, thinking_seq,"
 	    " (SELECT coalesce(max(seq), 0) + 1 FROM messages WHERE session_id = sessions.id),"
-	    " channel, chat, thread, model, prompt_tokens, prompt_seq, prompt_model, cached_until, tier FROM sessions WHERE id = ?1", DBI(id));
+	    " channel, chat, thread, model, prompt_tokens, prompt_seq, prompt_model,"
+	    " cached_until, tier FROM sessions WHERE id = ?1", DBI(id));
 	found = db_step(&r);
 	if (found) {
 		const struct session_row row = { db_i64(&r, 0), db_i64(&r, 1), db_i64(&r, 2),
