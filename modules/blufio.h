@@ -222,6 +222,7 @@ struct inbound {
 	size_t n_attachments;
 	struct str album;           /* messages of a chat that share it are parts of one; may be empty */
 	int64_t position;           /* of this part among them */
+	const struct trace *trace;  /* of the request that brought it; NULL: its turn gets a new one */
 };
 /* Stores the message in this loop turn's transaction and schedules its session; control words
  * (/stop, /new, /model, /help, /start) act at once. *fresh = false for a repeat (then nothing happened).
@@ -330,7 +331,7 @@ struct llm_request {
 	size_t n_messages;
 	/* tools are the registry's, sorted by id (bus_tools_json) */
 	struct str tools;                   /* JSON array of {name, description, input_schema}; empty = none */
-	struct str trace;                   /* trace id for the provider's log; may be empty */
+	struct str trace;                   /* traceparent, for the provider's log; may be empty */
 };
 /* How a failed call is to be treated. */
 enum llm_class {

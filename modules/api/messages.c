@@ -409,6 +409,7 @@ post_message(struct request *r)
 		in.sender = str_z(sender);
 		in.sender_name = user.n ? user : S("a program");
 		in.dedup = str_z(dedup);
+		in.trace = &r->trace;
 		r->release.run = on_stored;
 		if (e == OK)
 			take(r, &in);

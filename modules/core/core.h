@@ -243,6 +243,7 @@ struct turn {
 	size_t round_from;              /* where the running round's text begins in it */
 	char *ref;                      /* the channel's placeholder, NULL none */
 	char reply_to[64];              /* the message it answers, as its channel calls it; "" none */
+	struct trace trace;             /* of its message while this process knows it, else a new one: no column */
 	int64_t saved_at;               /* when partial text last reached the disk */
 	int64_t model_step;             /* row of the running model call */
 	int64_t estimate;               /* its input tokens, estimated or counted */
@@ -282,6 +283,8 @@ void sessions_free(struct agent *a);
 FALLIBLE sessions_load(struct agent *a);             /* from rows, after turns */
 struct session *session_get(struct agent *a, int64_t id);            /* loaded, or NULL */
 FALLIBLE session_open(struct agent *a, int64_t id, struct session **out);   /* loads it */
+/* The trace that inbound came with, or a new one. */
+void session_trace(struct agent *a, int64_t inbound, struct trace *out);
 void session_turn_over(struct session *s);           /* frees s->turn; the next message starts */
 size_t sessions_loaded(struct agent *a);
 bool sessions_next(struct agent *a, size_t *it, struct session **out);
@@ -296,6 +299,8 @@ void turn_free(struct turn *t);                      /* memory only; cancels wha
 void turn_stop(struct turn *t, bool new_history);
 void turn_delivered(struct agent *a, int64_t turn);  /* its reply is out, or never will be */
 struct turn *turn_get(struct agent *a, int64_t id);
+/* Log lines are this turn's from here to log_ids(0, 0, NULL). One that is not open: nothing happens. */
+void turn_log(struct agent *a, int64_t id);
 size_t turns_running(const struct agent *a);
 size_t turns_waiting(const struct agent *a);
 void turns_wake(struct agent *a);                    /* max_sessions may have grown */

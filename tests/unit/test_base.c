@@ -775,7 +775,7 @@ TEST(log_json)
 		errno = EDOM;
 		log_info("test", "plain %d", 1);
 		CHECK(errno == EDOM);
-		log_ids(3, 7);
+		log_ids(3, 7, "0af7651916cd43dd8448eb211c80319c");
 		log_warn("test", "\"q\" \\ \n\x1b[2J\xff" "\xE2\x80\xAE hunter22");
 		log_debug("test", "not at this level");
 		log_set_level(LOG_DEBUG);
@@ -784,19 +784,66 @@ TEST(log_json)
 		CHECK_STR(log_line(&b, 0, JSON_SKIP),
 		    ",\"level\":\"info\",\"component\":\"test\",\"msg\":\"plain 1\"}");
 		CHECK_STR(log_line(&b, 1, JSON_SKIP),
-		    ",\"level\":\"warn\",\"component\":\"test\",\"session\":3,\"turn\":7,\"msg\":"
+		    ",\"level\":\"warn\",\"component\":\"test\",\"session\":3,\"turn\":7,"
+		    "\"trace\":\"0af7651916cd43dd8448eb211c80319c\",\"msg\":"
 		    "\"\\\"q\\\" \\\\ \\n\\u001b[2J\xEF\xBF\xBD\\u202e ***\"}");
 		CHECK_STR(str_z(log_last_problem(&at)),
-		    "WARN  test: \"q\" \\ \\n\\u001b[2J\xEF\xBF\xBD\\u202e *** session=3 turn=7");
+		    "WARN  test: \"q\" \\ \\n\\u001b[2J\xEF\xBF\xBD\\u202e *** session=3 turn=7 trace=0af7651916cd43dd8448eb211c80319c");
 		CHECK(at > 0);
 	}
-	log_ids(0, 0);
+	log_ids(0, 0, NULL);
 	log_close();
 	log_set_level(before);
 	secret_free(&s);
 	remove(in_dir("log"));
 	dir_end();
 	buf_free(&b);
+}
+
+/* The cases of the W3C's own test suite that a single header can show. */
+TEST(traces)
+{
+	static const struct { const char *header, *id; unsigned flags; } good[] = {
+		{ "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "0af7651916cd43dd8448eb211c80319c", 1 },
+		{ "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00", "0af7651916cd43dd8448eb211c80319c", 0 },
+		{ "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-ff", "0af7651916cd43dd8448eb211c80319c", 3 },
+		{ "cc-12345678901234567890123456789012-1234567890123456-01", "12345678901234567890123456789012", 1 },
+		{ "cc-12345678901234567890123456789012-1234567890123456-01-what-the-future-will-be-like",
+		    "12345678901234567890123456789012", 1 },
+	};
+	static const char *const bad[] = { "", "00", "00-", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331",
+	    "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-0",
+	    "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01-", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01-x",
+	    "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-011", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331.01",
+	    "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-.0", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b716920333-01",
+	    "00-0AF7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "00-0af7651916cd43dd8448eb211c80319c-B7ad6b7169203331-01",
+	    "00-00000000000000000000000000000000-b7ad6b7169203331-01", "00-0af7651916cd43dd8448eb211c80319c-0000000000000000-01",
+	    "00-.af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "00-0af7651916cd43dd8448eb211c80319-b7ad6b7169203331-01",
+	    "ff-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "0f7-af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+	    ".0-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "0-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+	    "cc-12345678901234567890123456789012-1234567890123456-01.what", "00 0af7651916cd43dd8448eb211c80319c b7ad6b7169203331 01",
+	    "0F-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01" };
+	struct trace t = { "", 0 }, two = { "", 0 };
+	char a[TRACE_HEADER_SIZE], b[TRACE_HEADER_SIZE];
+
+	for (size_t i = 0; i < ARRAY_LEN(good); i++) {
+		CHECK_OK(trace_parse(str_z(good[i].header), &t));
+		CHECK_STR(str_z(t.id), good[i].id);
+		CHECK(t.flags == good[i].flags);
+	}
+	t.id[0] = '\0';
+	for (size_t i = 0; i < ARRAY_LEN(bad); i++)
+		CHECK(trace_parse(str_z(bad[i]), &t) == ERR_PARSE && t.id[0] == '\0');
+	CHECK_OK(trace_parse(str_z(good[0].header), &t));
+	CHECK_OK(trace_header(&t, a));
+	CHECK_OK(trace_header(&t, b));
+	if (!FAULTED()) {               /* the same trace, another span */
+		CHECK(memcmp(a, good[0].header, 36) == 0 && strcmp(a + 52, "-01") == 0 && memcmp(a + 36, b + 36, 16) != 0);
+		CHECK_OK(trace_parse(str_z(a), &two));
+	}
+	CHECK_OK(trace_new(&t));
+	CHECK_OK(trace_new(&two));
+	CHECK(FAULTED() || (strlen(t.id) == 32 && strcmp(t.id, two.id) != 0 && t.flags == 0));
 }
 
 TEST(log_long)
@@ -849,7 +896,7 @@ TEST(log_text)
 	if (!dir_make())
 		return;
 	CHECK_OK(log_open(LOG_ERROR, LOG_TEXT, in_dir("log"), &f));
-	log_ids(3, 0);
+	log_ids(3, 0, NULL);
 	log_error("test", "one");
 	log_warn("test", "only remembered");
 	if (!FAULTED()) {
@@ -863,7 +910,7 @@ TEST(log_text)
 	}
 	CHECK_ERR(log_open(LOG_INFO, LOG_AUTO, in_dir("no/such"), &f), ERR_NOTFOUND);
 	CHECK(strstr(f.text, "no/such") || FAULTED());
-	log_ids(0, 0);
+	log_ids(0, 0, NULL);
 	log_close();
 	log_set_level(before);
 	CHECK_OK(log_level_parse(S("Debug"), &level));
@@ -934,6 +981,7 @@ main(int argc, char **argv)
 	RUN(fd);
 	RUN(secret);
 	RUN(log_json);
+	RUN(traces);
 	RUN(log_long);
 	RUN(log_text);
 	return TEST_END();

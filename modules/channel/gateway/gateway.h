@@ -32,6 +32,7 @@ struct request {
 	struct conn *c;
 	struct agent *a;
 	char id[17];                    /* X-Request-Id */
+	struct trace trace;             /* the client's, or a new one */
 	const struct route *route;
 	struct principal who;
 	struct buf path;                /* decoded */

@@ -27,7 +27,9 @@ request_new(struct conn *c)
 		return NULL;
 	r->c = c;
 	r->a = c->g->a;
-	IGNORE(rand_bytes(id, sizeof(id)));     /* a name for people and logs */
+	IGNORE(rand_bytes(id, sizeof(id)));     /* names for people and logs */
+	IGNORE(trace_new(&r->trace));
+	IGNORE(trace_parse(http_field(request_head(r), "traceparent"), &r->trace)); /* or the new one stays */
 	enc_hex(&hex, id, sizeof(id));
 	snprintf(r->id, sizeof(r->id), "%s", buf_z(&hex));
 	buf_free(&hex);
@@ -230,10 +232,12 @@ answer_error(struct request *r, int status, const char *type, const char *param,
 	struct buf b = BUF_INIT(64u << 10);
 
 	request_error_json(r, &b, type, param, hint, message);
+	log_ids(0, 0, r->trace.id);
 	if (status >= 500)
 		log_warn("gateway", "%d to request %s: %s", status, r->id, message);
 	else
 		log_debug("gateway", "%d to request %s: %s", status, r->id, message);
+	log_ids(0, 0, NULL);
 	request_answer_raw(r, status, JSON_TYPE, fields, buf_view(&b));
 	buf_free(&b);
 }
@@ -554,8 +558,8 @@ authenticate(struct request *r)
 	return false;
 }
 
-bool
-request_admit(struct request *r)
+static bool
+admit(struct request *r)
 {
 	const struct http_request *h = request_head(r);
 	struct str origin = http_field(h, "origin");
@@ -596,6 +600,17 @@ request_admit(struct request *r)
 	return false;
 }
 
+bool
+request_admit(struct request *r)
+{
+	bool admitted;
+
+	log_ids(0, 0, r->trace.id);
+	admitted = admit(r);
+	log_ids(0, 0, NULL);
+	return admitted;
+}
+
 void
 request_run(struct request *r)
 {
@@ -611,8 +626,11 @@ request_run(struct request *r)
 	else if (r->a->phase != AGENT_READY && !(r->route->scope & SCOPE_OPEN))
 		request_error(r, 503, "unavailable", NULL, "try again later", "%s", r->a->phase == AGENT_DRAINING ?
 		    "blufio is stopping" : "the storage does not work at the moment");
-	else
+	else {
+		log_ids(0, 0, r->trace.id);
 		r->route->run(r);
+		log_ids(0, 0, NULL);
+	}
 }
 
 /* ---- bodies ------------------------------------------------------------------------------------- */
