@@ -569,6 +569,8 @@ void request_answer_text(struct request *r, int status, const char *content_type
 void request_answer_buf(struct request *r, int status, enum err e, const struct buf *b);
 /* 503, with what e means for who asked. */
 void request_failed(struct request *r, enum err e);
+/* The same for what changes with the program alone: clients keep it and ask whether theirs is still good (304). */
+void request_answer_static(struct request *r, const char *content_type, struct str body);
 /* The error shape. type is a word of docs/API.md; param and hint may be NULL. */
 void request_error(struct request *r, int status, const char *type, const char *param, const char *hint,
     const char *fmt, ...) __attribute__((format(printf, 6, 7)));

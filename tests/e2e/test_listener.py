@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
 """test_listener.py - how the gateway listens: traces, compression, kept answers, sockets and addresses, limits, pages."""
+import gzip
 import json
+import os
 import re
 import threading
 
@@ -91,6 +93,93 @@ def test_a_trace_waits_with_its_message():
         w.b.start()
         w.wait(lambda: len(w.ai.requests) == 5 and all_done(w), "answered")
         assert told(w)[3][0] == TRACE != told(w)[4][0]
+
+
+# ---- compression and kept answers --------------------------------------------------------------------
+
+
+def grown(w):
+    """A conversation whose messages are worth compressing."""
+    session = w.g.say("words 400")["session_id"]
+    return "/v1/sessions/%s/messages" % session
+
+
+def test_gzip():
+    """For whoever takes it, where it is worth it; the content is the same, and HEAD tells the same."""
+    with world() as w:
+        path = grown(w)
+        plain = w.g.ask("GET", path)
+        assert plain.get("Content-Encoding") is None and len(plain.body) > 1024
+        for accept in ("gzip", "deflate, gzip;q=0.5", "GZIP", "*", "br, *;q=0.1", "gzip;q=0.8, identity;q=0.5"):
+            r = w.g.ask("GET", path, headers={"Accept-Encoding": accept})
+            assert r.get("Content-Encoding") == "gzip" and "Accept-Encoding" in r.all("Vary"), (accept, r)
+            assert gzip.decompress(r.body) == plain.body and len(r.body) < len(plain.body) / 2, accept
+            with w.g.start("HEAD", path, headers={"Accept-Encoding": accept}) as c:
+                head = c.response("HEAD")
+            drop = ("date", "x-request-id")
+            assert [f for f in head.fields if f[0].lower() not in drop] == [f for f in r.fields if f[0].lower() not in drop]
+        for accept in (None, "", "identity", "gzip;q=0", "br", "gzip;q=0.5, identity", "*;q=0", "gzip;q=0, *"):
+            r = w.g.ask("GET", path, headers={"Accept-Encoding": accept})
+            assert r.get("Content-Encoding") is None and r.body == plain.body, (accept, r)
+            assert "Accept-Encoding" in r.all("Vary"), accept
+        small = w.g.ask("GET", "/v1/cost", headers={"Accept-Encoding": "gzip"})
+        assert small.get("Content-Encoding") is None and len(small.body) < 1024
+        page = w.g.ask("GET", "/metrics", headers={"Accept-Encoding": "gzip"})
+        assert b"blufio_messages_total" in gzip.decompress(page.body)
+
+
+def test_what_is_not_compressed():
+    """Event streams; and what answers a POST, where a secret may stand beside what was asked."""
+    with world() as w:
+        take = {"Accept-Encoding": "gzip"}
+        r = w.g.ask("POST", "/v1/messages", {"content": "words 400"}, take)
+        assert r.get("Content-Encoding") is None and len(r.json()["content"]) > 1024
+        with w.g.events("GET", "/v1/messages/" + r.json()["id"], headers=take) as s:
+            assert s.response.get("Content-Encoding") is None and s.until("message_stop")
+        r = w.g.ask("POST", "/v1/api-keys", {"name": "x" * 64, "scopes": ["chat"]}, take)
+        assert r.status == 201 and r.get("Content-Encoding") is None
+
+
+def test_compression_keeps_no_memory():
+    with world() as w:
+        path = grown(w)
+        for _ in range(20):
+            w.g.ask("GET", path, headers={"Accept-Encoding": "gzip"})
+        before = w.b.rss_kb()
+        idle = [w.g.connect() for _ in range(40)]
+        for c in idle:
+            w.g.start("GET", path, headers={"Accept-Encoding": "gzip"}, connection=c)
+            assert c.response().get("Content-Encoding") == "gzip"
+        # zlib would take 268 KB for each of them
+        assert w.b.rss_kb() - before < 40 * 128 or os.environ.get("E2E_MEMORY") == "0", (before, w.b.rss_kb())
+        for c in idle:
+            c.close()
+
+
+def test_etag():
+    with world() as w:
+        path, take = "/openapi.json", {"Accept-Encoding": "gzip"}
+        plain, zipped = w.g.ask("GET", path), w.g.ask("GET", path, headers=take)
+        assert gzip.decompress(zipped.body) == plain.body
+        strong, weak = plain.get("ETag"), zipped.get("ETag")
+        assert re.match(r'"[^"]+"\Z', strong) and weak == "W/" + strong
+        for r in (plain, zipped):
+            assert r.get("Cache-Control") == "no-cache" and "Accept-Encoding" in r.all("Vary"), r
+        for match in (strong, weak, '"other", %s' % strong, "*", 'W/"other",' + weak):
+            for more, tag in (({}, strong), (take, weak)):
+                for method in ("GET", "HEAD"):
+                    with w.g.start(method, path, headers=dict({"If-None-Match": match}, **more)) as c:
+                        r = c.response(method)
+                        assert r.status == 304 and r.get("ETag") == tag and r.body == b"", (match, r)
+                        assert r.get("Cache-Control") == "no-cache" and "Accept-Encoding" in r.all("Vary"), r
+                        assert r.get("Content-Length") is None and r.get("Content-Encoding") is None, r
+                        w.g.start("GET", "/health", connection=c)       # in step
+                        assert c.response().json() == {"status": "ok"}
+        for match in ('"other"', strong[:-2] + '"', strong[1:-1], ""):
+            assert w.g.ask("GET", path, headers={"If-None-Match": match}).body == plain.body, match
+        w.b.restart(hard=True)                          # it is the content's
+        assert w.g.ask("GET", path, headers={"If-None-Match": strong}).status == 304
+        assert w.g.ask("GET", "/v1/cost", headers={"If-None-Match": "*"}).status == 200
 
 
 if __name__ == "__main__":

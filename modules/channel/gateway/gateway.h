@@ -21,6 +21,8 @@
 #define GATEWAY_IN_MAX (64u << 10)      /* read ahead while a request is in work */
 #define GATEWAY_OUT_MAX (8u << 20)      /* what a slow reader may owe; beyond it is dropped */
 #define GATEWAY_OUT_HIGH (256u << 10)   /* above: its turn's stream is paused */
+#define GATEWAY_GZIP_MIN 1024u          /* bytes of an answer that is worth compressing … */
+#define GATEWAY_GZIP_MAX (1u << 20)     /* … and of one that does not hold the loop up: some 10 ms */
 #define GATEWAY_SEGMENTS_MAX 4          /* {…} of a path */
 #define GATEWAY_PING_US (15 * US_PER_S) /* a comment in a stream that is silent */
 

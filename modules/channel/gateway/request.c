@@ -8,13 +8,18 @@
  * then the body is read.
  *
  * What a request wrote is told after its commit: the answer is held until then.
+ *
+ * Only what answers a GET is compressed. The length of other answers, which may repeat
+ * what was asked beside a secret (a new key), would tell of it to who sees but the length.
  */
 #include "channel/gateway/gateway.h"
+#include "base/deflate.h"
 
 #include <assert.h>
 #include <stdarg.h>
 
 #define JSON_TYPE "application/json"
+#define ETAG_BYTES 16u                  /* of a hash: they tell contents apart, not forgers */
 
 struct request *
 request_new(struct conn *c)
@@ -158,10 +163,27 @@ request_send_held(struct request *r)
 	}
 }
 
+/* Could this be compressed? Then caches have to know that it depends on who asks. */
+static bool
+is_worth_gzip(const struct request *r, int status, const char *type, size_t n)
+{
+	return status == 200 && type && r->route && strcmp(r->route->method, "GET") == 0 && n >= GATEWAY_GZIP_MIN &&
+	    n <= GATEWAY_GZIP_MAX && (strncmp(type, "text/", 5) == 0 || strncmp(type, "application/", 12) == 0);
+}
+
+static bool
+wants_gzip(const struct request *r)
+{
+	int q = http_accepts(request_head(r), "Accept-Encoding", "gzip");
+
+	return q > 0 && q >= http_accepts(request_head(r), "Accept-Encoding", "identity");
+}
+
 void
 request_answer_raw(struct request *r, int status, const char *type, struct str fields, struct str body)
 {
-	bool head = str_eqz(request_head(r)->method, "HEAD");
+	bool head = str_eqz(request_head(r)->method, "HEAD"), worth = is_worth_gzip(r, status, type, body.n);
+	struct buf zipped = BUF_INIT(GATEWAY_GZIP_MAX);
 
 	assert(!r->answered);
 	r->answered = true;
@@ -175,11 +197,20 @@ request_answer_raw(struct request *r, int status, const char *type, struct str f
 		r->closes = true;       /* nobody reads its body */
 	buf_reset(&r->held);
 	put_head(r, &r->held, status, body.n ? type : NULL, fields);
-	if (status != 204 && status >= 200)
+	if (worth)
+		http_put_field(&r->held, "Vary", S("Accept-Encoding"));
+	if (worth && wants_gzip(r) && buf_room(&zipped, body.n))
+		zipped.n = deflate_gzip(body, zipped.p);
+	if (zipped.n) {
+		http_put_field(&r->held, "Content-Encoding", S("gzip"));
+		body = buf_view(&zipped);
+	}
+	if (status != 204 && status != 304 && status >= 200)
 		http_put_number(&r->held, "Content-Length", body.n);
 	http_put_end(&r->held);
 	if (!head)
 		buf_str(&r->held, body);
+	buf_free(&zipped);
 	if (r->held.err != OK) {
 		conn_drop(r->c);
 		return;
@@ -197,6 +228,38 @@ void
 request_answer_text(struct request *r, int status, const char *content_type, struct str body)
 {
 	request_answer_raw(r, status, content_type, S("Cache-Control: no-store\r\nVary: Accept\r\n"), body);
+}
+
+void
+request_answer_static(struct request *r, const char *content_type, struct str body)
+{
+	unsigned char digest[SHA256_SIZE];
+	struct buf weak = BUF_INIT(64), fields = BUF_INIT(256);
+	const struct http_request *head = request_head(r);
+	bool worth = is_worth_gzip(r, 200, content_type, body.n);
+	const char *tag, *name = "If-None-Match";
+	struct sha256 h;
+
+	sha256_init(&h);
+	sha256_update(&h, body.p, body.n);
+	sha256_final(&h, digest);
+	buf_puts(&weak, "W/\"");
+	enc_hex(&weak, digest, ETAG_BYTES);
+	buf_putc(&weak, '"');
+	tag = buf_z(&weak) + 2;
+	/* compressed it is other octets of the same content */
+	buf_fmt(&fields, "Cache-Control: no-cache\r\nETag: %s\r\n", worth && wants_gzip(r) ? buf_z(&weak) : tag);
+	if (weak.err != OK) {
+		request_failed(r, weak.err);
+	} else if (http_list_has(head, name, buf_z(&weak)) || http_list_has(head, name, tag) || http_list_has(head, name, "*")) {
+		if (worth)
+			buf_puts(&fields, "Vary: Accept-Encoding\r\n");
+		request_answer_raw(r, 304, NULL, buf_view(&fields), STR_NONE);
+	} else {
+		request_answer_raw(r, 200, content_type, buf_view(&fields), body);
+	}
+	buf_free(&weak);
+	buf_free(&fields);
 }
 
 void
