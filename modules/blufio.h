@@ -129,6 +129,7 @@ struct config_key {
 	const char *example;            /* for errors; may be NULL */
 	const char *env;                /* plain variable that also sets it ("ANTHROPIC_API_KEY"); may be NULL */
 	const char *retired;            /* not NULL: key of an earlier release; warns with this text */
+	bool fixed;                     /* a reload leaves it as it is until the next start */
 };
 
 /* Finds (path NULL: BLUFIO_CONFIG, then the search list), reads, checks. No file found is fine:
@@ -156,6 +157,8 @@ bool config_lists(const struct config *c, const char *key, struct str word);
 bool config_wild(const struct config *c, const char *key, struct str segment, int64_t *v);
 /* The i-th segment that a wildcard key was given for. */
 bool config_segment(const struct config *c, const char *key, size_t i, struct str *segment);
+/* A line for each key with .fixed (none is a list) that has another value in fresh. */
+void config_fixed(const struct config *now, const struct config *fresh, struct buf *names);
 /* Where a value came from: "default", "blufio.toml:3", "BLUFIO__COST__DAILY_BUDGET_USD". */
 const char *config_origin(const struct config *c, const char *key);
 /* "blufio config set cost.daily_budget_usd 2" – the hint other errors end with. */

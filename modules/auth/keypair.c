@@ -70,7 +70,7 @@ struct keypair {
 };
 
 static const struct config_key keys[] = {
-	{ .name = "gateway.bearer_token", .type = CONFIG_SECRET,
+	{ .name = "gateway.bearer_token", .type = CONFIG_SECRET, .fixed = true,
 	  .help = "A secret that programs may show as \"Authorization: Bearer …\" in place of a key; it may do everything." },
 	{ .name = NULL }
 };

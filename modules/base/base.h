@@ -257,6 +257,9 @@ FALLIBLE file_mkdirs(const char *path, unsigned mode, struct fail *f); /* like m
 FALLIBLE file_lock(const char *path, int *fd, int *holder, struct fail *f);
 FALLIBLE fd_cloexec(int fd);
 FALLIBLE fd_nonblock(int fd);
+/* Listens on a Unix socket of mode 0600 that no program gets by exec. One that nobody listens on any more is replaced;
+ * ERR_BUSY: somebody does, ERR_EXISTS: it is something else, ERR_LIMIT: too long a path. f says it without the path. */
+FALLIBLE fd_listen(const char *path, int backlog, int *fd, struct fail *f);
 /* A pipe that no program gets by exec; -1 twice on failure. */
 FALLIBLE fd_pipe(int fds[2]);
 /* Writes all n bytes to a blocking fd, restarting after EINTR and short writes. */

@@ -25,7 +25,9 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #define READ_CHUNK ((size_t)64 << 10)   /* one read(2) */
@@ -79,6 +81,56 @@ fd_pipe(int fds[2])
 	if (e != OK)
 		fds[0] = fds[1] = -1;
 	return e;
+}
+
+/* Removes a socket that nobody listens on. */
+static enum err
+clear_socket(const struct sockaddr_un *sun, struct fail *f)
+{
+	struct stat st;
+	int fd, why;
+
+	if (lstat(sun->sun_path, &st) != 0)
+		return errno == ENOENT ? OK : fail_set(f, err_errno(errno), "%s", strerror(errno));
+	if (!S_ISSOCK(st.st_mode))
+		return fail_set(f, ERR_EXISTS, "it is there and is no socket");
+	fd = socket(AF_UNIX, SOCK_STREAM, 0);
+	why = fd < 0 || fd_nonblock(fd) != OK || connect(fd, (const struct sockaddr *)(const void *)sun, sizeof(*sun)) == 0 ?
+	    0 : errno;
+	if (fd >= 0)
+		close(fd);
+	if (why != ECONNREFUSED)        /* in doubt it is somebody's */
+		return fail_set(f, ERR_BUSY, "another process listens there");
+	return unlink(sun->sun_path) == 0 || errno == ENOENT ? OK : fail_set(f, err_errno(errno), "%s", strerror(errno));
+}
+
+enum err
+fd_listen(const char *path, int backlog, int *out, struct fail *f)
+{
+	struct sockaddr_un sun = { .sun_family = AF_UNIX };
+	enum err e;
+	mode_t mask;
+	int fd, rc = -1;
+
+	if ((size_t)snprintf(sun.sun_path, sizeof(sun.sun_path), "%s", path) >= sizeof(sun.sun_path))
+		return fail_set(f, ERR_LIMIT, "longer than a socket's path may be (%zu bytes)", sizeof(sun.sun_path) - 1);
+	e = clear_socket(&sun, f);
+	if (e != OK)
+		return e;
+	fd = socket(AF_UNIX, SOCK_STREAM, 0);
+	if (fd >= 0 && fd_cloexec(fd) == OK && fd_nonblock(fd) == OK) {
+		mask = umask(0177);
+		rc = bind(fd, (const struct sockaddr *)(const void *)&sun, sizeof(sun));
+		umask(mask);
+	}
+	if (rc != 0 || listen(fd, backlog) != 0) {
+		e = fail_set(f, err_errno(errno), "%s", strerror(errno));
+		if (fd >= 0)
+			close(fd);
+		return e;
+	}
+	*out = fd;
+	return OK;
 }
 
 enum err

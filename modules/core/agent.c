@@ -676,17 +676,13 @@ agent_drain(struct agent *a)
 FALLIBLE
 agent_reload(struct agent *a, struct buf *told, struct fail *f)
 {
-	static const char *const fixed[] = { "agent.name", "providers.default", "storage.database_path",
-	    "storage.durability" };
 	struct config *fresh;
 	enum log_level level;
 	enum err e = config_load(&fresh, config_path(a->config), NULL, f);
 
 	if (e != OK)
 		return e;               /* the last good configuration stays in force */
-	for (size_t i = 0; i < ARRAY_LEN(fixed); i++)
-		if (!str_eq(config_str(a->config, fixed[i]), config_str(fresh, fixed[i])))
-			buf_fmt(told, "%s changes at the next start\n", fixed[i]);
+	config_fixed(a->config, fresh, told);
 	config_free(a->config);
 	a->config = fresh;
 	metrics_models(a);

@@ -105,6 +105,9 @@ cmd_serve(const struct command_env *env, int argc, char **argv)
 static void
 print_channels(const struct json *channels)
 {
+	static const struct { const char *key, *words; } places[] = { { "address", " on" }, { "socket", " on" },
+	    { "metrics", " metrics on" } };
+
 	for (const struct json *c = channels ? channels->first : NULL; c; c = c->next) {
 		struct str state = json_str(c, "state", STR_NONE), problem = json_str(c, "detail", STR_NONE);
 		int64_t age = json_i64(c, "last_poll_age_s", -1);
@@ -114,8 +117,13 @@ print_channels(const struct json *channels)
 			printf(": %.*s", STR_ARG(state));
 		if (age >= 0)
 			printf(", last finished poll %lld s ago", (long long)age);
+		for (size_t i = 0, n = 0; i < ARRAY_LEN(places); i++)
+			if (json_at(c, places[i].key))
+				printf("%s%s %.*s", n++ ? "," : ":", places[i].words, STR_ARG(json_str(c, places[i].key, STR_NONE)));
 		if (json_at(c, "terminals"))
 			printf(": %lld terminal(s)", (long long)json_i64(c, "terminals", 0));
+		if (json_at(c, "connections"))
+			printf(", %lld connection(s)", (long long)json_i64(c, "connections", 0));
 		if (problem.n)
 			printf(" (%.*s)", STR_ARG(problem));
 		putchar('\n');

@@ -751,27 +751,15 @@ static enum err
 listen_on(struct agent *a, struct fail *f)
 {
 	struct control *c = a->control;
-	struct sockaddr_un sun = { .sun_family = AF_UNIX };
+	struct fail why = FAIL_INIT;
 	enum err e = control_socket_path(a->database_path, c->path, sizeof(c->path), f);
-	mode_t mask;
-	int rc;
 
 	if (e != OK)
 		return e;
-	snprintf(sun.sun_path, sizeof(sun.sun_path), "%s", c->path);
-	c->fd = socket(AF_UNIX, SOCK_STREAM, 0);
-	if (c->fd < 0 || fd_cloexec(c->fd) != OK || fd_nonblock(c->fd) != OK)
-		goto failed;
-	unlink(c->path);                /* we hold the database's lock: nobody else listens there */
-	mask = umask(0177);
-	rc = bind(c->fd, (const struct sockaddr *)(const void *)&sun, sizeof(sun));
-	umask(mask);
-	if (rc != 0 || listen(c->fd, 16) != 0 || ev_fd_set(a->ev, c->fd, EV_READ, on_accept, a) != OK)
-		goto failed;
-	return OK;
-failed:
-	return fail_set(f, ERR_IO, "%s: cannot listen on the control socket (%s); next: `ls -ld` its directory and make"
-	    " it writable", c->path, strerror(errno));
+	if (fd_listen(c->path, 16, &c->fd, &why) != OK)
+		return fail_set(f, ERR_IO, "%s: cannot listen on the control socket (%s); next: `ls -ld` its directory and make"
+		    " it writable", c->path, why.text);
+	return ev_fd_set(a->ev, c->fd, EV_READ, on_accept, a) == OK ? OK : fail_set(f, ERR_NOMEM, "out of memory");
 }
 
 FALLIBLE

@@ -55,19 +55,22 @@ class Response:
 
 
 class Connection:
-    """One TCP connection, exact octets out and strict answers in."""
+    """One connection to a port here or to a Unix socket's path, exact octets out and strict answers in."""
 
     def __init__(self, port, timeout=20.0, receive_buffer=None):
-        self.socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        unix = isinstance(port, str)
+        self.socket = socket.socket(socket.AF_UNIX if unix else socket.AF_INET, socket.SOCK_STREAM)
         if receive_buffer:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         self.socket.settimeout(timeout * SLOW)
         try:
-            self.socket.connect(("127.0.0.1", port))
+            self.socket.connect(port if unix else ("127.0.0.1", port))
         except OSError:
             self.socket.close()
             raise
-        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if not unix:
+            self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.host = "localhost" if unix else "127.0.0.1:%d" % port
         self.port, self.data, self.reset = port, b"", False
 
     def __enter__(self):
@@ -95,7 +98,7 @@ class Connection:
         names = [k.lower() for k, _ in headers]
         lines = ["%s %s HTTP/1.%d" % (method, path, minor)]
         if "host" not in names:
-            lines.append("Host: 127.0.0.1:%d" % self.port)
+            lines.append("Host: " + self.host)
         lines += ["%s: %s" % h for h in headers]
         if isinstance(body, list):
             lines.append("Transfer-Encoding: chunked")
@@ -320,13 +323,16 @@ def text_of(events):
 
 
 class Gateway:
-    """Asks the newest daemon of a directory, with one credential."""
+    """Asks the newest daemon of a directory, with one credential; where: another port of it, or a socket's path."""
 
-    def __init__(self, b, key=None):
-        self.b, self.key = b, key
+    def __init__(self, b, key=None, where=None):
+        self.b, self.key, self.where = b, key, where
 
     @property
     def port(self):
+        if self.where is not None:
+            return self.where
+
         def found():
             for entry in self.b.logs(running=True):
                 m = re.match(r"listening on 127\.0\.0\.1:(\d+)\Z", str(entry.get("msg", "")))

@@ -4,12 +4,15 @@ import gzip
 import json
 import os
 import re
-import threading
+import shutil
+import socket
+import stat
+import subprocess
 
-from fake_anthropic import TRACEPARENT, default_answer
+from fake_anthropic import TRACEPARENT
 from gateway_client import Gateway
-from harness import OWNER, main
-from test_gateway import TOKEN, all_done, held, refused, release, world
+from harness import Skip, main
+from test_gateway import EX_CONFIG, ROUTES, TOKEN, all_done, fails_to_start, held, refused, release, world
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 SPAN = "b7ad6b7169203331"
@@ -180,6 +183,228 @@ def test_etag():
         w.b.restart(hard=True)                          # it is the content's
         assert w.g.ask("GET", path, headers={"If-None-Match": strong}).status == 304
         assert w.g.ask("GET", "/v1/cost", headers={"If-None-Match": "*"}).status == 200
+
+
+# ---- a Unix socket ------------------------------------------------------------------------------------
+
+
+def socket_world(config=None, **options):
+    """Gateway with a Unix socket beside its address; w.path is where, w.u asks there."""
+    w = world(dict({"gateway": dict({"socket": "http.sock"}, **(config or {}))}), **options)
+    w.path = os.path.join(w.b.dir, "http.sock")
+    w.u = Gateway(w.b, TOKEN, w.path)
+    return w
+
+
+def test_a_unix_socket():
+    with socket_world() as w:
+        mode = os.stat(w.path).st_mode
+        assert stat.S_ISSOCK(mode) and stat.S_IMODE(mode) == 0o600, oct(mode)
+        assert w.u.say("say by socket")["content"] == "by socket" and w.g.say("say by port")["content"] == "by port"
+        refused(Gateway(w.b, None, w.path).ask("GET", "/v1/cost"), 401)         # no exemption there either
+        refused(Gateway(w.b, "wrong" + TOKEN, w.path).ask("GET", "/v1/cost"), 401)
+        assert Gateway(w.b, None, w.path).ask("GET", "/metrics").status == 200
+        refused(w.u.ask("GET", "/health", headers={"Host": "evil.example"}), 421)
+        with w.u.connect() as c:                        # what connections do, they do here
+            c.send(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\nHEAD /health HTTP/1.1\r\nHost: localhost\r\n\r\n"
+                   b"OPTIONS /v1/messages HTTP/1.1\r\nHost: localhost\r\n\r\nGET /health HTTP/1.1\r\nHost: localhost\r\n"
+                   b"Connection: close\r\n\r\n", 7)
+            assert c.response().json() == {"status": "ok"} and c.response("HEAD").status == 200
+            assert "POST" in c.response().get("Allow") and c.response().status == 200 and c.closed()
+        assert w.b.stop() == 0
+        assert not os.path.exists(w.path)               # and nothing is left of it
+
+
+def test_curl_by_socket():
+    curl = shutil.which("curl")
+    if curl is None:
+        raise Skip("no curl")
+    with socket_world() as w:
+        for more, data in (([], None), (["-H", "Authorization: Bearer " + TOKEN], b'{"content": "say by curl"}')):
+            command = [curl, "-q", "-sS", "--fail-with-body", "--unix-socket", w.path] + more
+            if data:
+                command += ["-H", "Content-Type: application/json", "-H", "Expect: 100-continue", "--data-binary", "@-"]
+            done = subprocess.run(command + ["http://localhost" + ("/v1/messages" if data else "/health")], input=data or b"",
+                                  stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=60)
+            assert done.returncode == 0, done
+            doc = json.loads(done.stdout.decode())
+            assert doc.get("content") == "by curl" if data else doc == {"status": "ok"}, doc
+
+
+def test_a_socket_alone():
+    """With an empty host no address is listened on."""
+    with socket_world({"host": "", "port": 3000}) as w:
+        assert w.u.say("say alone")["content"] == "alone"
+        listening = [x["msg"] for x in w.b.logs() if x.get("component") == "gateway"]
+        assert listening == ["listening on " + w.path], listening
+        w.b.restart()
+        assert w.u.say("say again")["content"] == "again"
+    fails_to_start({"host": ""}, (EX_CONFIG,), "gateway.host", "127.0.0.1")
+
+
+def test_a_stale_socket_is_replaced():
+    with socket_world() as w:
+        w.b.kill9()
+        assert os.path.exists(w.path)
+        w.b.start()
+        assert w.u.say("say once more")["content"] == "once more"
+
+
+def test_a_socket_of_others_stays():
+    """One that somebody listens on, and whatever is no socket."""
+    with socket_world(start=False) as w:
+        with socket.socket(socket.AF_UNIX) as s:
+            s.bind(w.path)
+            s.listen(1)
+            will_not_start(w, (EX_CONFIG,), w.path, "another process listens", "gateway.socket")
+            with socket.socket(socket.AF_UNIX) as c:    # it is still his
+                c.connect(w.path)
+        os.unlink(w.path)
+        with open(w.path, "w") as f:
+            f.write("precious")
+        will_not_start(w, (EX_CONFIG,), w.path, "no socket", "gateway.socket")
+        with open(w.path) as f:
+            assert f.read() == "precious"
+        os.unlink(w.path)
+        w.b.configure(gateway={"socket": "no/such/http.sock"})
+        will_not_start(w, (EX_CONFIG,), "no/such/http.sock", "No such file", "gateway.socket")
+        w.b.configure(gateway={"socket": "x" * 120})
+        will_not_start(w, (EX_CONFIG,), "gateway.socket", "longer", "bytes)", "shorter")
+
+
+# ---- an address for metrics ---------------------------------------------------------------------------
+
+
+def metrics_port(w):
+    return int(re.match(r"metrics on 127\.0\.0\.1:(\d+)\Z", next(
+        x["msg"] for x in w.b.logs(running=True) if str(x.get("msg", "")).startswith("metrics on"))).group(1))
+
+
+def test_metrics_have_an_address_of_their_own():
+    with world({"prometheus": {"listen": "127.0.0.1:0"}}) as w:
+        m = Gateway(w.b, None, metrics_port(w))
+        w.g.say("say one")
+        page = m.ask("GET", "/metrics")
+        assert b'blufio_messages_total{channel="gateway"} 1\n' in page.body
+        assert m.ask("GET", "/health").json() == {"status": "ok"}
+        m.key = TOKEN
+        for method, path in [r for r in ROUTES if r[1] != "/health"] + [("GET", "/ws"), ("GET", "/"), ("POST", "/metricsx")]:
+            path = re.sub(r"\{[^}]*\}", "1", path)
+            refused(m.ask(method, path, {} if method == "POST" else None), 404)
+        refused(m.ask("POST", "/metrics", {}), 405)
+        refused(w.g.ask("GET", "/metrics"), 404)        # there, and not here
+        refused(m.ask("GET", "/metrics", headers={"Host": "evil.example"}), 421)
+    with world({"prometheus": {"listen": "127.0.0.1:0", "require_auth": True}}) as w:
+        m = Gateway(w.b, None, metrics_port(w))
+        refused(m.ask("GET", "/metrics"), 401)
+        m.key = w.g.mint("read").key
+        assert m.ask("GET", "/metrics").status == 200
+
+
+def test_metrics_without_the_gateway():
+    with world({"gateway": {"enabled": False}, "prometheus": {"listen": "127.0.0.1:0"}}) as w:
+        w.say("say one")
+        assert b'blufio_messages_total{channel="telegram"} 1\n' in Gateway(w.b, None, metrics_port(w)).ask("GET", "/metrics").body
+        assert not [x for x in w.b.logs() if str(x.get("msg", "")).startswith("listening")]
+
+
+def test_metrics_of_a_public_name():
+    """Whoever comes by another name than this machine's, through a server in front, shows a credential."""
+    with world({"gateway": {"allowed_hosts": ["agent.example"]}}) as w:
+        nobody = Gateway(w.b)
+        assert nobody.ask("GET", "/metrics").status == 200
+        refused(nobody.ask("GET", "/metrics", headers={"Host": "agent.example"}), 401)
+        assert w.g.ask("GET", "/metrics", headers={"Host": "agent.example"}).status == 200
+
+
+def test_bad_addresses_for_metrics():
+    for value in ("9100", ":9100", "127.0.0.1", "127.0.0.1:", "127.0.0.1:65536", "127.0.0.1:x", "::1:9100", "[::1:9100",
+                  "name.example:9100", "127.0.0.1:-1"):
+        with world({"prometheus": {"listen": value}}, start=False) as w:
+            will_not_start(w, (EX_CONFIG,), "prometheus.listen", value, "127.0.0.1:9100")
+    for value in ("0.0.0.0:9100", "[::]:9100"):
+        for auth in (False, True):                      # a credential would go there unencrypted
+            with world({"prometheus": {"listen": value, "require_auth": auth}}, start=False) as w:
+                will_not_start(w, (EX_CONFIG,), "prometheus.listen", "TLS", "allow_public")
+
+
+# ---- starting, and what is said of it -------------------------------------------------------------------
+
+
+def will_not_start(w, codes, *words, run=None):
+    code, out, err = run() if run else w.b.cli("serve", timeout=30)
+    said = [x for x in (out + err).splitlines() if x.startswith("blufio: ")]
+    assert code in codes and len(said) == 1, (code, out, err)
+    assert all(x in said[0] for x in words) and ("next: " in said[0] or "TLS" in said[0]), said
+    return said[0]
+
+
+def test_who_has_the_port():
+    with world() as w, world({"gateway": {"port": w.g.port}}, start=False) as other:
+        said = will_not_start(other, (EX_CONFIG,), str(w.g.port), "Address already in use", "gateway.port 3001")
+        assert "by process %d)" % w.b.pid in said, said
+        other.b.configure(gateway={"port": 0}, prometheus={"listen": "127.0.0.1:%d" % w.g.port})
+        said = will_not_start(other, (EX_CONFIG,), str(w.g.port), "prometheus.listen")
+        assert "by process %d)" % w.b.pid in said, said
+
+
+def test_a_privileged_port():
+    """As somebody who is not root."""
+    with world({"gateway": {"port": 81}}, start=False) as w:
+        def nobody():
+            if os.getuid() == 0:
+                os.setgid(65534)
+                os.setuid(65534)
+
+        def bind():
+            nobody()
+            with socket.socket() as s:
+                try:
+                    s.bind(("127.0.0.1", 81))
+                except PermissionError:
+                    os._exit(0)
+                except OSError:
+                    pass
+            os._exit(1)
+        pid = os.fork()
+        if pid == 0:
+            bind()
+        if os.waitpid(pid, 0)[1] != 0:
+            raise Skip("anybody may have port 81 here")
+        if os.getuid() == 0:
+            os.chown(w.b.dir, 65534, 65534)
+            os.chown(w.b.config_path, 65534, 65534)
+
+        def run():
+            done = subprocess.run(w.b.command("serve"), cwd=w.b.dir, env=w.b.environment(), preexec_fn=nobody, timeout=60,
+                                  stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+            return done.returncode, done.stdout.decode(), done.stderr.decode()
+        will_not_start(w, (EX_CONFIG,), "127.0.0.1 port 81", "Permission denied", "gateway.port 3001", "1024", run=run)
+
+
+def test_status_says_where():
+    with socket_world() as w:
+        code, out, _ = w.b.cli("status")
+        assert code == 0 and "gateway: on 127.0.0.1:%d, on %s, 0 connection(s)\n" % (w.g.port, w.path) in out, out
+        doc = json.loads(w.b.cli("status", "--json")[1])
+        mine = next(c for c in doc["channels"] if c["name"] == "gateway")
+        assert mine == {"name": "gateway", "address": "127.0.0.1:%d" % w.g.port, "socket": w.path, "connections": 0}, mine
+    with world({"prometheus": {"listen": "127.0.0.1:0"}}) as w:
+        assert ", metrics on 127.0.0.1:%d," % metrics_port(w) in w.b.cli("status")[1]
+
+
+def test_what_a_reload_cannot_change():
+    with socket_world() as w:
+        port = w.g.port
+        w.b.configure(gateway={"host": "localhost", "port": 1, "socket": "other.sock", "bearer_token": TOKEN[::-1],
+                               "reply_timeout": 7}, prometheus={"listen": "127.0.0.1:0"})
+        code, out, _ = w.b.cli("reload")
+        later = {x.split()[0] for x in out.splitlines() if x.endswith(" changes at the next start")}
+        assert code == 0 and later == {"gateway.host", "gateway.port", "gateway.socket", "gateway.bearer_token",
+                                       "prometheus.listen"}, out
+        assert TOKEN not in out and TOKEN[::-1] not in out
+        assert w.g.port == port and w.u.say("say as before")["content"] == "as before"
+        assert Gateway(w.b).ask("GET", "/metrics").status == 200        # its new address is not there yet
 
 
 if __name__ == "__main__":

@@ -686,6 +686,45 @@ TEST(fd)
 	CHECK(fd_cloexec(-1) != OK && fd_nonblock(-1) != OK);
 }
 
+TEST(fd_listen)
+{
+	struct fail f = FAIL_INIT;
+	struct stat st;
+	char longer[200];
+	int fd = -1, other = -1, file;
+
+	if (!dir_make())
+		return;
+	CHECK_OK(fd_listen(in_dir("s"), 4, &fd, &f));
+	if (fd >= 0) {
+		CHECK(lstat(in_dir("s"), &st) == 0 && S_ISSOCK(st.st_mode) && (st.st_mode & 0777) == 0600);
+		CHECK(FAULTED() || (fcntl(fd, F_GETFD) & FD_CLOEXEC));
+		CHECK_ERR(fd_listen(in_dir("s"), 4, &other, &f), ERR_BUSY);     /* whatever fails meanwhile, it is not taken */
+		CHECK(other == -1);
+		close(fd);              /* as a process that is killed: the name stays */
+		fd = -1;
+		fail_clear(&f);
+		CHECK_OK(fd_listen(in_dir("s"), 4, &fd, &f));
+		CHECK(fd < 0 || lstat(in_dir("s"), &st) == 0);
+	}
+	if (fd >= 0)
+		close(fd);
+	remove(in_dir("s"));
+	file = open(in_dir("f"), O_CREAT | O_WRONLY, 0600);
+	if (file >= 0) {
+		close(file);
+		CHECK_ERR(fd_listen(in_dir("f"), 4, &other, &f), ERR_EXISTS);
+		CHECK(lstat(in_dir("f"), &st) == 0);
+	}
+	remove(in_dir("f"));
+	CHECK_ERR(fd_listen(in_dir("no/such"), 4, &other, &f), ERR_NOTFOUND);
+	memset(longer, 'x', sizeof(longer));
+	longer[sizeof(longer) - 1] = '\0';
+	CHECK_ERR(fd_listen(longer, 4, &other, &f), ERR_LIMIT);
+	CHECK(other == -1);
+	dir_end();
+}
+
 /* ---- secrets ----------------------------------------------------------------- */
 
 static void
@@ -979,6 +1018,7 @@ main(int argc, char **argv)
 	RUN(file_mkdirs);
 	RUN(file_lock);
 	RUN(fd);
+	RUN(fd_listen);
 	RUN(secret);
 	RUN(log_json);
 	RUN(traces);

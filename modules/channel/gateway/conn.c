@@ -256,18 +256,19 @@ on_io(void *arg, int fd, unsigned events)
 static bool
 make_room(struct gateway *g)
 {
-	for (struct conn *c = g->conns; c && g->n_conns >= g->conns_max; c = c->next)
+	for (struct conn *c = g->conns; c && g->n_conns >= GATEWAY_CONNS_MAX; c = c->next)
 		if (!c->req && !c->dead) {
 			conn_free(c);
 			return true;
 		}
-	return g->n_conns < g->conns_max;
+	return g->n_conns < GATEWAY_CONNS_MAX;
 }
 
 /* Takes fd. */
 void
-conn_new(struct gateway *g, int fd, const char *peer)
+conn_new(const struct listener *l, int fd, const char *peer, bool local)
 {
+	struct gateway *g = l->g;
 	struct conn *c = make_room(g) ? calloc(1, sizeof(*c)) : NULL;
 
 	if (!c || fd_nonblock(fd) != OK || fd_cloexec(fd) != OK) {
@@ -277,6 +278,8 @@ conn_new(struct gateway *g, int fd, const char *peer)
 		return;
 	}
 	c->g = g;
+	c->at = l;
+	c->local = local;
 	c->fd = fd;
 	snprintf(c->peer, sizeof(c->peer), "%s", peer);
 	http_init(&c->http, BODY_MAX_API);

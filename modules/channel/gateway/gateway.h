@@ -75,10 +75,23 @@ struct socket {
 	unsigned quiet;                 /* ticks without a byte */
 };
 
-struct conn {
+struct listener {
 	struct gateway *g;
 	int fd;
+	bool is_unix;
+	bool is_public;                 /* others can reach it: for as long as it listens */
+	bool metrics_only;              /* answers /metrics and /health, nothing else */
+	char host[64];
+	char address[128];              /* "127.0.0.1:3000"; a socket's path */
+	struct ev_timer again;
+};
+
+struct conn {
+	struct gateway *g;
+	const struct listener *at;
+	int fd;
 	char peer[64];
+	bool local;                     /* of this machine: perhaps a server in front, with the whole world behind it */
 	struct http http;
 	struct buf in, out;
 	struct request *req;            /* in work; NULL: the next one is awaited */
@@ -93,22 +106,27 @@ struct conn {
 
 struct gateway {
 	struct agent *a;
-	int fd;
-	char address[96];               /* "127.0.0.1:3000" */
-	char host[64];
+	struct listener listeners[3];   /* an address, a socket, one for metrics */
+	size_t n_listeners;
+	bool metrics_apart;             /* there is such a one */
 	struct conn *conns, **tail;     /* oldest first */
 	size_t n_conns;
-	struct ev_timer again;
 	const struct auth_ops *auth;
 	void *auth_self;
 	bool stopping;
-	bool is_public;                 /* others can reach it: for as long as it listens */
-	size_t conns_max;               /* GATEWAY_CONNS_MAX, or what the system's limit of open files leaves */
+	int fd_end;                     /* a client's descriptor is below: what the system's limit leaves */
 	struct ws_pool pool;
 };
 
+/* listener.c */
+bool listener_metrics(const struct config *c);  /* is an address for metrics alone configured? */
+FALLIBLE listener_open(struct gateway *g, struct fail *f);
+void listener_begin(struct gateway *g);
+void listener_stop(struct gateway *g);
+void listener_close(struct gateway *g);
+
 /* conn.c */
-void conn_new(struct gateway *g, int fd, const char *peer);
+void conn_new(const struct listener *l, int fd, const char *peer, bool local);
 void conn_free(struct conn *c);
 void conn_drop(struct conn *c);          /* at the end of this loop turn */
 void conn_flush(struct conn *c);

@@ -481,8 +481,8 @@ is_our_host(const struct request *r, struct str host)
 	struct str name = without_port(host);
 
 	return str_ieq(name, S("localhost")) || str_eqz(name, "127.0.0.1") || str_eqz(name, "[::1]") ||
-	    str_ieq(name, str_z(r->c->g->host)) ||
-	    (name.n > 2 && name.p[0] == '[' && str_ieq(str_sub(name, 1, name.n - 2), str_z(r->c->g->host))) ||
+	    (name.n && str_ieq(name, str_z(r->c->at->host))) ||
+	    (name.n > 2 && name.p[0] == '[' && str_ieq(str_sub(name, 1, name.n - 2), str_z(r->c->at->host))) ||
 	    config_lists(r->a->config, "gateway.allowed_hosts", name);
 }
 
@@ -518,6 +518,15 @@ fits(struct request *r, const char *pattern)
 	return true;
 }
 
+/* Metrics that have an address of their own are there and not here; beside them is only what says that it lives. */
+static bool
+is_here(const struct request *r, const char *path)
+{
+	if (strcmp(path, "/metrics") == 0)
+		return r->c->at->metrics_only || !r->c->g->metrics_apart;
+	return !r->c->at->metrics_only || strcmp(path, "/health") == 0;
+}
+
 /* Finds the route; else says 404, or 405 with the methods that there are. */
 static bool
 find_route(struct request *r)
@@ -528,7 +537,7 @@ find_route(struct request *r)
 
 	for (size_t i = 0; features[i]; i++)
 		for (const struct route *t = features[i]->routes; t && t->method && !r->route; t++) {
-			if (!fits(r, t->path))
+			if (!is_here(r, t->path) || !fits(r, t->path))
 				continue;
 			if (str_eqz(method, t->method) || (head && strcmp(t->method, "GET") == 0))
 				r->route = t;
@@ -573,12 +582,13 @@ has_credential_in_query(struct str query)
 	return found;
 }
 
-/* What is open to whoever is on this machine is not open to the world. */
+/* What is open to whoever is on this machine is not open to the world; who came by another name came from elsewhere. */
 static bool
 is_guarded(const struct request *r)
 {
-	return r->c->g->is_public || config_bool(r->a->config, "gateway.allow_public") ||
-	    config_bool(r->a->config, "prometheus.require_auth");
+	return r->c->at->is_public || config_bool(r->a->config, "gateway.allow_public") ||
+	    config_bool(r->a->config, "prometheus.require_auth") ||
+	    config_lists(r->a->config, "gateway.allowed_hosts", without_port(request_head(r)->host));
 }
 
 static bool
