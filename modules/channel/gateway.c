@@ -24,6 +24,8 @@ static const struct config_key keys[] = {
 	  .help = "Port to listen on; 0 takes a free one and logs it." },
 	{ .name = "gateway.socket", .type = CONFIG_PATH, .fixed = true, .example = "\"/run/blufio/http.sock\"",
 	  .help = "Unix socket to listen on beside the address, for this user alone." },
+	{ .name = "gateway.max_connections", .type = CONFIG_INT, .dflt = "1024", .min = 16, .max = 65536, .fixed = true,
+	  .help = "Connections at a time; half of them may be without a credential, a quarter from one address elsewhere." },
 	{ .name = "gateway.allow_public", .type = CONFIG_BOOL, .dflt = "false",
 	  .help = "Listen on an address that others can reach, with a server that speaks TLS in front." },
 	{ .name = "gateway.allowed_hosts", .type = CONFIG_ARGV, .example = "[\"agent.example.org\"]",
@@ -66,6 +68,7 @@ gw_start(struct agent *a, void **self, struct fail *f)
 		return fail_set(f, ERR_NOMEM, "gateway: out of memory");
 	g->a = a;
 	g->tail = &g->conns;
+	g->conns_max = (size_t)config_i64(a->config, "gateway.max_connections");
 	for (size_t i = 0; features[i] && !g->auth; i++)
 		g->auth = features[i]->auth;
 	e = g->auth ? g->auth->start(a, &g->auth_self, f) :

@@ -1017,13 +1017,17 @@ def test_off_by_default():
 # ---- many, slow and hanging --------------------------------------------------------------------------------------------
 
 
-def crowd(w, n):
-    """n connections that have begun and do not go on."""
+def need_descriptors(n):
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < n + 200:
         if hard < n + 200:
             raise Skip("only %d descriptors here" % hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (n + 200, hard))
+
+
+def crowd(w, n):
+    """n connections that have begun and do not go on."""
+    need_descriptors(n)
     starts = (b"", b"G", b"POST /v1/messages HTTP/1.1\r\nHost: localhost\r\nContent-Le",
               b"GET /health HTTP/1.1\r\nHost: localhost\r\n", b"\r\n")
     out, port = [], w.g.port

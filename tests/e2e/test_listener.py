@@ -8,11 +8,13 @@ import shutil
 import socket
 import stat
 import subprocess
+import sys
 
 from fake_anthropic import TRACEPARENT
 from gateway_client import Gateway
 from harness import Skip, main
-from test_gateway import EX_CONFIG, ROUTES, TOKEN, all_done, fails_to_start, held, refused, release, world
+from test_gateway import (EX_CONFIG, ROUTES, TOKEN, all_done, fails_to_start, held, need_descriptors, refused, release,
+                          world)
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 SPAN = "b7ad6b7169203331"
@@ -405,6 +407,219 @@ def test_what_a_reload_cannot_change():
         assert TOKEN not in out and TOKEN[::-1] not in out
         assert w.g.port == port and w.u.say("say as before")["content"] == "as before"
         assert Gateway(w.b).ask("GET", "/metrics").status == 200        # its new address is not there yet
+
+
+# ---- limits -------------------------------------------------------------------------------------------
+
+
+LIMITS = ("connections", "descriptors", "peer", "unauthenticated", "head_time", "body_time", "idle_time", "write_time",
+          "socket_time", "head_bytes", "body_bytes", "output_bytes", "socket_messages", "rate")
+
+
+def figure(w, name, **labels):
+    """One value of /metrics."""
+    want = name + "".join('{%s="%s"}' % x for x in labels.items()) + " "
+    found = [x for x in w.g.ask("GET", "/metrics").body.decode().splitlines() if x.startswith(want)]
+    assert len(found) == 1, (want, found)
+    return float(found[0].rsplit(" ", 1)[1])
+
+
+def limit(w, name):
+    return figure(w, "blufio_gateway_limits_total", limit=name)
+
+
+def strangers(port, n, host="127.0.0.1", family=socket.AF_INET, source=None):
+    """n connections that have begun a request and do not go on."""
+    need_descriptors(n)
+    out = []
+    for _ in range(n):
+        s = socket.socket(family, socket.SOCK_STREAM)
+        s.settimeout(20)
+        if source:
+            s.bind((source, 0))
+        s.connect((host, port))
+        try:
+            s.sendall(b"GET /health HTTP/1.1\r\nHost:")
+        except ConnectionResetError:
+            pass
+        out.append(s)
+    return out
+
+
+def alive(connections):
+    """Those that the server has not ended."""
+    out = 0
+    for s in connections:
+        s.setblocking(False)
+        try:
+            out += s.recv(1) != b""
+        except BlockingIOError:
+            out += 1
+        except ConnectionResetError:
+            pass
+    return out
+
+
+def close(connections):
+    for c in connections:
+        c.close()
+
+
+def test_limits_are_there_at_0():
+    with world() as w:
+        for name in LIMITS:
+            assert limit(w, name) == 0, name
+        page = w.g.ask("GET", "/metrics").body.decode()
+        assert page.count("blufio_gateway_limits_total{") == len(LIMITS)
+        for code in ("1xx", "3xx", "4xx", "5xx"):
+            assert figure(w, "blufio_gateway_requests_total", code=code) == 0, code
+        assert figure(w, "blufio_gateway_requests_total", code="2xx") == len(LIMITS) + 1 + 4
+        assert figure(w, "blufio_gateway_connections", credential="shown") == 0     # /metrics asks for none
+
+
+def test_limits_are_counted():
+    with world() as w:
+        with w.g.connect() as c:
+            c.send(b"GET /health HTTP/1.1\r\nHost: localhost\r\nX: " + b"x" * 20000 + b"\r\n\r\n")
+            refused(c.response(), 431)
+        with w.g.start("POST", "/v1/messages", b"", {"Content-Length": str(3 << 20)}) as c:
+            refused(c.response(), 413)
+        assert (limit(w, "head_bytes"), limit(w, "body_bytes")) == (1, 1)
+        with w.g.connect() as c:
+            w.g.start("GET", "/v1/cost", connection=c)
+            assert c.response().status == 200
+            assert figure(w, "blufio_gateway_connections", credential="shown") == 1
+        w.wait(lambda: figure(w, "blufio_gateway_connections", credential="shown") == 0, "it is gone")
+        wrong = Gateway(w.b, "wrong" + TOKEN)
+        n = [wrong.ask("GET", "/v1/cost").status for _ in range(14)].count(429)
+        assert n > 0 and limit(w, "rate") == n
+        assert figure(w, "blufio_gateway_requests_total", code="4xx") == 2 + 14
+
+
+def test_waits_have_an_end():
+    """For a head, for a body, for a client that takes nothing: each ends by itself, and is counted as what it was."""
+    with world() as w:
+        head, body, deaf = w.g.connect(timeout=90), w.g.connect(timeout=90), w.g.connect(timeout=90, receive_buffer=4096)
+        path = grown(w)
+        head.send(b"GET /health HTTP/1.1\r\nHost:")
+        w.g.start("POST", "/v1/messages", b'{"content"', {"Content-Length": "100"}, connection=body)
+        one = b"GET %s HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer %s\r\n\r\n" % (path.encode(), TOKEN.encode())
+        deaf.socket.settimeout(2)
+        try:
+            while deaf.send(one * 100):
+                pass
+        except socket.timeout:
+            pass
+        with head, body, deaf:
+            assert [r.status for r in head.responses()] in ([], [408])
+            refused(body.response(), 408)
+            w.wait(lambda: limit(w, "write_time") == 1, "the deaf one to be dropped", 60)
+        assert (limit(w, "head_time"), limit(w, "body_time"), limit(w, "idle_time")) == (1, 1, 0)
+
+
+def test_places_are_kept_for_credentials():
+    """However many have none, who has shown one stays, and who has one gets in."""
+    with world({"gateway": {"max_connections": 64}}) as w:
+        known = [w.g.connect() for _ in range(20)]
+        for c in known:
+            w.g.start("GET", "/v1/cost", connection=c)
+            assert c.response().status == 200
+        gate = held(w)
+        with w.g.stream("say alpha beta gamma") as s:
+            next(s)
+            crowd = strangers(w.g.port, 200)
+            assert w.g.ask("GET", "/v1/cost").status == 200
+            release(w, gate)
+            assert s.until("message_stop").data["content"] == "alpha beta gamma"
+        assert alive(crowd) <= 32 and limit(w, "unauthenticated") >= 168
+        assert figure(w, "blufio_gateway_connections", credential="none") <= 32
+        assert figure(w, "blufio_gateway_connections", credential="shown") == 20
+        for c in known:
+            w.g.start("GET", "/v1/cost", connection=c)
+            assert c.response().status == 200
+        # all places taken by those who may: the one that has been idle for longest goes
+        close(crowd)
+        w.wait(lambda: figure(w, "blufio_gateway_connections", credential="none") <= 1, "they are forgotten")
+        for _ in range(64):
+            c = w.g.connect()
+            w.g.start("GET", "/v1/cost", connection=c)
+            assert c.response().status == 200
+            known.append(c)
+        assert limit(w, "connections") > 0 and known[0].closed()
+        close(known)
+
+
+def test_one_address_elsewhere():
+    """Has a quarter of the places, of IPv6 with its network; this machine's have all. In a network of its own."""
+    if not os.environ.get("E2E_NETWORK"):
+        if os.getuid() != 0 or not shutil.which("unshare") or not shutil.which("ip"):
+            raise Skip("no network of its own to be had")
+        if subprocess.run(["unshare", "-n", "true"], stderr=subprocess.DEVNULL).returncode != 0:
+            raise Skip("no network of its own to be had")
+        done = subprocess.run(["unshare", "-n", sys.executable, __file__, "test_one_address_elsewhere"], timeout=300,
+                              env=dict(os.environ, E2E_NETWORK="1"), stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        assert done.returncode == 0 and b" 1 passed" in done.stdout, done.stdout.decode()
+        return
+    for command in ("link set lo up", "addr add 192.0.2.1/32 dev lo", "addr add 192.0.2.2/32 dev lo"):
+        subprocess.run(["ip"] + command.split(), check=True)
+    six = all(subprocess.run(["ip", "-6", "addr", "add", a, "dev", "lo", "nodad"], stderr=subprocess.DEVNULL).returncode == 0
+              for a in ("2001:db8::1/128", "2001:db8::2/128", "2001:db8:0:1::1/128"))
+    with world({"gateway": {"max_connections": 64, "host": "::" if six else "0.0.0.0", "allow_public": True}}) as w:
+        port = int(re.search(r":(\d+)\Z", next(x["msg"] for x in w.b.logs() if x["msg"].startswith("listening on"))).group(1))
+        w.g.where = port                                # from 127.0.0.1
+        refused(Gateway(w.b, None, port).ask("GET", "/metrics"), 401)   # public: with a credential
+        crowd = strangers(port, 40, "192.0.2.1", source="192.0.2.1")
+        w.wait(lambda: alive(crowd) == 16, "a quarter of 64")
+        assert limit(w, "peer") == 24
+        other = strangers(port, 10, "192.0.2.1", source="192.0.2.2")
+        assert alive(other) == 10 and alive(crowd) == 16 and limit(w, "peer") == 24
+        close(crowd + other)
+        w.wait(lambda: figure(w, "blufio_gateway_connections", credential="none") == 0, "they are forgotten")
+        here = strangers(port, 30)                      # as from a server in front
+        assert alive(here) == 30 and limit(w, "peer") == 24
+        close(here)
+        w.wait(lambda: figure(w, "blufio_gateway_connections", credential="none") == 0, "they are forgotten")
+        if six:
+            crowd = [strangers(port, 10, "2001:db8::1", socket.AF_INET6, a) for a in ("2001:db8::1", "2001:db8::2")]
+            w.wait(lambda: alive(sum(crowd, [])) == 16, "one network")
+            assert alive(strangers(port, 10, "2001:db8::1", socket.AF_INET6, "2001:db8:0:1::1")) == 10
+
+
+def under(w, soft, hard):
+    """Starts the daemon with so many descriptors."""
+    if os.environ.get("BLUFIO_WRAP") or not shutil.which("prlimit"):
+        raise Skip("no limit can be set")
+    os.environ["BLUFIO_WRAP"] = "prlimit --nofile=%d:%d" % (soft, hard)
+    try:
+        w.b.start()
+    finally:
+        del os.environ["BLUFIO_WRAP"]
+
+
+def test_the_limit_of_descriptors_is_raised():
+    with world(start=False) as w:
+        under(w, 64, 4096)
+        with open("/proc/%d/limits" % w.b.pid) as f:
+            assert int(re.search(r"Max open files\s+(\d+)", f.read()).group(1)) >= 1024 + 64
+        assert figure(w, "process_max_fds") >= 1024 + 64
+
+
+def test_descriptors_are_kept_for_other_work():
+    """With a crowd at the door and few descriptors, storage, the model and Telegram have theirs."""
+    for most in (96, 64):
+        with world(start=False) as w:
+            under(w, most, most)
+            assert w.b.wait_log("limit of open files")
+            crowd = strangers(w.g.port, 150)
+            try:
+                w.wait(lambda: limit(w, "descriptors") > 50, "all heard")
+                assert w.b.fds() <= most - 32 + 4, w.b.fds()
+                assert w.g.say("tools")["content"]
+                assert w.say("say here too") == "here too"
+                assert w.b.cli("status")[0] == 0
+                assert alive(crowd) > 10 and limit(w, "unauthenticated") == 0   # it was they who waited, not the others
+            finally:
+                close(crowd)
 
 
 if __name__ == "__main__":

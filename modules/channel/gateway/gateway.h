@@ -13,7 +13,10 @@
 #include "crypto/sha2.h"
 #include "core/core.h"
 
-#define GATEWAY_CONNS_MAX 1024          /* at the cap the oldest without a whole head goes */
+/* Of gateway.max_connections one in so many may be without a credential, or of one address elsewhere. Addresses of this
+ * machine have no such share: a server in front shows all the world under one of them. */
+#define GATEWAY_STRANGERS_PART 2u
+#define GATEWAY_PEER_PART 4u
 #define GATEWAY_HEAD_US (10 * US_PER_S) /* for a whole head, from its first byte */
 #define GATEWAY_BODY_US (30 * US_PER_S) /* for a body */
 #define GATEWAY_IDLE_US (75 * US_PER_S) /* between two requests */
@@ -50,6 +53,7 @@ struct request {
 	bool stream;                    /* an event stream has begun */
 	int64_t revokes;                /* a credential that ends with its commit; 0 none */
 	bool closes;                    /* the connection ends with it */
+	int status;                     /* of its answer, once that has a head */
 	/* a request that waits for a turn */
 	char chat[128], ref[80];        /* the turn's target; ref empty: waits for none */
 	int64_t inbound, session;       /* rows */
@@ -101,6 +105,8 @@ struct conn {
 	bool dead, eof, ends;           /* ends: close when out is empty */
 	struct socket *socket;          /* after the handshake of WebSocket */
 	bool in_head;                   /* the time for a head runs */
+	enum metric_limit timed;        /* what timer stands for */
+	bool known;                     /* a valid credential was shown on it */
 	struct conn *next, **prev;
 };
 
@@ -110,7 +116,7 @@ struct gateway {
 	size_t n_listeners;
 	bool metrics_apart;             /* there is such a one */
 	struct conn *conns, **tail;     /* oldest first */
-	size_t n_conns;
+	size_t n_conns, n_known, conns_max;
 	const struct auth_ops *auth;
 	void *auth_self;
 	bool stopping;
@@ -129,6 +135,8 @@ void listener_close(struct gateway *g);
 void conn_new(const struct listener *l, int fd, const char *peer, bool local);
 void conn_free(struct conn *c);
 void conn_drop(struct conn *c);          /* at the end of this loop turn */
+void conn_limit(struct conn *c, enum metric_limit l);   /* the same, for a limit that it reached */
+void conn_known(struct conn *c);
 void conn_flush(struct conn *c);
 void conn_next(struct conn *c);          /* its request is answered: go on */
 

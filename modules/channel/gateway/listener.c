@@ -245,7 +245,7 @@ open_unix(struct listener *l, const char *path, struct fail *f)
 static void
 raise_limit(struct gateway *g)
 {
-	const rlim_t want = GATEWAY_CONNS_MAX + FDS_KEPT * 2;   /* and what we have open ourselves */
+	const rlim_t want = g->conns_max + FDS_KEPT * 2;        /* and what we have open ourselves */
 	struct rlimit l;
 
 	if (getrlimit(RLIMIT_NOFILE, &l) == 0 && l.rlim_cur < want) {

@@ -55,6 +55,8 @@ request_free(struct request *r)
 			*at = r->next;
 			break;
 		}
+	if (r->status)
+		metrics_count(r->a, METRIC_REQUESTS, (size_t)r->status / 100 - 1);
 	ev_timer_cancel(r->a->ev, &r->timer);
 	effect_cancel(&r->release);
 	if (r->invocation)
@@ -111,6 +113,7 @@ put_head(struct request *r, struct buf *b, int status, const char *type, struct 
 	const struct http_request *h = request_head(r);
 	struct str origin = http_field(h, "origin");
 
+	r->status = status;
 	http_put_status(b, status);
 	http_put_date(b, clock_us());
 	http_put_field(b, "X-Request-Id", str_z(r->id));
@@ -607,9 +610,12 @@ authenticate(struct request *r)
 		return false;
 	}
 	e = g->auth->check(g->auth_self, request_head(r), str_z(r->c->peer), &r->who, &wait_s, &f);
+	if (e == OK)
+		conn_known(r->c);
 	if (e == ERR_LIMIT) {
 		struct buf fields = BUF_INIT(128);
 
+		metrics_count(r->a, METRIC_LIMITS, REACHED_RATE);
 		http_put_number(&fields, "Retry-After", (uint64_t)wait_s);
 		answer_error(r, 429, "rate_limit", NULL, NULL, buf_view(&fields), f.text[0] ? f.text : "too many requests");
 		buf_free(&fields);

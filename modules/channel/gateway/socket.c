@@ -95,6 +95,8 @@ on_text(struct conn *c, struct str text)
 	} else if (c->g->a->phase != AGENT_READY) {
 		refuse(c, NULL, "blufio is stopping, or the storage does not work at the moment");
 	} else if (n >= SUBS_MAX || !(r = request_new(c))) {
+		if (n >= SUBS_MAX)
+			metrics_count(c->g->a, METRIC_LIMITS, REACHED_SOCKET_MESSAGES);
 		refuse(c, NULL, "too many messages are in work on this socket");
 	} else {
 		r->on_socket = true;
@@ -144,7 +146,7 @@ void
 socket_tick(struct conn *c)
 {
 	if (c->socket->quiet++ >= 2) {
-		conn_drop(c);
+		conn_limit(c, REACHED_SOCKET_TIME);
 		return;
 	}
 	if (ws_put(&c->socket->ws, &c->out, WS_PING, STR_NONE) != OK)
@@ -200,7 +202,8 @@ socket_open(struct request *r, void (*run)(struct request *r, struct str type))
 	} else {
 		ws_init(&c->socket->ws, BODY_MAX_API, bits, &c->g->pool);
 		c->socket->run = run;
-		http_put_status(&r->held, 101);
+		r->status = 101;
+		http_put_status(&r->held, r->status);
 		http_put_date(&r->held, clock_us());
 		http_put_field(&r->held, "X-Request-Id", str_z(r->id));
 		http_put_field(&r->held, "Upgrade", S("websocket"));
