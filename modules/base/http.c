@@ -813,6 +813,34 @@ http_query(struct str query, const char *name, struct buf *out)
 	return e;
 }
 
+enum err
+http_query_known(struct str query, const char *names, struct buf *out)
+{
+	struct buf name = BUF_INIT(HTTP_TARGET_MAX);
+	struct str pair, key, known;
+	bool found = true;
+
+	while (query.n && found) {
+		struct str rest = str_z(names);
+
+		str_cut(&query, '&', &pair);
+		str_cut(&pair, '=', &key);
+		buf_reset(&name);
+		if (decode_plus(key, &name) != OK) {    /* then as it was sent */
+			buf_reset(&name);
+			buf_str(&name, key);
+		}
+		for (found = key.n == 0; rest.n && !found;) {
+			str_cut(&rest, ' ', &known);
+			found = str_eq(buf_view(&name), known);
+		}
+	}
+	if (!found)
+		buf_str(out, utf8_prefix(buf_view(&name), out->max - out->n));
+	buf_free(&name);
+	return found ? OK : ERR_NOTFOUND;
+}
+
 static bool
 is_plain_path(struct str path)
 {

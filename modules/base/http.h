@@ -91,6 +91,9 @@ int http_accepts(const struct http_request *r, const char *name, const char *off
 /* Appends the decoded value of the query's parameter. ERR_NOTFOUND; ERR_PARSE for a bad escape or
  * a parameter given twice; ERR_LIMIT also when out cannot hold the longest name before it. */
 FALLIBLE http_query(struct str query, const char *name, struct buf *out);
+/* Is every parameter one of names ("limit order")? ERR_NOTFOUND with another one's name appended to out, as far as it can be
+ * read and has room. */
+FALLIBLE http_query_known(struct str query, const char *names, struct buf *out);
 /* Appends the decoded path. ERR_PARSE unless it begins with '/', is UTF-8 without control
  * characters, has no segment "." or "..", and no '/' or '\' that was encoded. */
 FALLIBLE http_path_decode(struct str path, struct buf *out);

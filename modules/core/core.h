@@ -118,9 +118,11 @@ FALLIBLE store_inbound_turn(struct db *db, int64_t id, int64_t *turn);     /* th
 FALLIBLE store_reply(struct db *db, int64_t turn, struct buf *text, bool *found);
 /* Appends what was said to a message that has no turn: a word like /help. Nothing said is found, too. */
 FALLIBLE store_notice(struct db *db, int64_t inbound, struct buf *text, bool *found);
-/* The channel's conversations, newest first, 1,000 at most; user is how the channel calls the person. */
-FALLIBLE store_session_list(struct db *db, const char *channel, void (*fn)(void *arg, const struct session_list_row *r),
-    void *arg);
+/* A list is read from behind after (0: from its begin) until fn returns false. */
+struct page { bool newest_first; int64_t after; };
+/* The channel's conversations whose chat begins with prefix; user is how the channel calls the person. */
+FALLIBLE store_session_list(struct db *db, const char *channel, struct str prefix, const struct page *p,
+    bool (*fn)(void *arg, const struct session_list_row *r), void *arg);
 /* What was said in it goes, and nobody finds it again; what it cost stays. */
 FALLIBLE store_session_erase(struct db *db, int64_t id);
 FALLIBLE store_inbound_set(struct db *db, int64_t id, enum inbound_state state);
@@ -171,6 +173,8 @@ FALLIBLE store_message_add(struct db *db, int64_t session, int64_t seq, int64_t 
 FALLIBLE store_messages_void(struct db *db, int64_t turn);  /* a refused turn leaves the history */
 /* History of the session in order; fn returns false to stop. */
 FALLIBLE store_messages(struct db *db, int64_t session, int64_t from_seq, bool (*fn)(void *arg, const struct message_row *m), void *arg);
+FALLIBLE store_message_page(struct db *db, int64_t session, const struct page *p,
+    bool (*fn)(void *arg, const struct message_row *m), void *arg);
 
 FALLIBLE store_step_add(struct db *db, int64_t turn, int64_t round, const struct step_row *s, int64_t *id);
 FALLIBLE store_step_set(struct db *db, int64_t id, enum step_state state, bool failed, struct str output);

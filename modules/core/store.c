@@ -478,18 +478,23 @@ store_notice(struct db *db, int64_t inbound, struct buf *text, bool *found)
 	return e != OK ? e : text->err;
 }
 
+#define SESSION_LIST "SELECT s.id, s.created_at, coalesce((SELECT max(created_at) FROM messages m WHERE m.session_id = s.id)," \
+    " s.created_at), s.chat, coalesce((SELECT external_id FROM identities i WHERE i.user_id = s.user_id AND" \
+    " i.channel = s.channel), '') FROM sessions s WHERE s.channel = ?1 AND substr(s.chat, 1, length(?2)) = ?2 AND "
+
 FALLIBLE
-store_session_list(struct db *db, const char *channel, void (*fn)(void *arg, const struct session_list_row *r), void *arg)
+store_session_list(struct db *db, const char *channel, struct str prefix, const struct page *p,
+    bool (*fn)(void *arg, const struct session_list_row *r), void *arg)
 {
 	struct db_row r;
 
-	ROWS(db, &r, "SELECT s.id, s.created_at, coalesce((SELECT max(created_at) FROM messages m WHERE m.session_id = s.id),"
-	    " s.created_at), s.chat, coalesce((SELECT external_id FROM identities i WHERE i.user_id = s.user_id AND"
-	    " i.channel = s.channel), '') FROM sessions s WHERE s.channel = ?1 ORDER BY s.id DESC LIMIT 1000", DBZ(channel));
+	ROWS(db, &r, p->newest_first ? SESSION_LIST "s.id < ?3 ORDER BY s.id DESC" : SESSION_LIST "s.id > ?3 ORDER BY s.id",
+	    DBZ(channel), DBS(prefix), DBI(p->after || !p->newest_first ? p->after : INT64_MAX));
 	while (db_step(&r)) {
 		const struct session_list_row row = { db_i64(&r, 0), db_i64(&r, 1), db_i64(&r, 2), db_str(&r, 3), db_str(&r, 4) };
 
-		fn(arg, &row);
+		if (!fn(arg, &row))
+			break;
 	}
 	return db_end(&r);
 }
@@ -844,13 +849,22 @@ store_messages_void(struct db *db, int64_t turn)
 	return DB_EXEC(db, "UPDATE messages SET void = 1 WHERE turn_id = ?1", DBI(turn));
 }
 
+#define MESSAGES "SELECT seq, role, content, created_at FROM messages WHERE session_id = ?1 AND void = 0 AND "
+
 FALLIBLE
 store_messages(struct db *db, int64_t session, int64_t from_seq, bool (*fn)(void *arg, const struct message_row *m), void *arg)
 {
+	return store_message_page(db, session, &(struct page){ .after = from_seq - 1 }, fn, arg);
+}
+
+FALLIBLE
+store_message_page(struct db *db, int64_t session, const struct page *p,
+    bool (*fn)(void *arg, const struct message_row *m), void *arg)
+{
 	struct db_row r;
 
-	ROWS(db, &r, "SELECT seq, role, content, created_at FROM messages WHERE session_id = ?1 AND seq >= ?2 AND void = 0"
-	    " ORDER BY seq", DBI(session), DBI(from_seq));
+	ROWS(db, &r, p->newest_first ? MESSAGES "seq < ?2 ORDER BY seq DESC" : MESSAGES "seq > ?2 ORDER BY seq", DBI(session),
+	    DBI(p->after || !p->newest_first ? p->after : INT64_MAX));
 	while (db_step(&r)) {
 		const struct message_row m = { db_i64(&r, 0), db_str(&r, 1), db_str(&r, 2), db_i64(&r, 3) };
 

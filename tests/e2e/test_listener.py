@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import socket
+import sqlite3
 import stat
 import subprocess
 import sys
@@ -620,6 +621,102 @@ def test_descriptors_are_kept_for_other_work():
                 assert alive(crowd) > 10 and limit(w, "unauthenticated") == 0   # it was they who waited, not the others
             finally:
                 close(crowd)
+
+
+# ---- pages ---------------------------------------------------------------------------------------------
+
+
+def pages(g, path, name, **query):
+    """The items of all pages, as a client collects them; and how many pages there were."""
+    items, n = [], 0
+    while True:
+        r = g.ask("GET", path + "?" + "&".join("%s=%s" % x for x in query.items()))
+        assert r.status == 200, r
+        doc = r.json()
+        assert set(doc) == {name, "has_more", "next"} and len(r.body) < 8 << 20, r
+        items += doc[name]
+        n += 1
+        if not doc["has_more"]:
+            assert doc["next"] is None, doc
+            return items, n
+        assert doc[name] and doc["next"] == doc[name][-1]["id"]
+        query["after"] = doc["next"]
+
+
+def filled(w, sessions, messages):
+    """So many conversations of the configured token, the first with so many messages."""
+    first = w.g.say("say one")["session_id"]
+    w.b.stop()
+    db = sqlite3.connect(w.b.db_path)
+    row = db.execute("SELECT agent, channel, thread, user_id, chat FROM sessions WHERE id = ?", (first,)).fetchone()
+    db.executemany("INSERT INTO sessions(agent, channel, thread, user_id, chat, created_at) VALUES(?, ?, ?, ?, ?, 1)",
+                   [row[:4] + ("%s/n%d" % (row[4].split("/")[0], i),) for i in range(sessions - 1)])
+    db.executemany("INSERT INTO messages(session_id, seq, turn_id, role, content, created_at) VALUES(?, ?, 1, 'user', ?, 1)",
+                   [(first, i, json.dumps([{"type": "text", "text": "m%d" % i}])) for i in range(3, messages + 1)])
+    db.commit()
+    db.close()
+    w.b.start()
+    return first
+
+
+def test_pages_of_sessions():
+    with world() as w:
+        filled(w, 250, 2)
+        doc = w.g.ask("GET", "/v1/sessions").json()
+        ids = [int(s["id"]) for s in doc["sessions"]]
+        assert len(ids) == 100 and ids == sorted(ids, reverse=True) and doc["has_more"] is True
+        all_of, n = pages(w.g, "/v1/sessions", "sessions")
+        ids = [int(s["id"]) for s in all_of]
+        assert n == 3 and len(set(ids)) == 250 and ids == sorted(ids, reverse=True)
+        up, n = pages(w.g, "/v1/sessions", "sessions", order="asc", limit=125)
+        assert n == 2 and up == all_of[::-1]
+        assert pages(w.g, "/v1/sessions", "sessions", limit=250)[1] == 1      # just full, and no empty page behind it
+        assert pages(w.g, "/v1/sessions", "sessions", limit=1000) == (all_of, 1)
+        other = w.g.mint("chat", "read")
+        mine = other.say("say mine")["session_id"]
+        assert [s["id"] for s in pages(other, "/v1/sessions", "sessions", limit=1)[0]] == [mine]
+
+
+def test_pages_of_messages():
+    with world() as w:
+        path = "/v1/sessions/%s/messages" % filled(w, 1, 330)
+        all_of, n = pages(w.g, path, "messages")
+        assert n == 4 and [m["content"] for m in all_of] == ["say one", "one"] + ["m%d" % i for i in range(3, 331)]
+        newest, _ = pages(w.g, path, "messages", order="desc", limit=7)
+        assert newest == all_of[::-1]
+        doc = w.g.ask("GET", path + "?after=" + all_of[-2]["id"]).json()        # what is new since then
+        assert doc["messages"] == all_of[-1:] and doc["has_more"] is False
+
+
+def test_a_page_is_not_without_measure():
+    """However long the messages are, an answer has some megabytes at most, and all come."""
+    with world() as w:
+        path = "/v1/sessions/%s/messages" % filled(w, 1, 2)
+        w.b.stop()
+        db = sqlite3.connect(w.b.db_path)
+        texts = ["x" * (1 << 20), "\x01" * (1 << 20), "y" * (1 << 20)]         # the middle one grows to 6 MB
+        db.executemany("INSERT INTO messages(session_id, seq, turn_id, role, content, created_at) VALUES(1, ?, 1, 'user', ?, 1)",
+                       [(3 + i, json.dumps([{"type": "text", "text": t}])) for i, t in enumerate(texts)])
+        db.commit()
+        db.close()
+        w.b.start()
+        items, n = pages(w.g, path, "messages")
+        assert [m["content"] for m in items] == ["say one", "one"] + texts and n == 3, n
+
+
+def test_bad_pages():
+    with world() as w:
+        session = w.g.say("say one")["session_id"]
+        for path in ("/v1/sessions", "/v1/sessions/%s/messages" % session):
+            for query, param in (("limit=0", "limit"), ("limit=1001", "limit"), ("limit=", "limit"), ("limit", "limit"),
+                                 ("limit=ten", "limit"), ("limit=-1", "limit"), ("limit=1&limit=2", "limit"),
+                                 ("limit=%zz", "limit"), ("after=x", "after"), ("after=-5", "after"),
+                                 ("after=99999999999999999999", "after"), ("order=up", "order"), ("order=", "order"),
+                                 ("order=asc&order=asc", "order"), ("page=2", "page"), ("limit=5&Limit=6", "Limit"),
+                                 ("before=1", "before"), ("a%20b=1", "a b")):
+                refused(w.g.ask("GET", path + "?" + query), 400, param)
+            for query in ("", "limit=1000", "limit=1&order=desc", "after=1", "&limit=1&", "lim%69t=2"):
+                assert w.g.ask("GET", path + "?" + query).status == 200, query
 
 
 if __name__ == "__main__":

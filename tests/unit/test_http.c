@@ -793,6 +793,20 @@ check_query(const char *query, enum err want, const char *value)
 	buf_free(&b);
 }
 
+/* bad: the name that is in no "limit a b"; NULL when all are. */
+static void
+check_known(const char *query, const char *bad)
+{
+	struct buf b = BUF_INIT(8);
+	enum err e = http_query_known(str_z(query), "limit ab", &b);
+
+	if (!FAULTED()) {
+		CHECK_ERR(e, bad ? ERR_NOTFOUND : OK);
+		CHECK_STR(buf_view(&b), bad ? bad : "");
+	}
+	buf_free(&b);
+}
+
 static void
 check_path(const char *path, const char *want)
 {
@@ -821,6 +835,18 @@ TEST(decoding)
 	check_query("", ERR_NOTFOUND, "");
 	check_query("a+b=0123456789012345678901234567890123456789012345678901234567890123456789"
 	    "01234567890123456789012345", ERR_LIMIT, "");
+
+	check_known("", NULL);
+	check_known("&&", NULL);
+	check_known("limit=1&ab=&limit", NULL);
+	check_known("li%6dit=x%zz", NULL);
+	check_known("ab=1&c=2&d=3", "c");
+	check_known("a=1", "a");
+	check_known("limitab", "limitab");
+	check_known("limit ab", "limit ab");
+	check_known("Limit=1", "Limit");
+	check_known("%zz=1", "%zz");
+	check_known("0123456789", "01234567");
 
 	check_path("/", "/");
 	check_path("/a%20b/c//%C3%A4+", "/a b/c//\xC3\xA4+");

@@ -172,12 +172,45 @@ TEST(from_version_1)
 	scratch_end(&sc);
 }
 
-static void
+static bool
 see_listed(void *arg, const struct session_list_row *r)
 {
 	struct buf *b = arg;
 
 	buf_fmt(b, "%lld,%.*s,%.*s;", (long long)r->id, STR_ARG(r->chat), STR_ARG(r->user));
+	return b->n < 100;
+}
+
+/* Whose conversations, in which order, from where; n of them. */
+static void
+check_list(const char *prefix, bool newest_first, int64_t after, const char *want)
+{
+	const struct page p = { newest_first, after };
+	struct buf text = BUF_INIT(1000);
+
+	CHECK_OK(store_session_list(db, "gateway", str_z(prefix), &p, see_listed, &text));
+	CHECK(FAULTED() || str_eqz(buf_view(&text), want));
+	buf_free(&text);
+}
+
+TEST(pages)
+{
+	static const char rows[] = "INSERT INTO users VALUES(1, 'P', 1);"
+	    "INSERT INTO sessions(id, agent, channel, chat, thread, user_id, created_at) VALUES(1, 'a', 'gateway', '7/x', '', 1, 1),"
+	    " (2, 'a', 'gateway', '77/x', '', 1, 1), (3, 'a', 'gateway', '7/y', '', 1, 1), (4, 'a', 'telegram', '7/z', '', 1, 1),"
+	    " (5, 'a', 'gateway', '7/z', '', 1, 1);";
+
+	if (begin()) {
+		CHECK_OK(db_script(db, rows));
+		check_list("", true, 0, "5,7/z,;3,7/y,;2,77/x,;1,7/x,;");
+		check_list("", false, 0, "1,7/x,;2,77/x,;3,7/y,;5,7/z,;");
+		check_list("7/", true, 0, "5,7/z,;3,7/y,;1,7/x,;");
+		check_list("7/", true, 5, "3,7/y,;1,7/x,;");
+		check_list("7/", true, 1, "");
+		check_list("7/", false, 1, "3,7/y,;5,7/z,;");
+		check_list("8/", true, 0, "");
+	}
+	scratch_end(&sc);
 }
 
 /* What a program asks for: its message again, the answer, its conversations; and that one is erased. */
@@ -210,12 +243,9 @@ TEST(of_the_gateway)
 		CHECK_OK(store_reply(db, 5, &text, &found));
 		CHECK(!found || FAULTED());
 		buf_reset(&text);
-		CHECK_OK(store_session_list(db, "gateway", see_listed, &text));
-		CHECK(str_eqz(buf_view(&text), "1,7/x,7/ann;") || FAULTED());
+		check_list("", true, 0, "1,7/x,7/ann;");
 		CHECK_OK(store_session_erase(db, 1));
-		buf_reset(&text);
-		CHECK_OK(store_session_list(db, "gateway", see_listed, &text));
-		CHECK(text.n == 0 || FAULTED());
+		check_list("", true, 0, "");
 		ONE("SELECT count(*) FROM messages", 0);
 		ONE("SELECT count(*) FROM inbound WHERE text <> ''", 0);
 		ONE("SELECT count(*) FROM outbox WHERE text <> ''", 0);
@@ -502,6 +532,9 @@ TEST(history)
 		CHECK_OK(store_message_add(db, session("b"), 1, 3, "user", S("x")));
 		SAW(store_messages(db, s, 0, see_message, NULL), "1usera;2assistantb;3userc;");
 		SAW(store_messages(db, s, 2, see_message, NULL), "2assistantb;3userc;");
+		SAW(store_message_page(db, s, &(struct page){ false, 1 }, see_message, NULL), "2assistantb;3userc;");
+		SAW(store_message_page(db, s, &(struct page){ true, 0 }, see_message, NULL), "3userc;2assistantb;1usera;");
+		SAW(store_message_page(db, s, &(struct page){ true, 3 }, see_message, NULL), "2assistantb;1usera;");
 		SAW(store_messages(db, s, 0, see_message, &sc), "1usera;");     /* stopped by the callback */
 		CHECK_OK(store_messages_void(db, 1));
 		SAW(store_messages(db, s, 0, see_message, NULL), "2assistantb;");
@@ -722,6 +755,7 @@ main(int argc, char **argv)
 	IGNORE(log_open(LOG_ERROR, LOG_TEXT, "/dev/null", NULL));       /* a fault may have met it */
 	RUN(schema);
 	RUN(from_version_1);
+	RUN(pages);
 	RUN(from_version_2);
 	RUN(of_the_gateway);
 	RUN(migration_is_whole_or_not_at_all);
