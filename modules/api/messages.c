@@ -157,23 +157,6 @@ finish(struct request *r, struct str text)
 	buf_free(&id);
 }
 
-/* What is stopped says so where it is awaited; this says only that the word was heard. */
-static void
-stopping(struct request *r)
-{
-	struct buf b = BUF_INIT(256);
-
-	r->ref[0] = '\0';
-	say_answer(r, &b, S("Stopping."), true);
-	if (r->on_socket) {
-		socket_say(r, "done", STR_NONE, buf_view(&b));
-		request_end(r);
-	} else {
-		request_answer_buf(r, 200, OK, &b);
-	}
-	buf_free(&b);
-}
-
 static void
 on_partial(struct request *r, const struct partial *p)
 {
@@ -305,17 +288,38 @@ is_same(void *arg, const struct inbound_row *row)
 	s->it_is = str_eq(s->text, row->text) && s->session == row->session;
 }
 
+/* What is stopped says so where it is awaited; this says only that the word was heard. */
+static void
+on_stopping(struct effect *e)
+{
+	struct request *r = CONTAINER(e, struct request, release);
+	struct buf b = BUF_INIT(256);
+
+	r->stored = true;
+	say_answer(r, &b, S("Stopping."), !r->on_socket);
+	if (r->on_socket) {
+		socket_say(r, "done", STR_NONE, buf_view(&b));
+		request_end(r);
+	} else {
+		request_answer_buf(r, 200, OK, &b);
+	}
+	buf_free(&b);
+}
+
 static void
 take(struct request *r, struct inbound *in)
 {
 	struct same same = { r, in->text, 0, false };
 	const struct session *s = session_get(r->a, r->session);
 	bool fresh = false, stops = s && s->turn && s->turn->state < TURN_REPLY && str_eqz(str_trim(in->text), "/stop");
-	enum err e = inbound_put(r->a, in, &fresh);
+	enum err e = store_inbound_known(r->a->db, in->to.channel, in->dedup, &r->inbound);
 
-	r->stored = !r->a->db->in_tx && !r->a->write_failed;
-	if (e == OK)
-		e = store_inbound_known(r->a->db, in->to.channel, in->dedup, &r->inbound);
+	if (e == OK && r->inbound == 0) {       /* else nothing is made for it, not even a conversation */
+		e = inbound_put(r->a, in, &fresh);
+		r->stored = !r->a->db->in_tx && !r->a->write_failed;
+		if (e == OK)
+			e = store_inbound_known(r->a->db, in->to.channel, in->dedup, &r->inbound);
+	}
 	if (e == OK)
 		e = store_session_known(r->a->db, r->a->name, &in->to, &r->session);
 	if (e == OK) {
@@ -329,7 +333,9 @@ take(struct request *r, struct inbound *in)
 		request_error(r, 409, "idempotency_mismatch", NULL, "use a new Idempotency-Key for another message",
 		    "this Idempotency-Key came with another message before");
 	} else if (fresh && stops) {
-		stopping(r);
+		r->ref[0] = '\0';
+		r->release.run = on_stopping;
+		agent_after(r->a, &r->release);
 	} else if (fresh) {
 		r->partial = on_partial;
 		r->reply = on_reply;    /* a word like /help is answered in the same commit */

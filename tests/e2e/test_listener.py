@@ -16,6 +16,7 @@ from gateway_client import Gateway
 from harness import Skip, main
 from test_gateway import (EX_CONFIG, ROUTES, TOKEN, all_done, fails_to_start, held, need_descriptors, refused, release,
                           world)
+from test_socket import Socket
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 SPAN = "b7ad6b7169203331"
@@ -717,6 +718,59 @@ def test_bad_pages():
                 refused(w.g.ask("GET", path + "?" + query), 400, param)
             for query in ("", "limit=1000", "limit=1&order=desc", "after=1", "&limit=1&", "lim%69t=2"):
                 assert w.g.ask("GET", path + "?" + query).status == 200, query
+
+
+# ---- what is told is stored ----------------------------------------------------------------------------
+
+
+def test_stop_on_a_socket_is_told_when_it_is_stored():
+    with world() as w, Socket(w.g.port) as s:
+        gate = held(w)
+        s.send({"type": "message", "content": "say alpha beta gamma"})
+        session = s.until("delta")[-1]["session_id"]
+        other = sqlite3.connect(w.b.db_path, timeout=10, isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")                # nothing can be stored
+        try:
+            s.send({"type": "message", "content": "/stop", "session_id": session})
+            events = [s.next()]
+            while events[-1]["type"] != "error":        # deltas of the answer may come before
+                assert events[-1]["type"] != "done", events
+                events.append(s.next())
+            assert events[-1]["error"]["type"] == "storage", events
+        finally:
+            other.execute("ROLLBACK")
+            other.close()
+        w.wait(lambda: w.g.ask("GET", "/ready").status == 200, "it works again")
+        release(w, gate)
+        w.wait(lambda: all_done(w), "answered")
+        assert w.b.query("SELECT text FROM inbound") == [("say alpha beta gamma",)]
+    with world() as w, Socket(w.g.port) as s:           # and when all is well, it is told
+        gate = held(w)
+        s.send({"type": "message", "content": "say alpha beta gamma"})
+        session = s.until("delta")[-1]["session_id"]
+        s.send({"type": "message", "content": "/stop", "session_id": session})
+        done = {e["content"] for e in (s.until("done")[-1], s.until("done")[-1])}
+        assert "Stopping." in done and any("(Stopped.)" in x for x in done), done
+        release(w, gate)
+
+
+def test_a_refused_repeat_leaves_nothing():
+    """The key came with a conversation; now it comes without one: 409, and no empty conversation beside it."""
+    with world() as w:
+        session = w.g.say("say zero")["session_id"]
+        key, body = {"Idempotency-Key": "k"}, {"content": "say one", "session_id": session}
+        first = w.g.ask("POST", "/v1/messages", body, key)
+        assert first.json()["content"] == "one"
+        before = w.b.query("SELECT count(*) FROM sessions"), w.b.query("SELECT count(*) FROM users")
+        refused(w.g.ask("POST", "/v1/messages", {"content": "say one"}, key), 409)
+        refused(w.g.ask("POST", "/v1/messages", {"content": "say one", "user": "ann"}, key), 409)
+        refused(w.g.ask("POST", "/v1/messages", {"content": "say two", "session_id": session}, key), 409)
+        assert (w.b.query("SELECT count(*) FROM sessions"), w.b.query("SELECT count(*) FROM users")) == before
+        assert len(w.g.sessions()) == 1 and w.g.ask("POST", "/v1/messages", body, key).json() == first.json()
+        # the other way round: the conversation that the first one began may be named
+        begun = w.g.ask("POST", "/v1/messages", {"content": "say new"}, {"Idempotency-Key": "n"}).json()
+        named = dict({"content": "say new"}, session_id=begun["session_id"])
+        assert w.g.ask("POST", "/v1/messages", named, {"Idempotency-Key": "n"}).json() == begun
 
 
 if __name__ == "__main__":
