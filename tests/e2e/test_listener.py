@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
 """test_listener.py - how the gateway listens: traces, compression, kept answers, sockets and addresses, limits, pages."""
+import email.utils
 import gzip
 import json
 import os
@@ -10,10 +11,12 @@ import sqlite3
 import stat
 import subprocess
 import sys
+import time
 
 from fake_anthropic import TRACEPARENT
 from gateway_client import Gateway
 from harness import Skip, main
+from test_commit import shim
 from test_gateway import (EX_CONFIG, ROUTES, TOKEN, all_done, fails_to_start, held, need_descriptors, refused, release,
                           world)
 from test_socket import Socket
@@ -720,38 +723,57 @@ def test_bad_pages():
                 assert w.g.ask("GET", path + "?" + query).status == 200, query
 
 
+# ---- HTTP's conveniences: the rest is in test_gateway.py ------------------------------------------------
+
+
+def test_conveniences():
+    with world() as w:
+        with w.g.connect() as c:
+            c.send(b"OPTIONS * HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            r = c.response()
+            assert r.status == 204 and {"GET", "HEAD", "POST", "DELETE", "OPTIONS"} <= set(r.get("Allow").split(", ")), r
+            sent = email.utils.parsedate_to_datetime(r.get("Date")).timestamp()
+            assert abs(time.time() - sent) < 60, r
+            c.send(b"GET /health HTTP/1.0\r\nHost: localhost\r\nConnection: keep-alive\r\n\r\n" * 2)
+            for _ in range(2):                          # kept where 1.0 asks for it
+                r = c.response(asked_minor=0)
+                assert r.status == 200 and r.get("Connection").lower() == "keep-alive", r
+            c.send(b"GET /health HTTP/1.0\r\nHost: localhost\r\n\r\n")
+            assert c.response(asked_minor=0).status == 200 and c.closed()
+
+
 # ---- what is told is stored ----------------------------------------------------------------------------
 
 
 def test_stop_on_a_socket_is_told_when_it_is_stored():
-    with world() as w, Socket(w.g.port) as s:
-        gate = held(w)
-        s.send({"type": "message", "content": "say alpha beta gamma"})
-        session = s.until("delta")[-1]["session_id"]
-        other = sqlite3.connect(w.b.db_path, timeout=10, isolation_level=None)
-        other.execute("BEGIN IMMEDIATE")                # nothing can be stored
-        try:
+    with world(start=False) as w:
+        outage = os.path.join(w.b.dir, "outage")
+        w.b.start(env={"LD_PRELOAD": shim(), "KP_LOG": os.path.join(w.b.dir, "points"), "KP_FAIL_WHILE": outage,
+                       "KP_FAIL": "pwrite:db-wal#1:EIO:inf"})
+        with Socket(w.g.port) as s:
+            gate = held(w)
+            s.send({"type": "message", "content": "say alpha beta gamma"})
+            session = s.until("delta")[-1]["session_id"]
+            open(outage, "w").close()                   # what is written now is not committed
             s.send({"type": "message", "content": "/stop", "session_id": session})
             events = [s.next()]
             while events[-1]["type"] != "error":        # deltas of the answer may come before
                 assert events[-1]["type"] != "done", events
                 events.append(s.next())
             assert events[-1]["error"]["type"] == "storage", events
-        finally:
-            other.execute("ROLLBACK")
-            other.close()
-        w.wait(lambda: w.g.ask("GET", "/ready").status == 200, "it works again")
-        release(w, gate)
-        w.wait(lambda: all_done(w), "answered")
-        assert w.b.query("SELECT text FROM inbound") == [("say alpha beta gamma",)]
-    with world() as w, Socket(w.g.port) as s:           # and when all is well, it is told
-        gate = held(w)
-        s.send({"type": "message", "content": "say alpha beta gamma"})
-        session = s.until("delta")[-1]["session_id"]
-        s.send({"type": "message", "content": "/stop", "session_id": session})
-        done = {e["content"] for e in (s.until("done")[-1], s.until("done")[-1])}
-        assert "Stopping." in done and any("(Stopped.)" in x for x in done), done
-        release(w, gate)
+            os.unlink(outage)
+            w.wait(lambda: w.g.ask("GET", "/ready").status == 200, "it works again")
+            release(w, gate)
+            w.wait(lambda: all_done(w), "answered")
+            assert w.b.query("SELECT text FROM inbound") == [("say alpha beta gamma",)]
+        with Socket(w.g.port) as s:                     # and when all is well, it is told
+            gate = held(w)
+            s.send({"type": "message", "content": "say alpha beta gamma"})
+            session = s.until("delta")[-1]["session_id"]
+            s.send({"type": "message", "content": "/stop", "session_id": session})
+            done = {e["content"] for e in (s.until("done")[-1], s.until("done")[-1])}
+            assert "Stopping." in done and any("(Stopped.)" in x for x in done), done
+            release(w, gate)
 
 
 def test_a_refused_repeat_leaves_nothing():
