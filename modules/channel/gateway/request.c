@@ -558,7 +558,7 @@ find_route(struct request *r)
 		http_put_field(&fields, "Allow", buf_view(&allow));
 		if (str_eqz(method, "OPTIONS") && http_field(request_head(r), "origin").n)
 			buf_puts(&fields, "Access-Control-Allow-Methods: GET, POST, DELETE\r\nAccess-Control-Max-Age: 600\r\n"
-			    "Access-Control-Allow-Headers: Authorization, Content-Type, Idempotency-Key, Last-Event-ID\r\n");
+			    "Access-Control-Allow-Headers: Authorization, Content-Type, Idempotency-Key, Last-Event-ID, traceparent\r\n");
 		if (str_eqz(method, "OPTIONS"))
 			request_answer_raw(r, 204, NULL, buf_view(&fields), STR_NONE);
 		else
