@@ -119,7 +119,7 @@ has_session(struct request *r)
 {
 	if (request_principal(r)->login)
 		return true;
-	request_error(r, 404, "not_found", NULL, "POST /v1/session", "this was sent with a key, not in a session");
+	request_error(r, 409, "conflict", NULL, "POST /v1/session", "this was sent with a key, not in a session");
 	return false;
 }
 

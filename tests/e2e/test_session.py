@@ -120,8 +120,8 @@ def test_a_session():
         again = b.ask("GET", "/v1/session")             # a page that was loaded anew
         assert again.status == 200 and again.json() == r.json(), again
         assert again.get("Set-Cookie") is None and again.get("Cache-Control") == "no-store"
-        refused(g.ask("GET", "/v1/session"), 404)       # a key is no session
-        refused(g.ask("DELETE", "/v1/session"), 404)
+        refused(g.ask("GET", "/v1/session"), 409)       # a key is no session
+        refused(g.ask("DELETE", "/v1/session"), 409)
         refused(b.ask("POST", "/v1/session"), 403)      # nor does one open another, which would outlive it
         w.b.restart(hard=True)
         assert b.say("say again", mine["session_id"])["content"] == "again"
@@ -168,6 +168,7 @@ def test_every_change_wants_the_token_of_the_page():
                 headers = dict(cookie, **{k.replace("_", "-"): v for k, v in more.items()})
                 return Gateway(w.b).ask(method, path, body, headers)
             right = {"Origin": b.origin, "X_CSRF_Token": b.csrf}
+            refused(ask(**dict(right, Cookie=None)), 401)
             for origin in ("https://evil.example", "null", "https://app.example", "http://localhost:%d" % w.g.port,
                            "http://127.0.0.1:1", b.origin + ".evil.example"):
                 refused(ask(**dict(right, Origin=origin)), 403)

@@ -1168,9 +1168,9 @@ TEST(routes_of_a_session)
 	if (begin(NULL)) {
 		as(mint(SCOPE_ALL, 0, 0, key), SCOPE_ALL, 0);
 		call_at(session_routes, "GET", "/v1/session", "");
-		CHECK(refused(404, "not_found", "", "not in a session"));
+		CHECK(refused(409, "conflict", "", "not in a session"));
 		call_at(session_routes, "DELETE", "/v1/session", "");
-		CHECK(refused(404, "not_found", "", "not in a session"));
+		CHECK(refused(409, "conflict", "", "not in a session"));
 		call_at(session_routes, "POST", "/v1/session", "{\"scopes\":1}");
 		CHECK(refused(400, "invalid_request", "", "no object"));
 		call_at(session_routes, "POST", "/v1/session/ticket", "[]");
