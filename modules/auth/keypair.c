@@ -76,7 +76,7 @@ struct rate {
 };
 struct keypair {
 	struct agent *a;
-	char token[SECRET_HASH_SIZE];     /* of gateway.bearer_token; empty: there is none */
+	char token[SECRET_HASH_SIZE];   /* of gateway.bearer_token; empty: there is none */
 	struct buf first;               /* the first key, until it is shown */
 	struct effect show;
 	struct peer peers[PEERS_MAX];

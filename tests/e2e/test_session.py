@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
 """test_session.py - how credentials come to people: a browser's session, a ticket for its socket, the first key on a
 terminal, a device's key pair; and how all of them end."""
+import json
 import os
 import re
+import socket
 import sqlite3
 import stat
 import subprocess
@@ -558,6 +560,13 @@ def test_a_device_is_paired():
             code, out, err = w.b.cli("pair", "--gateway", name, "--device")
             assert code == 64 and out == "", (name, code, out, err)
         assert w.b.cli("pair", "--device")[0] == 64
+        with socket.socket(socket.AF_UNIX) as s:        # whatever else asks the daemon
+            s.connect(w.b.db_path + ".sock")
+            s.settimeout(20)
+            for value in (public, public.upper(), public[:-1], "", 7, None):
+                s.sendall(json.dumps({"cmd": "pair_gateway", "name": "x", "device": value}).encode() + b"\n")
+                said = json.loads(s.recv(65536))
+                assert not said["ok"] and ("was registered" if value == public else "64 lower-case") in said["error"], said
         assert w.b.query("SELECT count(*) FROM api_keys") == [(1,)]
         assert not [x for x in w.b.log_lines() if before.splitlines()[1] in x]
         w.b.stop()
