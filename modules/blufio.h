@@ -547,6 +547,7 @@ enum { SCOPE_CHAT = 1, SCOPE_READ = 2, SCOPE_TOOLS = 4, SCOPE_ADMIN = 8, SCOPE_A
 struct principal {
 	int64_t id;                     /* row of api_keys; 0: nobody */
 	unsigned scopes;
+	int64_t login;                  /* row of logins: a browser's session; 0: none */
 	int64_t expires_at;             /* 0: never */
 	bool hashed;                    /* body_hash is what the body must have: the signature covers it */
 	unsigned char body_hash[32];
@@ -562,6 +563,9 @@ struct agent *request_agent(const struct request *r);
 const struct http_request *request_head(const struct request *r);
 const struct principal *request_principal(const struct request *r);
 struct str request_body(const struct request *r);
+/* The body as an object with no member but those named ("content session_id?": ? may be absent), each a string
+ * unless marked ("n:i" integer, "x:a" array, "x:b" boolean, "x:o" object). NULL: the error is answered. */
+const struct json *request_object(struct request *r, struct arena *ar, const char *members);
 struct str request_segment(const struct request *r, size_t i);  /* what stands for the i-th braces, decoded */
 /* An answer of JSON. Of what was written in this loop turn nothing is told before it is committed: the answer waits
  * for it, and is 503 when the commit fails. */
@@ -578,14 +582,22 @@ void request_answer_static(struct request *r, const char *content_type, struct s
 void request_error(struct request *r, int status, const char *type, const char *param, const char *hint,
     const char *fmt, ...) __attribute__((format(printf, 6, 7)));
 
-/* The connections of that credential end when this request's writes are committed. */
-void request_revokes(struct request *r, int64_t principal);
+/* The same with further fields, whole lines, in place of "Cache-Control: no-store". */
+void request_answer_raw(struct request *r, int status, const char *type, struct str fields, struct str body);
+/* What this request wrote ends credentials or sessions: with its commit all connections end that have one of them. */
+void request_revokes(struct request *r);
+
+/* The name of a browser's session. Of one that was opened by a name of this machine, where browsers have no TLS, the
+ * cookie has neither the prefix, by which browsers keep neighbours' hands off it, nor Secure. */
+#define SESSION_COOKIE "__Host-blufio_session"
+#define SESSION_COOKIE_LOOPBACK "blufio_session"
 
 struct auth_ops {
 	FALLIBLE (*start)(struct agent *a, void **self, struct fail *f);
 	void (*free)(void *self);
-	/* Who sent it, by its head alone. ERR_AUTH: nobody we know (f says what is wrong), ERR_LIMIT: too many
-	 * wrong tries or requests, *wait_s says how long. peer: the address it came from. */
+	/* Who sent it, by its head alone. ERR_AUTH: nobody we know (f says what is wrong), ERR_DENIED: a browser's
+	 * session, but not a page that may use it, ERR_LIMIT: too many wrong tries or requests, *wait_s says how
+	 * long. peer: the address it came from. */
 	FALLIBLE (*check)(void *self, const struct http_request *r, struct str peer, struct principal *out,
 	    int64_t *wait_s, struct fail *f);
 };

@@ -128,6 +128,10 @@ install() {
 		major=$(clang -dumpversion | cut -d . -f 1)
 		apt_install "libclang-rt-$major-dev" >/dev/null 2>&1 || true
 	fi
+	# What the client of docs/API.md signs with.
+	if [ "$1" = test ] && has apt-get && ! /usr/bin/python3 -c 'import cryptography' 2>/dev/null; then
+		apt_install python3-cryptography >/dev/null 2>&1 || true
+	fi
 	# The readers of GET /metrics. promtool is used where it is: its package would start a server here.
 	if [ "$1" = test ] && has apt-get && ! /usr/bin/python3 -c 'import prometheus_client' 2>/dev/null; then
 		apt_install python3-prometheus-client >/dev/null 2>&1 || true

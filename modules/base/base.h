@@ -251,6 +251,8 @@ FALLIBLE file_read(const char *path, size_t max, struct buf *out, struct fail *f
 /* Replaces path atomically: temporary file beside it, fsync, rename, fsync of the directory.
  * Keeps mode and owner of an existing file; a new one gets mode. Follows a symbolic link to its target. */
 FALLIBLE file_replace(const char *path, struct str bytes, unsigned mode, struct fail *f);
+/* Makes path (0600) with these bytes; on the disk when it returns. Never over what is there, nor through a link. */
+FALLIBLE file_create(const char *path, struct str bytes, struct fail *f);
 FALLIBLE file_mkdirs(const char *path, unsigned mode, struct fail *f); /* like mkdir -p */
 /* Takes an exclusive advisory lock (fcntl) on path, creating it 0600, and writes the pid into it.
  * ERR_BUSY and *holder = the other process's id (0 unknown) when taken. The lock lives as long as *fd. */

@@ -2,8 +2,8 @@
 /*
  * file.c - whole files: read, replace, lock; and the fd helpers.
  *
- * The program touches ordinary files in three ways only. It reads small ones
- * whole, with a cap. It replaces them so that a crash at any moment leaves
+ * The program touches ordinary files in four ways only. It reads small ones
+ * whole, with a cap. It makes one that must not be there yet. It replaces them so that a crash at any moment leaves
  * either the old or the new text, never half of one: the new text goes to a
  * temporary file in the same directory, is forced to the disk, renamed over
  * the old, and the directory is forced as well. And it holds one lock, so that
@@ -344,6 +344,25 @@ file_replace(const char *path, struct str bytes, unsigned mode, struct fail *f)
 		return e;
 	}
 	return sync_directory(r.path, f);
+}
+
+enum err
+file_create(const char *path, struct str bytes, struct fail *f)
+{
+	int fd = open_retry(path, O_WRONLY | O_CREAT | O_EXCL, 0600);
+	enum err e = OK;
+
+	if (fd < 0)
+		return fail_errno(f, "cannot create", path);
+	if (fd_write_all(fd, bytes.p, bytes.n) != OK || fsync(fd) != 0)
+		e = fail_errno(f, "cannot write", path);
+	if (close(fd) != 0 && e == OK && errno != EINTR)
+		e = fail_errno(f, "cannot write", path);
+	if (e == OK)
+		e = sync_directory(path, f);
+	if (e != OK)
+		unlink(path);
+	return e;
 }
 
 /* ---- directories and locks ------------------------------------------------------------ */

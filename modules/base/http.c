@@ -30,6 +30,7 @@
 #include "base/http.h"
 
 #define PORT_DIGITS_MAX 5u
+#define LOOPBACK_MAX 64u        /* octets of a Host that may be this machine's; all its names are shorter */
 
 static const char lone_cr_or_lf[] = "A line has to end with CR LF, and neither may stand alone.";
 
@@ -326,6 +327,33 @@ http_field(const struct http_request *r, const char *name)
 	if (!next_of(r, name, &at, &value) || next_of(r, name, &at, &second))
 		return STR_NONE;
 	return value;
+}
+
+struct str
+http_cookie(const struct http_request *r, const char *name)
+{
+	struct str rest = http_field(r, "Cookie"), pair, key, value = STR_NONE;
+	unsigned n = 0;
+
+	while (rest.n) {
+		str_cut(&rest, ';', &pair);
+		pair = str_trim(pair);
+		if (str_cut(&pair, '=', &key) && str_eqz(key, name)) {
+			value = pair;
+			n++;
+		}
+	}
+	return n == 1 ? value : STR_NONE;
+}
+
+bool
+http_to_loopback(const struct http_request *r)
+{
+	char text[LOOPBACK_MAX + sizeof("http://")];
+	struct url u;
+
+	snprintf(text, sizeof(text), "http://%.*s", STR_ARG(r->host));
+	return r->host.n <= LOOPBACK_MAX && url_parse(str_z(text), &u) == OK && url_is_loopback(&u);
 }
 
 /* Cuts the next element, trimmed, from a list; a separator in a quoted string is none. */

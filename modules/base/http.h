@@ -82,6 +82,10 @@ bool http_idle(const struct http *h);
 bool http_field_next(const struct http_request *r, size_t *at, struct http_field *out);
 /* The value of the one field of that name. STR_NONE when there is none, or more than one. */
 struct str http_field(const struct http_request *r, const char *name);
+/* The value of the one cookie of that name. STR_NONE when there is none, or more than one. */
+struct str http_cookie(const struct http_request *r, const char *name);
+/* Was it sent to a name or number of this machine ("localhost:3000", "127.0.0.1", "[::1]")? */
+bool http_to_loopback(const struct http_request *r);
 /* Is token (case ignored) an element of the comma-separated lists of that name? */
 bool http_list_has(const struct http_request *r, const char *name, const char *token);
 /* How well offer ("text/event-stream", "gzip") suits the fields of that name (Accept,

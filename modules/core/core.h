@@ -9,7 +9,7 @@
 
 #include "blufio.h"
 
-#define SCHEMA_VERSION 3
+#define SCHEMA_VERSION 4
 
 /* ---- rows (store.c) ------------------------------------------------------- */
 
@@ -64,7 +64,9 @@ struct outbox_row {
 };
 #define API_KEY_PREFIX "blf_sk_"
 #define API_KEY_BYTES 32u               /* of chance, written in hex behind it */
+#define SECRET_HASH_SIZE 65             /* hex SHA-256, and NUL */
 #define API_KEY_NAME_MAX 64u            /* bytes of what people call a key */
+#define API_KEY_DEVICE_HEX 64u          /* digits of a public key */
 #define API_KEYS_MAX 1000               /* not revoked: more are a program that forgets to */
 enum api_key_kind { API_KEY_SECRET, API_KEY_DEVICE, API_KEY_TOKEN };   /* minted | a public key | gateway.bearer_token */
 struct api_key_row {
@@ -76,6 +78,17 @@ struct api_key_row {
 	int64_t rate_per_minute;        /* 0: no limit */
 	int64_t created_at, expires_at, revoked_at, used_at;   /* 0: never */
 	int64_t minted_by;              /* row; 0: the owner, at the command line or in the configuration */
+};
+#define LOGINS_MAX 16                   /* of a credential and kind; then its oldest ends */
+#define SESSION_US (12 * 3600 * US_PER_S)   /* of a browser: a working day */
+#define TICKET_US (30 * US_PER_S)       /* a page asks for it when it is about to use it */
+enum login_kind { LOGIN_SESSION, LOGIN_TICKET };        /* a browser's cookie | for one WebSocket, once */
+struct login_row {
+	int64_t id, key;                /* key: the credential it stands for */
+	enum login_kind kind;
+	int64_t session;                /* of a ticket, the browser session that asked for it; 0: a program did */
+	int64_t expires_at;
+	int64_t ends_at;                /* of what it opens; 0: with the credential */
 };
 
 /* Opens the schema: creates, migrates forward, refuses a newer one with a sentence. */
@@ -194,7 +207,10 @@ FALLIBLE store_cost_add(struct db *db, int64_t session, int64_t turn, const char
     const char *model, const struct usage *u, int64_t nano, bool estimated);
 FALLIBLE store_cost_between(struct db *db, int64_t from, int64_t to, int64_t *nano);      /* to is not in it */
 
+/* What a secret is stored and found as. */
+void store_secret_hash(struct str secret, char out[SECRET_HASH_SIZE]);
 bool store_api_key_name(struct str name);      /* may a key be called so? */
+bool store_api_key_device(struct str public);  /* is it 64 lower-case hex digits? */
 typedef void api_key_fn(void *arg, const struct api_key_row *k);
 /* ERR_EXISTS: that hash is known (a revoked one too). Id, created_at, revoked_at and used_at are not read from k. */
 FALLIBLE store_api_key_add(struct db *db, const struct api_key_row *k, int64_t *id);
@@ -204,10 +220,21 @@ FALLIBLE store_api_key_find(struct db *db, struct str hash, api_key_fn *fn, void
 FALLIBLE store_api_key_get(struct db *db, int64_t id, api_key_fn *fn, void *arg);         /* as well */
 FALLIBLE store_api_keys(struct db *db, api_key_fn *fn, void *arg);         /* all that are not revoked, oldest first */
 FALLIBLE store_api_key_count(struct db *db, int64_t *n);                   /* of these */
-FALLIBLE store_api_key_revoke(struct db *db, int64_t id);                  /* the first time counts */
+FALLIBLE store_api_key_any(struct db *db, bool *any);                      /* is there one, or was there ever? */
+FALLIBLE store_api_key_revoke(struct db *db, int64_t id);                  /* and all that it made; the first time counts */
+/* Is it not revoked, and has login (0: none) not been ended? */
+FALLIBLE store_api_key_holds(struct db *db, int64_t id, int64_t login, bool *holds);
 FALLIBLE store_api_key_used(struct db *db, int64_t id, int64_t at);
 /* *fresh = false for a nonce that this device has used. Those older than keep_us are forgotten. */
 FALLIBLE store_nonce_add(struct db *db, int64_t device, struct str nonce, int64_t now, int64_t keep_us, bool *fresh);
+/* Makes secret, which is seen this once; id and kind's limits as above. The oldest beyond LOGINS_MAX ends. */
+FALLIBLE store_login_mint(struct db *db, const struct login_row *l, int64_t now, struct buf *secret, int64_t *id);
+/* ERR_NOTFOUND: none that is good now. One that would be good for longer than its kind is was made before the clock
+ * was set back: it counts no more. A ticket ends with the session that asked for it. */
+FALLIBLE store_login_find(struct db *db, enum login_kind kind, struct str secret, int64_t now, struct login_row *out);
+FALLIBLE store_login_end(struct db *db, int64_t id);
+/* What a page has to show beside the cookie: made of it, so that it need not be kept, and tells nothing of it. */
+void store_login_csrf(struct str secret, char out[SECRET_HASH_SIZE]);
 
 /* ---- conversations and turns in memory ------------------------------------------- */
 

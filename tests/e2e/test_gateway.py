@@ -36,6 +36,8 @@ ROUTES = {
     ("POST", "/v1/tools/invoke"): ("chat", "read"),
     ("POST", "/v1/api-keys"): ("chat", "read", "tools"), ("GET", "/v1/api-keys"): ("chat", "read", "tools"),
     ("DELETE", "/v1/api-keys/{id}"): ("chat", "read", "tools"),
+    ("POST", "/v1/session"): (), ("GET", "/v1/session"): (), ("DELETE", "/v1/session"): (),
+    ("POST", "/v1/session/ticket"): ("read", "tools"),
 }
 
 

@@ -80,8 +80,8 @@ ATTACHMENT_READY, ATTACHMENT_FAILED = 1, 2
 
 # What only programs ask for. No day has a gateway yet, so nobody dies there: told as skipped.
 GATEWAY = tuple("step:" + x for x in (
-    "DELETE FROM media_uses WHERE session_id", "DELETE FROM messages WHERE session_id", "DELETE FROM nonces",
-    "INSERT INTO api_keys", "INSERT INTO nonces", "UPDATE api_keys", "UPDATE inbound SET text = ''",
+    "DELETE FROM logins", "DELETE FROM media_uses WHERE session_id", "DELETE FROM messages WHERE session_id", "DELETE FROM nonces",
+    "INSERT INTO api_keys", "INSERT INTO logins", "INSERT INTO nonces", "UPDATE api_keys", "UPDATE inbound SET text = ''",
     "UPDATE outbox SET text = ''", "UPDATE sessions SET channel = 'erased'", "UPDATE steps SET input = ''",
     "UPDATE turns SET answer = ''"))
 

@@ -547,6 +547,32 @@ TEST(file_replace_fails)
 	buf_free(&b);
 }
 
+TEST(file_create)
+{
+	struct buf b = BUF_INIT(100);
+	struct fail f = FAIL_INIT;
+	mode_t mask = umask(0);
+
+	if (dir_make()) {
+		CHECK_OK(file_create(in_dir("a"), S("one"), &f));
+		CHECK(mode_of(in_dir("a")) == 0600 || FAULTED());
+		if (file_read(in_dir("a"), 50, &b, NULL) == OK && !FAULTED())
+			CHECK_STR(buf_view(&b), "one");
+		fail_clear(&f);
+		CHECK_ERR(file_create(in_dir("a"), S("two"), &f), FAULTED() ? f.err : ERR_EXISTS);
+		CHECK(strstr(f.text, "/a: File exists") || FAULTED());
+		CHECK(symlink("nowhere", in_dir("link")) == 0);
+		CHECK(file_create(in_dir("link"), S("x"), NULL) == ERR_EXISTS || FAULTED());
+		CHECK(access(in_dir("nowhere"), F_OK) != 0);
+		CHECK(file_create(in_dir("no/such"), S("x"), NULL) == ERR_NOTFOUND || FAULTED());
+		remove(in_dir("a"));
+		remove(in_dir("link"));
+		dir_end();                      /* fails on whatever else is left */
+	}
+	umask(mask);
+	buf_free(&b);
+}
+
 TEST(file_read)
 {
 	struct buf b = BUF_INIT(200000);
@@ -1014,6 +1040,7 @@ main(int argc, char **argv)
 	RUN(files_and_times_are_wide);
 	RUN(file_replace);
 	RUN(file_replace_fails);
+	RUN(file_create);
 	RUN(file_read);
 	RUN(file_mkdirs);
 	RUN(file_lock);

@@ -710,6 +710,56 @@ TEST(fields)
 	}
 }
 
+static bool
+cookie(const char *host, const char *fields, const char *want)
+{
+	struct buf b = BUF_INIT(1000);
+	struct str in, body, value = STR_NONE;
+	struct http h;
+	bool near = false;
+
+	buf_fmt(&b, "GET / HTTP/1.1\r\nHost: %s\r\n%s\r\n", host, fields);
+	in = buf_view(&b);
+	http_init(&h, 0);
+	if (http_next(&h, &in, &body) == HTTP_HEAD) {
+		value = http_cookie(&h.req, "sid");
+		near = http_to_loopback(&h.req);
+		CHECK(want ? str_eqz(value, want) && value.p : value.p == NULL);
+	} else {
+		CHECK(FAULTED());
+	}
+	http_free(&h);
+	buf_free(&b);
+	return near;
+}
+
+TEST(cookies)
+{
+	cookie("a", "", NULL);
+	cookie("a", "Cookie: sid=1\r\n", "1");
+	cookie("a", "Cookie: a=b; sid=1\r\n", "1");
+	cookie("a", "Cookie: a=b;sid=1=2;c\r\n", "1=2");
+	cookie("a", "Cookie: ;; sid= ;\r\n", "");
+	cookie("a", "Cookie: \"a; sid=1; b\"\r\n", "1");
+	cookie("a", "Cookie: sid\r\n", NULL);
+	cookie("a", "Cookie: sid =1; SID=2; xsid=3; =4\r\n", NULL);
+	cookie("a", "Cookie: sid=1; sid=1\r\n", NULL);
+	cookie("a", "Cookie: sid=1; sid=\r\n", NULL);
+	cookie("a", "Cookie: sid=1\r\nCookie: a=b\r\n", NULL);
+}
+
+TEST(loopback_names)
+{
+	static const char *const ours[] = { "localhost", "LocalHost:3000", "127.0.0.1", "127.0.0.2:80", "[::1]", "[::1]:3000" };
+	static const char *const others[] = { "localhost.example", "example", "10.0.0.1", "127.0.0.1.example", "[::2]", "1270.0.0.1",
+	    "localhost.aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa" };
+
+	for (size_t i = 0; i < ARRAY_LEN(ours); i++)
+		CHECK(cookie(ours[i], "", NULL) || FAULTED());
+	for (size_t i = 0; i < ARRAY_LEN(others); i++)
+		CHECK(!cookie(others[i], "", NULL));
+}
+
 static int
 accepts(const char *fields, const char *name, const char *offer)
 {
@@ -960,6 +1010,8 @@ main(int argc, char **argv)
 	RUN(pipeline);
 	RUN(limits);
 	RUN(fields);
+	RUN(cookies);
+	RUN(loopback_names);
 	RUN(accepts);
 	RUN(decoding);
 	RUN(answers);

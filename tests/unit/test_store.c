@@ -139,17 +139,18 @@ TEST(schema)
 	if (begin()) {
 		ONE("PRAGMA user_version", SCHEMA_VERSION);
 		CHECK_OK(store_migrate(db, sc.path, &f));        /* again: nothing to do */
-		ONE("SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'", 16);
+		ONE("SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'", 17);
 		CHECK_OK(db_script(db, "PRAGMA user_version = 7"));
 		CHECK_ERR(store_migrate(db, sc.path, &f), ERR_UNSUPPORTED);
 		CHECK(FAULTED() || (strstr(f.text, sc.path) && strstr(f.text, "schema version 7") &&
-		    strstr(f.text, "up to 3; next: ")));
+		    strstr(f.text, "up to 4; next: ")));
 		ONE("PRAGMA user_version", 7);
 	}
 	scratch_end(&sc);
 }
 
-#define BACK_TO_2 "DROP TABLE nonces; DROP TABLE api_keys; DROP INDEX turns_inbound; DROP INDEX outbox_reply;"
+#define BACK_TO_3 "DROP TABLE logins; DROP INDEX api_keys_minted_by;"
+#define BACK_TO_2 BACK_TO_3 "DROP TABLE nonces; DROP TABLE api_keys; DROP INDEX turns_inbound; DROP INDEX outbox_reply;"
 
 /* What version 1 stored is there in today's version, with the new columns empty. */
 TEST(from_version_1)
@@ -268,6 +269,21 @@ TEST(from_version_2)
 		ONE("SELECT count(*) FROM users", 1);
 		ONE("SELECT count(*) FROM api_keys", 0);
 		ONE("SELECT count(*) FROM nonces", 0);
+	}
+	scratch_end(&sc);
+}
+
+TEST(from_version_3)
+{
+	struct fail f = FAIL_INIT;
+
+	if (begin()) {
+		CHECK_OK(db_script(db, BACK_TO_3 "PRAGMA user_version = 3; INSERT INTO api_keys VALUES(7, 0, 'n', 'h', 1, 0, 1, 0, 0, 0, 0)"));
+		CHECK_OK(store_migrate(db, sc.path, &f));
+		ONE("PRAGMA user_version", SCHEMA_VERSION);
+		ONE("SELECT count(*) FROM api_keys WHERE id = 7", 1);
+		ONE("SELECT count(*) FROM logins", 0);
+		ONE("SELECT count(*) FROM sqlite_master WHERE name IN ('api_keys_minted_by', 'logins_key', 'logins_age')", 3);
 	}
 	scratch_end(&sc);
 }
@@ -757,6 +773,7 @@ main(int argc, char **argv)
 	RUN(from_version_1);
 	RUN(pages);
 	RUN(from_version_2);
+	RUN(from_version_3);
 	RUN(of_the_gateway);
 	RUN(migration_is_whole_or_not_at_all);
 	RUN(people);

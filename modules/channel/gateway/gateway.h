@@ -51,7 +51,7 @@ struct request {
 	bool answered;                  /* no more is written but what held has */
 	bool stored;                    /* what it wrote is committed */
 	bool stream;                    /* an event stream has begun */
-	int64_t revokes;                /* a credential that ends with its commit; 0 none */
+	bool revokes;                   /* credentials or sessions end with its commit */
 	bool closes;                    /* the connection ends with it */
 	int status;                     /* of its answer, once that has a head */
 	/* a request that waits for a turn */
@@ -146,8 +146,6 @@ void request_free(struct request *r);
 bool request_admit(struct request *r);   /* after the head: route, Host, Origin, credential; false: it is answered */
 void request_run(struct request *r);     /* after the body */
 void request_lost(struct request *r);    /* the commit failed: whatever is held is not true */
-/* An answer of any kind; fields are whole lines, may be empty. */
-void request_answer_raw(struct request *r, int status, const char *type, struct str fields, struct str body);
 /* Sends what is in held, now or after the commit of what this loop turn wrote. */
 void request_send_held(struct request *r);
 /* Begins an event stream; then events and comments; then its end. */
@@ -155,9 +153,6 @@ void request_stream(struct request *r);
 void request_event(struct request *r, struct str id, const char *event, struct str json);
 void request_comment(struct request *r, const char *text);
 void request_end(struct request *r);
-/* The body as an object with no member but those named ("content session_id?": ? may be absent), each a string
- * unless marked ("n:i" integer, "x:a" array, "x:b" boolean, "x:o" object). NULL: the error is answered. */
-const struct json *request_object(struct request *r, struct arena *ar, const char *members);
 /* The error object, for a stream that has begun. */
 void request_error_json(struct request *r, struct buf *out, const char *type, const char *param, const char *hint,
     const char *message);

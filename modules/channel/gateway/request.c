@@ -70,9 +70,9 @@ request_free(struct request *r)
 }
 
 void
-request_revokes(struct request *r, int64_t principal)
+request_revokes(struct request *r)
 {
-	r->revokes = principal;
+	r->revokes = true;
 }
 
 struct agent *
@@ -134,6 +134,15 @@ put_head(struct request *r, struct buf *b, int status, const char *type, struct 
 	buf_str(b, fields);
 }
 
+/* Has whoever sent it been shut out since? When that cannot be read, he has. */
+static bool
+is_shut_out(const struct request *r)
+{
+	bool holds = false;
+
+	return r->who.id && (store_api_key_holds(r->a->db, r->who.id, r->who.login, &holds) != OK || !holds);
+}
+
 static void
 on_release(struct effect *e)
 {
@@ -142,7 +151,7 @@ on_release(struct effect *e)
 
 	r->stored = true;
 	for (struct conn *o = r->revokes ? c->g->conns : NULL; o; o = o->next)
-		if (o->req && o->req != r && o->req->who.id == r->revokes)
+		if (o->req && o->req != r && is_shut_out(o->req))
 			conn_drop(o);
 	if (r->held.n == 0)             /* what it waits for has yet to come */
 		return;
@@ -575,7 +584,7 @@ find_route(struct request *r)
 static bool
 has_credential_in_query(struct str query)
 {
-	static const char *const names[] = { "token", "access_token", "key", "api_key", "bearer_token" };
+	static const char *const names[] = { "token", "access_token", "key", "api_key", "bearer_token", "ticket" };
 	struct buf out = BUF_INIT(HTTP_TARGET_MAX);
 	bool found = false;
 
@@ -622,6 +631,8 @@ authenticate(struct request *r)
 	} else if (e == ERR_AUTH) {
 		answer_error(r, 401, "unauthorized", NULL, "make a key with: blufio pair --gateway",
 		    S("WWW-Authenticate: Bearer realm=\"blufio\"\r\n"), f.text[0] ? f.text : "a valid credential is wanted");
+	} else if (e == ERR_DENIED) {
+		request_error(r, 403, "forbidden", NULL, "see docs/API.md, \"Browsers\"", "%s", f.text);
 	} else if (e != OK) {
 		request_failed(r, e);
 	} else if ((r->who.scopes & scope) != scope) {

@@ -13,6 +13,7 @@
 #include <assert.h>
 
 #define TICK_US (30 * US_PER_S)         /* silent for so long: a ping; twice: the client is gone */
+#define PROTOCOL "blufio"               /* offered beside a ticket, which is not one to speak */
 #define SUBS_MAX 16                     /* messages in work on one socket */
 
 static void
@@ -142,16 +143,32 @@ socket_pump(struct conn *c)
 		conn_flush(c);
 }
 
+/* The next tick, no later than the end of what opened the socket. */
+static void
+arm(struct conn *c)
+{
+	const struct principal *who = &c->req->who;
+	int64_t life = who->expires_at - clock_us();
+
+	ev_timer_in(c->g->a->ev, &c->timer, who->expires_at && life < TICK_US ? (life > 0 ? life : 0) : TICK_US);
+}
+
 void
 socket_tick(struct conn *c)
 {
+	const struct principal *who = &c->req->who;
+
+	if (who->expires_at && who->expires_at <= clock_us()) {
+		conn_drop(c);
+		return;
+	}
 	if (c->socket->quiet++ >= 2) {
 		conn_limit(c, REACHED_SOCKET_TIME);
 		return;
 	}
 	if (ws_put(&c->socket->ws, &c->out, WS_PING, STR_NONE) != OK)
 		conn_drop(c);
-	ev_timer_in(c->g->a->ev, &c->timer, TICK_US);
+	arm(c);
 	conn_flush(c);
 }
 
@@ -209,6 +226,8 @@ socket_open(struct request *r, void (*run)(struct request *r, struct str type))
 		http_put_field(&r->held, "Upgrade", S("websocket"));
 		http_put_field(&r->held, "Connection", S("Upgrade"));
 		http_put_field(&r->held, "Sec-WebSocket-Accept", buf_view(&accept));
+		if (http_list_has(h, "Sec-WebSocket-Protocol", PROTOCOL))
+			http_put_field(&r->held, "Sec-WebSocket-Protocol", S(PROTOCOL));
 		if (bits)
 			http_put_field(&r->held, "Sec-WebSocket-Extensions", buf_view(&deflate));
 		http_put_end(&r->held);
@@ -217,7 +236,7 @@ socket_open(struct request *r, void (*run)(struct request *r, struct str type))
 			conn_drop(c);
 		else
 			request_send_held(r);
-		ev_timer_in(r->a->ev, &c->timer, TICK_US);
+		arm(c);
 		ev_defer(r->a->ev, &c->go);     /* frames may have come with the handshake */
 	}
 	buf_free(&accept);
