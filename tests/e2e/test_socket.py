@@ -19,14 +19,14 @@ TEXT, BINARY, CLOSE, PING, PONG = 1, 2, 8, 9, 10
 class Socket:
     """A client that masks, and takes only what a server may send."""
 
-    def __init__(self, port, token=TOKEN, status=101, **fields):
+    def __init__(self, port, token=TOKEN, status=101, path="/ws", **fields):
         self.s = socket.create_connection(("127.0.0.1", port))
         self.s.settimeout(20)
         key = base64.b64encode(os.urandom(16))
         head = {"Host": "localhost", "Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13",
                 "Sec-WebSocket-Key": key.decode(), "Authorization": "Bearer " + token if token else None}
         head.update({k.replace("_", "-"): v for k, v in fields.items()})
-        self.s.sendall(("GET /ws HTTP/1.1\r\n" + "".join("%s: %s\r\n" % kv for kv in head.items() if kv[1]) + "\r\n").encode())
+        self.s.sendall(("GET %s HTTP/1.1\r\n" % path + "".join("%s: %s\r\n" % kv for kv in head.items() if kv[1]) + "\r\n").encode())
         self.data = b""
         while b"\r\n\r\n" not in self.data:
             self.more()

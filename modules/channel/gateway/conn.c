@@ -61,8 +61,8 @@ conn_drop(struct conn *c)
 static void
 watch(struct conn *c)
 {
-	unsigned events = (!c->eof && !c->ends && c->out.n <= GATEWAY_OUT_HIGH && (!c->req || c->in.n < GATEWAY_IN_MAX) ? EV_READ : 0u) |
-	    (c->out.n ? EV_WRITE : 0u);
+	bool takes = !c->ends && c->out.n <= GATEWAY_OUT_HIGH && (!c->req || c->in.n < GATEWAY_IN_MAX);
+	unsigned events = (!c->eof && (takes || c->lingers) ? EV_READ : 0u) | (c->out.n ? EV_WRITE : 0u);
 
 	if (c->dead)
 		return;
@@ -78,6 +78,19 @@ request_resume(struct request *r)
 	if (r->paused)
 		turn_pause(r->a, r->turn, false);
 	r->paused = false;
+}
+
+/* All is said. One that is closed while bytes of its client are unread is reset, and the client loses what it has
+ * not read: so it is closed when the client has done so, or a little later. */
+static void
+linger(struct conn *c)
+{
+	if (c->eof || shutdown(c->fd, SHUT_WR) != 0) {
+		conn_drop(c);
+		return;
+	}
+	c->lingers = true;
+	ev_timer_in(c->g->a->ev, &c->timer, GATEWAY_LINGER_US);
 }
 
 void
@@ -99,8 +112,10 @@ conn_flush(struct conn *c)
 			break;
 		}
 	}
-	if (c->out.err != OK || (c->ends && c->out.n == 0))
+	if (c->out.err != OK)
 		conn_drop(c);
+	else if (c->ends && c->out.n == 0 && !c->lingers && !c->dead)
+		linger(c);
 	if (c->out.n && !c->stall.prev)
 		ev_timer_in(a->ev, &c->stall, GATEWAY_WRITE_US);
 	if (c->out.n < GATEWAY_OUT_HIGH / 4) {
@@ -119,11 +134,11 @@ on_time(void *arg)
 {
 	struct conn *c = arg;
 
-	if (c->socket) {
+	if (c->socket && !c->lingers) {
 		socket_tick(c);
 		return;
 	}
-	if (c->req && !c->req->answered) {      /* the body did not come */
+	if (c->req && !c->socket && !c->req->answered) {      /* the body did not come */
 		c->req->closes = true;
 		request_error(c->req, 408, "timeout", NULL, NULL, "the request's body did not arrive within %lld s",
 		    (long long)(GATEWAY_BODY_US / US_PER_S));
@@ -189,10 +204,12 @@ pump(struct conn *c)
 	buf_drop(&c->in, before - in.n);
 	if (c->eof && c->req && !c->req->running && !c->req->answered && !c->dead)
 		request_error(c->req, 400, "invalid_request", NULL, NULL, "the request ended before its body did");
-	if (c->eof && !c->req && !c->ends)
-		conn_drop(c);
-	else
+	if (c->eof && !c->req) {        /* nothing more is asked, but what was answered still goes */
+		c->ends = true;
+		conn_flush(c);
+	} else {
 		watch(c);
+	}
 }
 
 static void
@@ -230,10 +247,12 @@ on_read(struct conn *c)
 
 	if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR))
 		return;
-	if (n < 0 || !room) {
+	if (n < 0 || !room || (n == 0 && c->lingers)) {
 		conn_drop(c);
 		return;
 	}
+	if (c->lingers)
+		return;
 	if (n == 0)
 		c->eof = true;
 	c->in.n += (size_t)n;

@@ -123,7 +123,9 @@ socket_pump(struct conn *c)
 	c->socket->quiet = 0;
 	while (!c->dead && !c->ends && e != WS_MORE && c->out.n <= GATEWAY_OUT_HIGH) {
 		e = ws_next(&c->socket->ws, &in, &payload);
-		if (e == WS_TEXT)
+		if (c->socket->message && (e == WS_TEXT || e == WS_BINARY))
+			c->socket->message(c, e, payload);
+		else if (e == WS_TEXT)
 			on_text(c, payload);
 		else if (e == WS_PING && ws_put(&c->socket->ws, &c->out, WS_PONG, payload) != OK)
 			conn_drop(c);
@@ -135,9 +137,8 @@ socket_pump(struct conn *c)
 	}
 	buf_drop(&c->in, before - in.n);
 	if (c->eof)
-		conn_drop(c);
-	else
-		conn_flush(c);
+		c->ends = true;
+	conn_flush(c);
 }
 
 void
