@@ -254,6 +254,12 @@ e2e: export E2E_MEMORY ?= 32
 e2e: $(B)/blufio $(B)/drip.so $(if $(filter gateway,$(SET)),$(ECHO))
 	@$(SUITE) e2e $(if $(ONLY),$(filter $(ONLY:%=tests/e2e/test_%.py),$(E2E)),$(E2E))
 
+## clients: programs of others against the gateway: curl, WebSocket of Python and node, Autobahn's cases, Prometheus
+.PHONY: clients
+clients: $(B)/blufio $(ECHO)
+	@B='$(B)' sh scripts/deps.sh install clients
+	@PATH="$(abspath $(B))/clients/python/bin:$$PATH" $(SUITE) clients $(sort $(wildcard tests/clients/test_*.py))
+
 ## replay: days under a clock and peers of our own, byte for byte (ONLY=name)
 .PHONY: replay
 replay: $(B)/tests/replay/replay

@@ -78,6 +78,7 @@ step build-asan $m -j"$jobs" B=build/asan SAN="$san" CFLAGS="-O1 -g" all unit-pr
 lane_one() {
 	step unit $m unit
 	step e2e $m e2e
+	step clients $m clients
 	if have tests/kill/campaign.py; then
 		step kill $m kill
 	else

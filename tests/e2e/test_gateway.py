@@ -4,10 +4,8 @@ import json
 import os
 import re
 import resource
-import shutil
 import socket
 import sqlite3
-import subprocess
 import threading
 import urllib.error
 import urllib.request
@@ -1115,39 +1113,6 @@ def test_a_waiting_gateway_does_not_stop_telegram():
 
 
 # ---- clients of others ---------------------------------------------------------------------------------------------------
-
-
-def test_curl():
-    curl = shutil.which("curl")
-    if curl is None:
-        raise Skip("no curl")
-    with world() as w:
-        base = "http://127.0.0.1:%d" % w.g.port
-
-        def run(*args, data=None):
-            command = [curl, "-q", "-sS", "--noproxy", "*", "-H", "Authorization: Bearer " + TOKEN] + list(args)
-            if data is not None:
-                command += ["-H", "Content-Type: application/json", "--data-binary", "@-"]
-            done = subprocess.run(command, input=data, stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=60)
-            assert done.returncode == 0, (args, done)
-            return done.stdout.decode()
-        assert json.loads(run(base + "/health")) == {"status": "ok"}
-        assert "HTTP/1.1 200" in run("-I", base + "/health")
-        for more in ([], ["--http1.0"], ["-H", "Transfer-Encoding: chunked"], ["-H", "Expect: 100-continue"], ["--compressed"],
-                     ["--http2"]):
-            try:
-                out = run(*more, base + "/v1/messages", data=b'{"content": "say by curl"}')
-            except AssertionError as e:
-                if "--http2" in more and "support" in str(e):
-                    continue
-                raise
-            assert json.loads(out)["content"] == "by curl", (more, out)
-        out = run("-N", "-H", "Accept: text/event-stream", base + "/v1/messages", data=b'{"content": "words 100"}')
-        assert out.startswith("retry: 2000\n") and "event: message_stop\n" in out
-        # two on one connection
-        assert run(base + "/health", base + "/health").count("ok") == 2
-        big = b'{"content": "say big"' + b" " * 300000 + b"}"
-        assert json.loads(run(base + "/v1/messages", data=big))["content"] == "big"
 
 
 def test_urllib():
