@@ -12,7 +12,7 @@
 
 #include <assert.h>
 
-#define TICK_US (30 * US_PER_S)         /* silent for so long: a ping; twice: the client is gone */
+#define TICK_US (30 * US_PER_S)         /* a whole one without a byte: a ping; two: the client is gone */
 #define SUBS_MAX 16                     /* messages in work on one socket */
 
 static void
@@ -144,11 +144,11 @@ socket_pump(struct conn *c)
 void
 socket_tick(struct conn *c)
 {
-	if (c->socket->quiet++ >= 2) {
+	if (c->socket->quiet >= 2) {
 		conn_drop(c);
 		return;
 	}
-	if (ws_put(&c->socket->ws, &c->out, WS_PING, STR_NONE) != OK)
+	if (c->socket->quiet++ && ws_put(&c->socket->ws, &c->out, WS_PING, STR_NONE) != OK)
 		conn_drop(c);
 	ev_timer_in(c->g->a->ev, &c->timer, TICK_US);
 	conn_flush(c);
