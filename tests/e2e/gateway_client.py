@@ -57,12 +57,14 @@ class Response:
 class Connection:
     """One TCP connection, exact octets out and strict answers in."""
 
-    def __init__(self, port, timeout=20.0, receive_buffer=None):
+    def __init__(self, port, timeout=20.0, receive_buffer=None, source=None):
         self.socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         if receive_buffer:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         self.socket.settimeout(timeout * SLOW)
         try:
+            if source:                                  # 127.x.y.z: another address of this machine
+                self.socket.bind((source, 0))
             self.socket.connect(("127.0.0.1", port))
         except OSError:
             self.socket.close()

@@ -257,6 +257,8 @@ on_read(struct conn *c)
 		c->eof = true;
 	c->in.n += (size_t)n;
 	on_go(c);
+	if (c->in.n == 0)               /* most connections are silent most of the time */
+		buf_free(&c->in);
 }
 
 static void
