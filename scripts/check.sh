@@ -78,7 +78,6 @@ step build-asan $m -j"$jobs" B=build/asan SAN="$san" CFLAGS="-O1 -g" all unit-pr
 lane_one() {
 	step unit $m unit
 	step e2e $m e2e
-	step clients $m clients
 	if have tests/kill/campaign.py; then
 		step kill $m kill
 	else
@@ -92,6 +91,7 @@ lane_one() {
 lane_two() {
 	step lint $m lint
 	step audit $m audit
+	step clients $m clients
 	step budget $m budget
 	step matrix $m matrix
 	step portable $m portable
