@@ -165,13 +165,11 @@ clients() {
 			echo "not installable: $p"
 		fi
 	done
+	[ -e "$into/prometheus" ] && [ -e "$into/node-ws" ] || as_root apt-get update -q </dev/null >/dev/null 2>&1
 	for p in prometheus node-ws; do
-		[ -e "$into/$p" ] && continue
-		if (cd "$into" && apt-get download -q "$p" && dpkg -x "$p"_*.deb . && rm "$p"_*.deb && touch "$p") >/dev/null 2>&1; then
-			:
-		else
-			echo "not installable: $p"
-		fi
+		[ -e "$into/$p" ] ||
+		    (cd "$into" && apt-get download -q "$p" && dpkg -x "$p"_*.deb . && rm "$p"_*.deb && touch "$p") >/dev/null 2>&1 ||
+		    echo "not installable: $p"
 	done
 }
 
