@@ -220,7 +220,6 @@ def test_s7_revoked_is_revoked():
     and kept connections end at once, and so it stays; what its holder had begun is finished for whoever may see it."""
     with world() as w:
         g, gate = w.g.mint(*SCOPES), held(w)
-        child = g.mint("read")
         idle = g.connect()
         g.start("GET", "/v1/cost", connection=idle)
         assert idle.response().status == 200
@@ -246,7 +245,6 @@ def test_s7_revoked_is_revoked():
             except Cut:
                 pass
         Socket(w.g.port, g.key, status=401).s.close()
-        assert child.ask("GET", "/v1/cost").status == 200      # one of its own making stands by itself
         release(w, gate)
         w.wait(lambda: all_done(w), "the turns go on")
         assert sorted(m["content"] for x in w.g.sessions() for m in w.g.messages(x["id"]) if m["role"] == "assistant") == [
