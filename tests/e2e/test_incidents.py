@@ -79,7 +79,8 @@ def test_s2_nobody_configures_it_over_the_network():
         ran = os.path.join(w.b.dir, "ran")
         for method, path in changing:
             refused(Gateway(w.b).ask(method, path, {} if method == "POST" else None), 401)
-            refused(reader.ask(method, path, {} if method == "POST" else None), 403)
+            if not re.match(r"/v1/(session|ws-ticket)\b", path):       # what a credential does for itself
+                refused(reader.ask(method, path, {} if method == "POST" else None), 403)
         for method, path in changing:
             for key in keys if method == "POST" else ():
                 table, _, name = key.rpartition(".")

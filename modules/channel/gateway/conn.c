@@ -134,11 +134,15 @@ on_time(void *arg)
 {
 	struct conn *c = arg;
 
-	if (c->socket && !c->lingers) {
+	if (c->lingers) {
+		conn_drop(c);
+		return;
+	}
+	if (c->socket) {
 		socket_tick(c);
 		return;
 	}
-	if (c->req && !c->socket && !c->req->answered) {      /* the body did not come */
+	if (c->req && !c->req->answered) {      /* the body did not come */
 		c->req->closes = true;
 		request_error(c->req, 408, "timeout", NULL, NULL, "the request's body did not arrive within %lld s",
 		    (long long)(GATEWAY_BODY_US / US_PER_S));
