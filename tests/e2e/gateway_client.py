@@ -57,13 +57,15 @@ class Response:
 class Connection:
     """One connection to a port here or to a Unix socket's path, exact octets out and strict answers in."""
 
-    def __init__(self, port, timeout=20.0, receive_buffer=None):
+    def __init__(self, port, timeout=20.0, receive_buffer=None, source=None):
         unix = isinstance(port, str)
         self.socket = socket.socket(socket.AF_UNIX if unix else socket.AF_INET, socket.SOCK_STREAM)
         if receive_buffer:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         self.socket.settimeout(timeout * SLOW)
         try:
+            if source:                                  # 127.x.y.z: another address of this machine
+                self.socket.bind((source, 0))
             self.socket.connect(port if unix else ("127.0.0.1", port))
         except OSError:
             self.socket.close()

@@ -9,8 +9,9 @@ import struct
 import threading
 
 from fake_anthropic import default_answer
+from gateway_client import Gateway
 from harness import main
-from test_gateway import TOKEN, world
+from test_gateway import TALK, TOKEN, stored, world
 
 MAGIC = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 TEXT, BINARY, CLOSE, PING, PONG = 1, 2, 8, 9, 10
@@ -19,14 +20,14 @@ TEXT, BINARY, CLOSE, PING, PONG = 1, 2, 8, 9, 10
 class Socket:
     """A client that masks, and takes only what a server may send."""
 
-    def __init__(self, port, token=TOKEN, status=101, **fields):
+    def __init__(self, port, token=TOKEN, status=101, path="/ws", **fields):
         self.s = socket.create_connection(("127.0.0.1", port))
         self.s.settimeout(20)
         key = base64.b64encode(os.urandom(16))
         head = {"Host": "localhost", "Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13",
                 "Sec-WebSocket-Key": key.decode(), "Authorization": "Bearer " + token if token else None}
         head.update({k.replace("_", "-"): v for k, v in fields.items()})
-        self.s.sendall(("GET /ws HTTP/1.1\r\n" + "".join("%s: %s\r\n" % kv for kv in head.items() if kv[1]) + "\r\n").encode())
+        self.s.sendall(("GET %s HTTP/1.1\r\n" % path + "".join("%s: %s\r\n" % kv for kv in head.items() if kv[1]) + "\r\n").encode())
         self.data = b""
         while b"\r\n\r\n" not in self.data:
             self.more()
@@ -107,6 +108,27 @@ def test_a_conversation():
         assert s.next() == {"type": "pong"}
         said = w.g.ask("GET", "/v1/sessions/%s/messages" % session).json()["messages"]
         assert [m["content"] for m in said if m["role"] == "user"] == ["say one", "tools"]
+
+
+def test_rows_are_the_same_by_every_way():
+    """What a conversation leaves behind does not tell how it came: with one answer, as a stream, by frames."""
+    def by_stream(g, text, session):
+        with g.stream(text, **({"session_id": session} if session else {})) as s:
+            return s.until("message_stop").data
+
+    def by_socket(g, text, session):
+        with Socket(g.port) as s:
+            s.send(dict({"type": "message", "content": text}, **({"session_id": session} if session else {})))
+            return s.until("done")[-1]
+    seen = []
+    for way in (Gateway.say, by_stream, by_socket):
+        with world() as w:
+            session = None
+            for text in TALK:
+                session = way(w.g, text, session)["session_id"]
+            seen.append(stored(w))
+    for table in seen[0]:
+        assert seen[0][table] == seen[1][table] == seen[2][table], (table, [s[table] for s in seen])
 
 
 def test_two_at_once():

@@ -87,8 +87,8 @@ conn_limit(struct conn *c, enum metric_limit l)
 static void
 watch(struct conn *c)
 {
-	unsigned events = (!c->eof && !c->ends && c->out.n <= GATEWAY_OUT_HIGH && (!c->req || c->in.n < GATEWAY_IN_MAX) ? EV_READ : 0u) |
-	    (c->out.n ? EV_WRITE : 0u);
+	bool takes = !c->ends && c->out.n <= GATEWAY_OUT_HIGH && (!c->req || c->in.n < GATEWAY_IN_MAX);
+	unsigned events = (!c->eof && (takes || c->lingers) ? EV_READ : 0u) | (c->out.n ? EV_WRITE : 0u);
 
 	if (c->dead)
 		return;
@@ -104,6 +104,19 @@ request_resume(struct request *r)
 	if (r->paused)
 		turn_pause(r->a, r->turn, false);
 	r->paused = false;
+}
+
+/* All is said. One that is closed while bytes of its client are unread is reset, and the client loses what it has
+ * not read: so it is closed when the client has done so, or a little later. */
+static void
+linger(struct conn *c)
+{
+	if (c->eof || shutdown(c->fd, SHUT_WR) != 0) {
+		conn_drop(c);
+		return;
+	}
+	c->lingers = true;
+	ev_timer_in(c->g->a->ev, &c->timer, GATEWAY_LINGER_US);
 }
 
 void
@@ -127,8 +140,10 @@ conn_flush(struct conn *c)
 	}
 	if (c->out.err == ERR_LIMIT)
 		conn_limit(c, REACHED_OUTPUT_BYTES);
-	else if (c->out.err != OK || (c->ends && c->out.n == 0))
+	else if (c->out.err != OK)
 		conn_drop(c);
+	else if (c->ends && c->out.n == 0 && !c->lingers && !c->dead)
+		linger(c);
 	if (c->out.n && !c->stall.prev)
 		ev_timer_in(a->ev, &c->stall, GATEWAY_WRITE_US);
 	if (c->out.n < GATEWAY_OUT_HIGH / 4) {
@@ -147,6 +162,10 @@ on_time(void *arg)
 {
 	struct conn *c = arg;
 
+	if (c->lingers) {
+		conn_drop(c);
+		return;
+	}
 	if (c->socket) {
 		socket_tick(c);
 		return;
@@ -227,10 +246,12 @@ pump(struct conn *c)
 	buf_drop(&c->in, before - in.n);
 	if (c->eof && c->req && !c->req->running && !c->req->answered && !c->dead)
 		request_error(c->req, 400, "invalid_request", NULL, NULL, "the request ended before its body did");
-	if (c->eof && !c->req && !c->ends)
-		conn_drop(c);
-	else
+	if (c->eof && !c->req) {        /* nothing more is asked, but what was answered still goes */
+		c->ends = true;
+		conn_flush(c);
+	} else {
 		watch(c);
+	}
 }
 
 static void
@@ -268,14 +289,18 @@ on_read(struct conn *c)
 
 	if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR))
 		return;
-	if (n < 0 || !room) {
+	if (n < 0 || !room || (n == 0 && c->lingers)) {
 		conn_drop(c);
 		return;
 	}
+	if (c->lingers)
+		return;
 	if (n == 0)
 		c->eof = true;
 	c->in.n += (size_t)n;
 	on_go(c);
+	if (c->in.n == 0)               /* most connections are silent most of the time */
+		buf_free(&c->in);
 }
 
 static void

@@ -21,6 +21,7 @@
 #define GATEWAY_BODY_US (30 * US_PER_S) /* for a body */
 #define GATEWAY_IDLE_US (75 * US_PER_S) /* between two requests */
 #define GATEWAY_WRITE_US (30 * US_PER_S) /* without one byte taken by the client: it is dropped */
+#define GATEWAY_LINGER_US (2 * US_PER_S) /* after the last byte, for the client to hang up */
 #define GATEWAY_IN_MAX (64u << 10)      /* read ahead while a request is in work */
 #define GATEWAY_OUT_MAX (8u << 20)      /* what a slow reader may owe; beyond it is dropped */
 #define GATEWAY_OUT_HIGH (256u << 10)   /* above: its turn's stream is paused */
@@ -76,6 +77,7 @@ struct socket {
 	struct ws ws;
 	struct request *subs;           /* messages in work */
 	void (*run)(struct request *r, struct str type);
+	void (*message)(struct conn *c, enum ws_event e, struct str payload); /* set: takes all messages, of both types */
 	unsigned quiet;                 /* ticks without a byte */
 };
 
@@ -103,6 +105,7 @@ struct conn {
 	struct ev_timer stall;          /* the client takes nothing */
 	struct ev_defer reap, go;
 	bool dead, eof, ends;           /* ends: close when out is empty */
+	bool lingers;                   /* all was said; what the client still sends is dropped */
 	struct socket *socket;          /* after the handshake of WebSocket */
 	bool in_head;                   /* the time for a head runs */
 	enum metric_limit timed;        /* what timer stands for */

@@ -12,7 +12,7 @@
 
 #include <assert.h>
 
-#define TICK_US (30 * US_PER_S)         /* silent for so long: a ping; twice: the client is gone */
+#define TICK_US (30 * US_PER_S)         /* a whole one without a byte: a ping; two: the client is gone */
 #define PROTOCOL "blufio"               /* offered beside a ticket, which is not one to speak */
 #define SUBS_MAX 16                     /* messages in work on one socket */
 
@@ -126,7 +126,9 @@ socket_pump(struct conn *c)
 	c->socket->quiet = 0;
 	while (!c->dead && !c->ends && e != WS_MORE && c->out.n <= GATEWAY_OUT_HIGH) {
 		e = ws_next(&c->socket->ws, &in, &payload);
-		if (e == WS_TEXT)
+		if (c->socket->message && (e == WS_TEXT || e == WS_BINARY))
+			c->socket->message(c, e, payload);
+		else if (e == WS_TEXT)
 			on_text(c, payload);
 		else if (e == WS_PING && ws_put(&c->socket->ws, &c->out, WS_PONG, payload) != OK)
 			conn_drop(c);
@@ -138,9 +140,8 @@ socket_pump(struct conn *c)
 	}
 	buf_drop(&c->in, before - in.n);
 	if (c->eof)
-		conn_drop(c);
-	else
-		conn_flush(c);
+		c->ends = true;
+	conn_flush(c);
 }
 
 /* The next tick, no later than the end of what opened the socket. */
@@ -162,11 +163,11 @@ socket_tick(struct conn *c)
 		conn_drop(c);
 		return;
 	}
-	if (c->socket->quiet++ >= 2) {
+	if (c->socket->quiet >= 2) {
 		conn_limit(c, REACHED_SOCKET_TIME);
 		return;
 	}
-	if (ws_put(&c->socket->ws, &c->out, WS_PING, STR_NONE) != OK)
+	if (c->socket->quiet++ && ws_put(&c->socket->ws, &c->out, WS_PING, STR_NONE) != OK)
 		conn_drop(c);
 	arm(c);
 	conn_flush(c);
