@@ -112,7 +112,9 @@ t_request_answer_raw(struct request *r, int status, const char *type, struct str
 {
 	CHECK((type == NULL) == (body.n == 0));
 	buf_str(&r->fields, fields);
-	t_request_answer(r, status, body);
+	r->answers++;
+	r->status = status;
+	buf_str(&r->json, body);
 }
 
 void
