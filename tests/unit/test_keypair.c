@@ -1044,7 +1044,7 @@ static bool
 log_in(void)
 {
 	const struct json *v = call_at(session_routes, "POST", "/v1/session", "");
-	const char *value = w.req.fields.p ? strchr(strstr(w.req.fields.p, "Set-Cookie: "), '=') : NULL;
+	const char *line = strstr(buf_z(&w.req.fields), "Set-Cookie: "), *value = line ? strchr(line, '=') : NULL;
 
 	w.cookie[0] = w.csrf[0] = '\0';
 	CHECK(FAULTED() || (w.req.status == 201 && w.req.revokes && v && value));
