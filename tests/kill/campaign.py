@@ -418,8 +418,8 @@ class Day(Programs):
             self.rounds.setdefault((r["text"][1:4], r["round"]), n)
         for r in c.execute("SELECT id, output FROM steps WHERE kind = 1 AND state = 2"):
             self.tool_rows.setdefault(r["id"], r["output"])
-        for r in c.execute("SELECT id, session_id, seq, role, content FROM messages"):
-            self.history.setdefault(r["id"], tuple(r)[1:])
+        for r in c.execute("SELECT session_id, seq, role, content FROM messages"):
+            self.history.setdefault((r["session_id"], r["seq"]), (r["role"], r["content"]))
         self.inspect_programs(c)
         stored = {int(r[0].split(":")[0]) for r in c.execute("SELECT dedup FROM inbound WHERE channel = 'telegram'")}
         with self.tg.lock:
@@ -1024,10 +1024,10 @@ class Day(Programs):
                 self.bad("tools", "call %s has %d rows" % (key, n))
 
     def check_history(self, c):
-        rows = {r["id"]: tuple(r)[1:] for r in c.execute("SELECT id, session_id, seq, role, content FROM messages")}
+        rows = {tuple(r)[:2]: tuple(r)[2:] for r in c.execute("SELECT session_id, seq, role, content FROM messages")}
         for key, value in self.history.items():
-            if rows.get(key) != (None if value[0] in self.erased else value):
-                self.bad("history", "message %d was %r and is %r" % (key, value, rows.get(key)))
+            if rows.get(key) != (None if key[0] in self.erased else value):
+                self.bad("history", "message %d of conversation %d was %r and is %r" % (key[1], key[0], value, rows.get(key)))
         # one that was set aside has none, nor one that was stopped before its files were here
         for r in c.execute("SELECT t.id FROM turns t WHERE (SELECT count(*) FROM messages m WHERE m.turn_id = t.id"
                            " AND m.role = 'user' AND m.content NOT LIKE '%tool_result%') <> 1 AND t.outcome <> ?1"

@@ -270,6 +270,8 @@ class Programs:
 
     def inspect_programs(self, c):
         """At a death, and at the end: what was told is there."""
+        if not self.asked and not self.keys:
+            return                      # nor may the tables be there
         keys = {r["id"]: r for r in c.execute("SELECT * FROM api_keys")}
         for id_ in self.keys:
             if id_ not in keys:
