@@ -662,7 +662,7 @@ class Day(Programs):
         def wanted(name):
             place = SLOW_ITEMS.get(name)
             return place is None or self.rng.random() < 0.25 or any(x.startswith(place) for x in self.short)
-        return [x for x in items if wanted(x[0])]
+        return [x for x in items[:self.spec.get("items")] if wanted(x[0])]
 
     def play(self):
         """The whole day. Each item meets a daemon that is to die in it."""
@@ -1160,22 +1160,21 @@ class Campaign:
             describe(result)
         sys.stdout.flush()
 
-    def run(self, enough, specials=True, quiet=False, days_max=DAYS_MAX):
-        """Days until enough() says so."""
+    def run(self, enough, specials=("birth", "programs", "poison", "hours"), quiet=False, days_max=DAYS_MAX, **more):
+        """Days until enough() says so; more goes into what a day is told."""
         context = multiprocessing.get_context("fork")
         with concurrent.futures.ProcessPoolExecutor(JOBS, mp_context=context) as pool:
             running, n = set(), 0
-            if specials:
-                for kind in ("birth", "programs", "poison", "hours"):
-                    for seed in (1, 2) if kind == "poison" else (1,):
-                        spec = day_spec(seed - 1, {}, {}, self.program, self.shim, kind, seed)
-                        spec["statements"] = sorted(self.labels)
-                        running.add(pool.submit(run_day, spec))
+            for kind in specials:
+                for seed in (1, 2) if kind == "poison" else (1,):
+                    spec = day_spec(seed - 1, {}, {}, self.program, self.shim, kind, seed)
+                    spec["statements"] = sorted(self.labels)
+                    running.add(pool.submit(run_day, spec))
             while running or not enough():
                 while len(running) < JOBS and n < days_max and not enough():
                     # the first days learn what there is to hit
-                    running.add(pool.submit(run_day, day_spec(n, self.short(), {k: dict(v) for k, v in
-                                                              self.profile.items()}, self.program, self.shim)))
+                    running.add(pool.submit(run_day, dict(day_spec(n, self.short(), {
+                        k: dict(v) for k, v in self.profile.items()}, self.program, self.shim), **more)))
                     n += 1
                 if not running:
                     break
@@ -1200,18 +1199,22 @@ class Campaign:
 
 # ---- planted bugs --------------------------------------------------------------------------------
 
-# What a hasty change could do. Each must be found by the days above.
+# What a hasty change could do. Each must be found by the days above: by their first items, or by a special one.
+PLANTED_ITEMS = 10
 PLANTED = [
-    ("what cannot be taken back leaves before its commit", "modules/core/agent.c",
+    ("what cannot be taken back leaves before its commit", (), "modules/core/agent.c",
      "	if (commit(a) != OK) {\n",
      "	static int late;\n\n	if (a->after.head && a->phase == AGENT_READY) {\n		effects_run(&a->after);\n"
      "		late = 4;\n	}\n	if (late-- > 0) {\n		ev_defer(a->ev, &a->again);\n		return;\n"
      "	}\n	late = 0;\n	if (commit(a) != OK) {\n"),
-    ("a reply that may have been sent is sent again without a word", "modules/core/store.c",
+    ("a reply that may have been sent is sent again without a word", (), "modules/core/store.c",
      "UPDATE outbox SET state = ?1, repeated = 1,", "UPDATE outbox SET state = ?1, repeated = 0,"),
-    ("a tool that was running is run again", "modules/core/store.c",
+    ("a tool that was running is run again", (), "modules/core/store.c",
      "UPDATE steps SET state = ?2, failed = 1, ended_at = ?4 WHERE turn_id = ?1 AND state = ?3",
      "UPDATE steps SET state = ?2 * 0, failed = 0, ended_at = ?4 WHERE turn_id = ?1 AND state = ?3 AND kind = 1"),
+    ("the gateway answers before the commit", ("programs",), "modules/channel/gateway/request.c",
+     "	if (r->a->phase != AGENT_STORAGE_FAILED && (!r->stored || r->a->db->in_tx)) {",
+     "	if (r->a->phase == AGENT_DRAINING) {"),
 ]
 
 
@@ -1251,7 +1254,7 @@ def planted(shim, profile):
     found = missed = 0
     where = tempfile.mkdtemp(prefix="blufio-planted-")
     try:
-        for name, path, old, new in PLANTED:
+        for name, specials, path, old, new in PLANTED:
             begin = time.monotonic()
             try:
                 program = build_planted(where, binary(), path, old, new)
@@ -1262,7 +1265,7 @@ def planted(shim, profile):
             c = Campaign(program, shim)
             for item, labels in profile.items():
                 c.profile[item].update(labels)
-            c.run(lambda: bool(c.wrong), specials=False, quiet=True, days_max=8)
+            c.run(lambda: bool(c.wrong), specials, quiet=True, days_max=0 if specials else 16, items=PLANTED_ITEMS)
             if c.wrong:
                 found += 1
                 print("ok planted: %s: found after %d days and %d kills (%.1f s): %s" % (

@@ -16,7 +16,8 @@ from test_gateway import TOKEN
 from test_socket import Socket
 
 CONFIG = {"enabled": True, "port": 0, "bearer_token": TOKEN}
-STOP_KILLS = 12             # deaths of the special days at one statement
+STOP_KILLS = 11             # deaths of the special days at one statement
+COMMIT_KILLS = 4            # and at the commit of each request of the programs'
 SENDER = "gateway"          # in place of a Telegram user
 # What only programs bring about, in the order in which play_programs dies there.
 MINTED = ["INSERT INTO api_keys"]
@@ -42,12 +43,15 @@ class Programs:
         self.keys, self.revoked = {}, set()     # id -> secret or Device of what was minted, and ids
         self.gone, self.erased = {}, set()      # session -> numbers, from the first try on; confirmed
         self.signatures = []                    # (path, headers) that were answered
+        self.in_request = False                 # points count from a request on, not from the start
 
     def reach(self, act):
         """What act(gateway) gives, however often a death cuts it. A cut without a death is wrong."""
         while True:
             self.wait(self.gateway.listening, "the gateway to listen")
             pid = self.b.pid
+            if self.in_request:
+                self.arm()
             try:
                 return act(self.gateway)
             except (Cut, EOFError, OSError):
@@ -249,13 +253,17 @@ class Programs:
         self.post("say")
 
         def at(begins, act):
-            """act, with so many deaths at each of these statements in it."""
+            """act, with so many deaths at each of these statements in it, and before its commit."""
             self.settle()
-            self.plan = [[x, 1, self.rng.choice(("before", "after")), True] for begin in begins
-                         for x in self.spec["statements"] if x.startswith("step:" + begin) for _ in range(STOP_KILLS)]
+            labels = [x for begin in begins for x in self.spec["statements"] if x.startswith("step:" + begin)]
+            self.plan = [[x, 1, self.rng.choice(("before", "after")), False] for x in labels for _ in range(STOP_KILLS)]
+            self.plan += [["step:COMMIT", 1, "before", False]] * COMMIT_KILLS
             n = len(self.kills) + len(self.plan) + 1
+            self.in_request = True
             self.die_here()
             act()
+            self.in_request = False
+            self.settle()
             if self.plan or len(self.kills) != n:
                 self.bad("life", "%s was not reached", begins)
         keys = []
