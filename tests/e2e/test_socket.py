@@ -230,6 +230,18 @@ def test_who_may_open_one():
                 pass
 
 
+def test_frames_with_the_handshake():
+    """Whoever does not wait for the answer gets it first all the same, and then the others."""
+    with world() as w:
+        g = w.g.mint("chat")                            # its first use is written down, so the answer waits for a commit
+        with g.connect() as c:
+            c.send(b"GET /ws HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+                   b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nAuthorization: Bearer "
+                   + g.key.encode() + b"\r\n\r\n" + b"\x89\x82\1\2\3\4" + b"in")
+            assert c.head().status == 101
+            assert c.exactly(4) == b"\x8a\x02" + bytes((ord("i") ^ 1, ord("n") ^ 2))
+
+
 def test_deflate():
     with world() as w, Socket(w.g.port, Sec_WebSocket_Extensions="permessage-deflate; client_max_window_bits") as s:
         assert b"Sec-WebSocket-Extensions: permessage-deflate" in s.head

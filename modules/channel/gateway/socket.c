@@ -121,6 +121,11 @@ socket_pump(struct conn *c)
 	enum ws_event e = WS_TEXT;
 
 	c->socket->quiet = 0;
+	if (c->req->held.n) {           /* the handshake's answer waits for its commit: frames come behind it */
+		if (c->eof)
+			conn_drop(c);
+		return;
+	}
 	while (!c->dead && !c->ends && e != WS_MORE && c->out.n <= GATEWAY_OUT_HIGH) {
 		e = ws_next(&c->socket->ws, &in, &payload);
 		if (e == WS_TEXT)
