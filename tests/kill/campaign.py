@@ -1151,9 +1151,11 @@ class Campaign:
         if quiet:
             return
         s = result["spec"]
-        print("%s %s %d (%s, %s, %s): %d kills, %.1f s; %d places to go" % (
+        left = sorted(self.short())
+        print("%s %s %d (%s, %s, %s): %d kills, %.1f s; %d places to go%s" % (
             "not ok" if bad else "ok", s["kind"], s["seed"], s["partials"], s["durability"],
-            "rich" if s["rich"] else "html", len(result["kills"]), result["seconds"], len(self.short())))
+            "rich" if s["rich"] else "html", len(result["kills"]), result["seconds"], len(left),
+            ": " + ", ".join(left) if 0 < len(left) < 5 else ""))
         for check, text in result["wrong"][:8]:
             print("    %s: %s" % (check, text[:1500]))
         if bad:
