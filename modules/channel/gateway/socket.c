@@ -105,7 +105,7 @@ on_text(struct conn *c, struct str text)
 		c->socket->subs = r;
 		buf_str(&r->body, text);
 		if (r->body.err != OK)
-			request_error(r, 413, "too_large", NULL, NULL, "the frame is too large");
+			request_error(r, 503, "overloaded", NULL, "try again later", "no memory for the frame");
 		else
 			c->socket->run(r, type);
 	}
