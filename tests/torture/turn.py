@@ -49,7 +49,7 @@ from collections import Counter, defaultdict
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 sys.path.insert(0, os.path.join(ROOT, "tests", "e2e"))
 
-from gateway_client import Cut, EventStream, Gateway, text_of  # noqa: E402
+from gateway_client import Connection, Cut, EventStream, Gateway, text_of  # noqa: E402
 from harness import OWNER, SLOW, Blufio, FakeAnthropic, FakeTelegram, binary, clean_up  # noqa: E402
 from test_gateway import SSE, TOKEN  # noqa: E402
 from test_socket import CLOSE, TEXT, Socket  # noqa: E402
@@ -553,6 +553,11 @@ class Shift:
                          sum(good.values()), cut, failed, sum(exact.values()), estimates)
 
 
+class PatientGateway(Gateway):
+    def connect(self):
+        return Connection(self.port, BOUND_S)
+
+
 class GatewayShift(Shift):
     """The same with a program. Each request has a thread of its own, which repeats it until it is answered."""
 
@@ -564,7 +569,7 @@ class GatewayShift(Shift):
 
     def open(self):
         self.b.configure(gateway={"enabled": True, "port": 0, "bearer_token": TOKEN})
-        self.gateway = Gateway(self.b, TOKEN)
+        self.gateway = PatientGateway(self.b, TOKEN)
 
     def say(self, number, kind):
         form = self.by_post if kind == "say" else getattr(self, "by_" + self.way)
