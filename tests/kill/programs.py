@@ -263,7 +263,8 @@ class Programs:
             self.die_here()
             act()
             self.in_request = False
-            self.settle()
+            end = time.monotonic() + 0.5        # it may die behind its answer
+            self.wait(lambda: len(self.kills) == n or time.monotonic() > end, "the last death")
             if self.plan or len(self.kills) != n:
                 self.bad("life", "%s was not reached", begins)
         keys = []
