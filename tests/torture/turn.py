@@ -285,16 +285,15 @@ class Shift:
             pass                        # it is gone already
 
     def open_files(self):
-        """(what is open beside sockets, how many sockets). Of the database file itself SQLite keeps another
-        descriptor when a second connection was closed, and uses it again."""
+        """(what is open beside sockets, how many sockets). Of the database file itself SQLite keeps another descriptor
+        when a second connection was closed, and uses it again unless a stat fails; of its log each has its own."""
         names = []
         for fd in os.listdir("/proc/%d/fd" % self.b.pid):
             try:
                 names.append(re.sub(r"\[\d+\]", "", os.readlink("/proc/%d/fd/%s" % (self.b.pid, fd))))
             except OSError:
                 pass                    # closed meanwhile
-        once = {self.b.db_path} if names.count(self.b.db_path) <= 2 else set()
-        return sorted(x for x in names if x != "socket:" and x not in once), names.count("socket:")
+        return sorted(x for x in names if x not in ("socket:", self.b.db_path)), names.count("socket:")
 
     # -- rows ----------------------------------------------------------------------------------
 
