@@ -96,8 +96,8 @@ event(struct request *r, const char *name, const char *key, struct str value)
 		jw_kstr(&w, key, value);
 	jw_end_obj(&w);
 	buf_fmt(&id, "%lld-%zu-%08x", (long long)r->inbound, r->said, r->hash);
-	if (jw_done(&w) != OK)
-		conn_drop(r->c);
+	if (jw_done(&w) != OK || id.err != OK)
+		conn_drop(r->c);        /* it comes back and goes on */
 	else
 		request_event(r, buf_view(&id), name, buf_view(&b));
 	buf_free(&b);
@@ -150,8 +150,12 @@ finish(struct request *r, struct str text)
 	} else {
 		catch_up(r, text, true);
 		buf_fmt(&id, "%lld-%zu-%08x", (long long)r->inbound, r->said + 1, r->hash);      /* behind the text */
-		request_event(r, buf_view(&id), "message_stop", buf_view(&b));
-		request_end(r);
+		if (b.err == OK && id.err == OK) {
+			request_event(r, buf_view(&id), "message_stop", buf_view(&b));
+			request_end(r);
+		} else {
+			conn_drop(r->c);
+		}
 	}
 	buf_free(&b);
 	buf_free(&id);

@@ -244,7 +244,7 @@ commit(struct agent *a)
 	bool waited = a->db->in_tx || (a->durable_owed && !light);
 	enum err e = OK;
 
-	if (a->write_failed) {
+	if (a->write_failed || a->db->refused) {        /* locks in disorder stay so, and who only reads hears of no write */
 		db_rollback(a->db);
 		return ERR_IO;
 	}
@@ -273,13 +273,13 @@ turn_end(void *arg)
 	if (a->phase == AGENT_STORAGE_FAILED) {         /* only reads happen; effects would be lies */
 		db_rollback(a->db);
 		metrics_undone(a);
-		a->write_failed = false;
+		a->write_failed = a->db->refused = false;
 		effects_drop(&a->after);
 		effects_drop(&a->soon);
 		return;
 	}
 	if (commit(a) != OK) {
-		a->write_failed = false;
+		a->write_failed = a->db->refused = false;
 		storage_failed(a);
 		return;
 	}

@@ -76,11 +76,11 @@ class Socket:
         assert opcode == TEXT, (opcode, payload)
         return json.loads(payload)
 
-    def until(self, kind):
-        """All events up to one of this type."""
+    def until(self, kind, good=True):
+        """All events up to one of this type; good: without an error."""
         events = [self.next()]
         while events[-1]["type"] != kind:
-            assert events[-1]["type"] != "error", events
+            assert not good or events[-1]["type"] != "error", events
             events.append(self.next())
         return events
 
@@ -143,6 +143,19 @@ def test_two_at_once():
         assert quick[-1]["content"] == "quick" and quick[-1]["session_id"] != slow
         gate.set()
         assert s.until("done")[-1]["content"] == "slow"
+
+
+def test_more_than_a_socket_takes():
+    with world({"agent": {"max_sessions": 20}}) as w, Socket(w.g.port) as s:
+        gate = threading.Event()
+        w.ai.script = lambda ask: (gate.wait(20) and None) or default_answer(ask)
+        for i in range(17):
+            s.send({"type": "message", "content": "say %d" % i})
+        told = s.until("error", False)[-1]["error"]
+        assert told["type"] == "overloaded" and "too many" in told["message"], told
+        gate.set()
+        done = [s.until("done")[-1]["content"] for _ in range(16)]
+        assert sorted(done, key=int) == [str(i) for i in range(16)], done
 
 
 def test_resume():
@@ -250,6 +263,18 @@ def test_who_may_open_one():
                 raise AssertionError("a revoked key's socket is open")
             except (EOFError, ConnectionResetError):
                 pass
+
+
+def test_frames_with_the_handshake():
+    """Whoever does not wait for the answer gets it first all the same, and then the others."""
+    with world() as w:
+        g = w.g.mint("chat")                            # its first use is written down, so the answer waits for a commit
+        with g.connect() as c:
+            c.send(b"GET /ws HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+                   b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nAuthorization: Bearer "
+                   + g.key.encode() + b"\r\n\r\n" + b"\x89\x82\1\2\3\4" + b"in")
+            assert c.head().status == 101
+            assert c.exactly(4) == b"\x8a\x02" + bytes((ord("i") ^ 1, ord("n") ^ 2))
 
 
 def test_deflate():

@@ -656,6 +656,7 @@ admit(struct request *r)
 	bool reads = str_eqz(h->method, "GET") || str_eqz(h->method, "HEAD") || str_eqz(h->method, "OPTIONS");
 	bool body = h->chunked || h->content_length > 0;
 	struct str parameters, type;
+	enum err e;
 
 	if (!is_our_host(r, h->host))
 		request_error(r, 421, "misdirected_request", NULL, "blufio config set gateway.allowed_hosts '[\"name\"]'",
@@ -665,7 +666,9 @@ admit(struct request *r)
 		    "a credential has no place in an address, where logs keep it");
 	else if (str_eqz(h->target, "*"))
 		request_answer_raw(r, 204, NULL, S("Allow: GET, HEAD, POST, DELETE, OPTIONS\r\n"), STR_NONE);
-	else if (http_path_decode(h->path, &r->path) != OK)
+	else if ((e = http_path_decode(h->path, &r->path)) == ERR_NOMEM)
+		request_error(r, 503, "overloaded", NULL, "try again later", "no memory for the request's path");
+	else if (e != OK)
 		request_error(r, 400, "invalid_request", NULL, NULL, "the path cannot be read");
 	else if (!find_route(r))
 		return false;

@@ -63,11 +63,11 @@ socket_say(struct request *r, const char *type, struct str seq, struct str json)
 }
 
 static void
-refuse(struct conn *c, const char *param, const char *message)
+refuse(struct conn *c, const char *type, const char *param, const char *message)
 {
 	struct buf b = BUF_INIT(8192);
 
-	request_error_json(c->req, &b, "invalid_request", param, NULL, message);
+	request_error_json(c->req, &b, type, param, NULL, message);
 	socket_say(c->req, "error", STR_NONE, buf_view(&b));
 	buf_free(&b);
 }
@@ -82,7 +82,10 @@ on_text(struct conn *c, struct str text)
 	size_t n = 0;
 
 	if (json_parse(&ar, text, &o, NULL) != OK || o->type != JSON_OBJECT) {
-		refuse(c, NULL, "a frame has to be a JSON object");
+		if (ar.err == ERR_NOMEM)
+			refuse(c, "overloaded", NULL, "no memory for the frame");
+		else
+			refuse(c, "invalid_request", NULL, "a frame has to be a JSON object");
 		arena_free(&ar);
 		return;
 	}
@@ -92,13 +95,13 @@ on_text(struct conn *c, struct str text)
 	if (str_eqz(type, "ping")) {
 		socket_say(c->req, "pong", STR_NONE, STR_NONE);
 	} else if (!str_eqz(type, "message") && !str_eqz(type, "stop") && !str_eqz(type, "resume")) {
-		refuse(c, "type", "type is one of message, stop, resume, ping");
+		refuse(c, "invalid_request", "type", "type is one of message, stop, resume, ping");
 	} else if (c->g->a->phase != AGENT_READY) {
-		refuse(c, NULL, "blufio is stopping, or the storage does not work at the moment");
+		refuse(c, "unavailable", NULL, "blufio is stopping, or the storage does not work at the moment");
 	} else if (n >= SUBS_MAX || !(r = request_new(c))) {
 		if (n >= SUBS_MAX)
 			metrics_count(c->g->a, METRIC_LIMITS, REACHED_SOCKET_MESSAGES);
-		refuse(c, NULL, "too many messages are in work on this socket");
+		refuse(c, "overloaded", NULL, n < SUBS_MAX ? "no memory for the frame" : "too many messages are in work on this socket");
 	} else {
 		r->on_socket = true;
 		r->running = true;
@@ -108,7 +111,7 @@ on_text(struct conn *c, struct str text)
 		c->socket->subs = r;
 		buf_str(&r->body, text);
 		if (r->body.err != OK)
-			request_error(r, 413, "too_large", NULL, NULL, "the frame is too large");
+			request_error(r, 503, "overloaded", NULL, "try again later", "no memory for the frame");
 		else
 			c->socket->run(r, type);
 	}
@@ -124,6 +127,11 @@ socket_pump(struct conn *c)
 	enum ws_event e = WS_TEXT;
 
 	c->socket->quiet = 0;
+	if (c->req->held.n) {           /* the handshake's answer waits for its commit: frames come behind it */
+		if (c->eof)
+			conn_drop(c);
+		return;
+	}
 	while (!c->dead && !c->ends && e != WS_MORE && c->out.n <= GATEWAY_OUT_HIGH) {
 		e = ws_next(&c->socket->ws, &in, &payload);
 		if (c->socket->message && (e == WS_TEXT || e == WS_BINARY))
@@ -202,6 +210,7 @@ socket_open(struct request *r, void (*run)(struct request *r, struct str type))
 	struct conn *c = r->c;
 	struct http_field f;
 	unsigned bits;
+	enum err e;
 
 	for (size_t at = 0; http_field_next(h, &at, &f);)
 		if (str_ieq(f.name, S("Sec-WebSocket-Extensions"))) {
@@ -213,7 +222,9 @@ socket_open(struct request *r, void (*run)(struct request *r, struct str type))
 		refuse_upgrade(r, 426, S("Upgrade: websocket\r\n"), "this address speaks WebSocket");
 	} else if (!str_eqz(http_field(h, "sec-websocket-version"), "13")) {
 		refuse_upgrade(r, 426, S("Sec-WebSocket-Version: 13\r\n"), "the version of WebSocket is 13");
-	} else if (ws_accept(http_field(h, "sec-websocket-key"), &accept) != OK) {
+	} else if ((e = ws_accept(http_field(h, "sec-websocket-key"), &accept)) == ERR_NOMEM) {
+		request_error(r, 503, "overloaded", NULL, "try again later", "out of memory");
+	} else if (e != OK) {
 		refuse_upgrade(r, 400, STR_NONE, "Sec-WebSocket-Key is not base64 of 16 bytes");
 	} else if (!(c->socket = calloc(1, sizeof(*c->socket)))) {
 		request_failed(r, ERR_NOMEM);
