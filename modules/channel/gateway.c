@@ -188,6 +188,7 @@ gw_start(struct agent *a, void **self, struct fail *f)
 	g->a = a;
 	g->fd = -1;
 	g->tail = &g->conns;
+	IGNORE(rand_bytes(&g->last_id, sizeof(g->last_id)));    /* ids need not be secret, only unlike those of the last run */
 	ev_timer_init(&g->again, listen_again, g);
 	for (size_t i = 0; features[i] && !g->auth; i++)
 		g->auth = features[i]->auth;

@@ -102,6 +102,7 @@ struct gateway {
 	bool is_public;                 /* others can reach it: for as long as it listens */
 	size_t conns_max;               /* GATEWAY_CONNS_MAX, or what the system's limit of open files leaves */
 	struct ws_pool pool;
+	uint64_t last_id;               /* of a request, for people and logs; begins anywhere */
 };
 
 /* conn.c */

@@ -15,22 +15,21 @@
 #include <stdarg.h>
 
 #define JSON_TYPE "application/json"
+#define HEAD_ROOM 480                   /* for the usual head of an answer */
+#define ID_STEP 0x9E3779B97F4A7C15u     /* odd, so each id comes once; the golden ratio, so they look unlike */
 
 struct request *
 request_new(struct conn *c)
 {
 	struct request *r = calloc(1, sizeof(*r));
-	unsigned char id[8] = { 0 };
-	struct buf hex = BUF_INIT(sizeof(r->id));
+	uint64_t id = c->g->last_id += ID_STEP;
 
 	if (!r)
 		return NULL;
 	r->c = c;
 	r->a = c->g->a;
-	IGNORE(rand_bytes(id, sizeof(id)));     /* a name for people and logs */
-	enc_hex(&hex, id, sizeof(id));
-	snprintf(r->id, sizeof(r->id), "%s", buf_z(&hex));
-	buf_free(&hex);
+	for (size_t i = sizeof(r->id) - 1; i-- > 0; id >>= 4)
+		r->id[i] = "0123456789abcdef"[id & 15];
 	buf_init(&r->path, HTTP_TARGET_MAX);
 	buf_init(&r->body, BODY_MAX_API);
 	buf_init(&r->held, GATEWAY_OUT_MAX);
@@ -172,6 +171,7 @@ request_answer_raw(struct request *r, int status, const char *type, struct str f
 	if (!r->running && (request_head(r)->chunked || request_head(r)->content_length > 0))
 		r->closes = true;       /* nobody reads its body */
 	buf_reset(&r->held);
+	buf_room(&r->held, HEAD_ROOM + body.n); /* at once; a failure sticks */
 	put_head(r, &r->held, status, body.n ? type : NULL, fields);
 	if (status != 204 && status >= 200)
 		http_put_number(&r->held, "Content-Length", body.n);
@@ -413,22 +413,21 @@ is_our_origin(const struct request *r, struct str origin)
 static bool
 fits(struct request *r, const char *pattern)
 {
-	struct str want = str_sub(str_z(pattern), 1, SIZE_MAX - 1), have = str_sub(buf_view(&r->path), 1, r->path.n);
-	struct str w, h;
-	bool more, more_h;
+	const char *at = buf_z(&r->path);
 
-	r->n_segments = 0;
-	do {
-		more = str_cut(&want, '/', &w);
-		more_h = str_cut(&have, '/', &h);
-		if (more != more_h)
+	size_t n;
+
+	for (r->n_segments = 0; *pattern && (*pattern == *at || *pattern == '{'); pattern++, at += n) {
+		n = 1;
+		if (*pattern != '{')
+			continue;
+		n = strcspn(at, "/");
+		if (n == 0 || r->n_segments == GATEWAY_SEGMENTS_MAX)
 			return false;
-		if (w.n && w.p[0] == '{' && h.n && r->n_segments < GATEWAY_SEGMENTS_MAX)
-			r->segments[r->n_segments++] = h;
-		else if (!str_eq(w, h))
-			return false;
-	} while (more);
-	return true;
+		r->segments[r->n_segments++] = str_make(at, n);
+		pattern = strchr(pattern, '}');
+	}
+	return *pattern == *at;
 }
 
 /* Finds the route; else says 404, or 405 with the methods that there are. */
@@ -480,7 +479,7 @@ has_credential_in_query(struct str query)
 	struct buf out = BUF_INIT(HTTP_TARGET_MAX);
 	bool found = false;
 
-	for (size_t i = 0; i < ARRAY_LEN(names) && !found; i++)
+	for (size_t i = 0; query.n && i < ARRAY_LEN(names) && !found; i++)
 		found = http_query(query, names[i], &out) != ERR_NOTFOUND;
 	buf_free(&out);
 	return found;
@@ -585,7 +584,8 @@ request_run(struct request *r)
 		request_error(r, 503, "overloaded", NULL, "try again later", "no memory for the request's body");
 		return;
 	}
-	sha256_final(&r->sha, digest);
+	if (r->who.hashed)
+		sha256_final(&r->sha, digest);
 	if (r->who.hashed && memcmp(digest, r->who.body_hash, sizeof(digest)) != 0)
 		request_error(r, 401, "unauthorized", NULL, NULL, "the body is not the one that was signed");
 	else if (r->a->phase != AGENT_READY && !(r->route->scope & SCOPE_OPEN))
