@@ -174,6 +174,7 @@ gw_free(void *self)
 	}
 	if (g->auth_self)
 		g->auth->free(g->auth_self);
+	buf_free(&g->spare);
 	free(g);
 }
 
@@ -188,6 +189,7 @@ gw_start(struct agent *a, void **self, struct fail *f)
 	g->a = a;
 	g->fd = -1;
 	g->tail = &g->conns;
+	buf_init(&g->spare, GATEWAY_IN_MAX + GATEWAY_READ);
 	IGNORE(rand_bytes(&g->last_id, sizeof(g->last_id)));    /* ids need not be secret, only unlike those of the last run */
 	ev_timer_init(&g->again, listen_again, g);
 	for (size_t i = 0; features[i] && !g->auth; i++)

@@ -19,6 +19,7 @@
 #define GATEWAY_IDLE_US (75 * US_PER_S) /* between two requests */
 #define GATEWAY_WRITE_US (30 * US_PER_S) /* without one byte taken by the client: it is dropped */
 #define GATEWAY_IN_MAX (64u << 10)      /* read ahead while a request is in work */
+#define GATEWAY_READ (16u << 10)        /* taken from a connection at a time */
 #define GATEWAY_OUT_MAX (8u << 20)      /* what a slow reader may owe; beyond it is dropped */
 #define GATEWAY_OUT_HIGH (256u << 10)   /* above: its turn's stream is paused */
 #define GATEWAY_SEGMENTS_MAX 4          /* {…} of a path */
@@ -102,6 +103,7 @@ struct gateway {
 	bool is_public;                 /* others can reach it: for as long as it listens */
 	size_t conns_max;               /* GATEWAY_CONNS_MAX, or what the system's limit of open files leaves */
 	struct ws_pool pool;
+	struct buf spare;               /* a read buffer: connections that wait have none */
 	uint64_t last_id;               /* of a request, for people and logs; begins anywhere */
 };
 

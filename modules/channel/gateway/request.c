@@ -135,6 +135,10 @@ on_release(struct effect *e)
 			conn_drop(o);
 	if (r->held.n == 0)             /* what it waits for has yet to come */
 		return;
+	if (!c->out.p) {
+		c->out = r->held;
+		buf_init(&r->held, c->out.max);
+	}
 	buf_str(&c->out, buf_view(&r->held));
 	buf_reset(&r->held);
 	if (r->stream && !r->answered)
