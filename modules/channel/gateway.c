@@ -43,6 +43,8 @@ static const struct config_key keys[] = {
 	  .help = "further names (without port) that requests may be addressed to" },
 	{ .name = "gateway.allowed_origins", .type = CONFIG_ARGV, .example = "[\"https://app.example.org\"]",
 	  .help = "origins of web pages that may use the gateway" },
+	{ .name = "gateway.connections", .type = CONFIG_INT, .dflt = "1024", .min = 16, .max = 60000,
+	  .help = "at the same time, where the system's limit of open files allows; beyond, the oldest without a request goes" },
 	{ .name = "gateway.reply_timeout", .type = CONFIG_SECONDS, .dflt = "120", .min = 1, .max = 3600,
 	  .help = "a request that waits so long for its answer is told to look later; the work goes on" },
 	{ .name = NULL }
@@ -85,15 +87,16 @@ on_accept(void *arg, int fd, unsigned events)
 static void
 raise_limit(struct gateway *g)
 {
+	size_t wanted = (size_t)config_i64(g->a->config, "gateway.connections") + FDS_KEPT * 2;
 	struct rlimit l;
 
-	g->conns_max = GATEWAY_CONNS_MAX;
-	if (getrlimit(RLIMIT_NOFILE, &l) == 0 && l.rlim_cur < GATEWAY_CONNS_MAX + FDS_KEPT * 2) {
-		l.rlim_cur = l.rlim_max < GATEWAY_CONNS_MAX + FDS_KEPT * 2 ? l.rlim_max : GATEWAY_CONNS_MAX + FDS_KEPT * 2;
+	g->conns_max = wanted - FDS_KEPT * 2;
+	if (getrlimit(RLIMIT_NOFILE, &l) == 0 && l.rlim_cur < wanted) {
+		l.rlim_cur = l.rlim_max < wanted ? l.rlim_max : wanted;
 		if (setrlimit(RLIMIT_NOFILE, &l) != 0)
 			log_warn(ME, "the limit of open files cannot be raised: %s", strerror(errno));
 	}
-	if (getrlimit(RLIMIT_NOFILE, &l) == 0 && l.rlim_cur < GATEWAY_CONNS_MAX + FDS_KEPT * 2) {
+	if (getrlimit(RLIMIT_NOFILE, &l) == 0 && l.rlim_cur < wanted) {
 		g->conns_max = l.rlim_cur > FDS_KEPT * 3 ? (size_t)l.rlim_cur - FDS_KEPT * 2 : FDS_KEPT;
 		log_warn(ME, "at most %zu connections: the limit of open files is %llu", g->conns_max,
 		    (unsigned long long)l.rlim_cur);

@@ -13,7 +13,6 @@
 #include "crypto/sha2.h"
 #include "core/core.h"
 
-#define GATEWAY_CONNS_MAX 1024          /* at the cap the oldest without a whole head goes */
 #define GATEWAY_HEAD_US (10 * US_PER_S) /* for a whole head, from its first byte */
 #define GATEWAY_BODY_US (30 * US_PER_S) /* for a body */
 #define GATEWAY_IDLE_US (75 * US_PER_S) /* between two requests */
@@ -101,7 +100,7 @@ struct gateway {
 	void *auth_self;
 	bool stopping;
 	bool is_public;                 /* others can reach it: for as long as it listens */
-	size_t conns_max;               /* GATEWAY_CONNS_MAX, or what the system's limit of open files leaves */
+	size_t conns_max;               /* gateway.connections, or what the system's limit of open files leaves */
 	struct ws_pool pool;
 	struct buf spare;               /* a read buffer: connections that wait have none */
 	uint64_t last_id;               /* of a request, for people and logs; begins anywhere */
