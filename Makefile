@@ -96,10 +96,12 @@ WARN := -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wsign-conversion -Wstric
 	-Wswitch-enum -Wnull-dereference $(if $(call on,WERROR),-Werror)
 HARDEN := -fPIE -fno-strict-overflow -fstack-protector-strong \
 	$(if $(SAN)$(filter -O0,$(CFLAGS)),,-U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2)
+# Tables to unwind by are for exceptions, which C has not; debuggers have their own (.debug_frame).
+SMALL := -ffunction-sections -fdata-sections $(if $(SAN),,-fno-asynchronous-unwind-tables)
 # Sizes of files, inode numbers and times have 64 bits on 32-bit machines too.
 WIDE := -D_FILE_OFFSET_BITS=64 -D_TIME_BITS=64
-ALL_CFLAGS = -std=c11 -D_POSIX_C_SOURCE=200809L $(WIDE) $(WARN) $(HARDEN) -ffunction-sections \
-	-fdata-sections -Imodules $(CFLAGS) $(SAN)
+ALL_CFLAGS = -std=c11 -D_POSIX_C_SOURCE=200809L $(WIDE) $(WARN) $(HARDEN) $(SMALL) \
+	-Imodules $(CFLAGS) $(SAN)
 ALL_LDFLAGS = -pie -Wl,-z,relro,-z,now -Wl,--gc-sections -Wl,--as-needed $(SAN) $(LDFLAGS)
 LIBS := -lcurl -lsqlite3 -lz -lm -lpthread
 
