@@ -241,8 +241,7 @@ attend(struct request *r, bool fresh)
 	if (e != OK) {
 		request_error(r, 503, "storage", NULL, "try again later", "the storage does not work at the moment");
 	} else {
-		r->partial = on_partial;
-		r->reply = on_reply;
+		request_wait(r, on_partial, on_reply);
 		if (wants_stream(r)) {
 			request_stream(r);
 			if (!done && running.n)
@@ -331,8 +330,7 @@ take(struct request *r, struct inbound *in)
 	} else if (fresh && stops) {
 		stopping(r);
 	} else if (fresh) {
-		r->partial = on_partial;
-		r->reply = on_reply;    /* a word like /help is answered in the same commit */
+		request_wait(r, on_partial, on_reply);  /* a word like /help is answered in the same commit */
 		agent_after(r->a, &r->release);         /* begins when it is on the disk */
 	} else {
 		effect_cancel(&r->release);

@@ -255,27 +255,27 @@ gw_reset(void *self)
 	}
 }
 
-/* Whoever waits for the turn that answers to this address. */
+/* Whoever waits for the turn (0: of none) that answers to this address. */
 static bool
-waits_for(const struct request *r, const struct target *to)
+waits_for(const struct request *r, const struct target *to, int64_t turn)
 {
-	return !r->c->dead && !r->answered && r->ref[0] && str_eqz(to->reply_to, r->ref) && str_eqz(to->chat, r->chat);
+	return !r->c->dead && !r->answered && r->ref[0] && (turn == 0 || r->turn == 0 || r->turn == turn) &&
+	    str_eqz(to->reply_to, r->ref) && str_eqz(to->chat, r->chat);
 }
 
 /* The reply to whoever waits for it, or else more of its text. */
 static void
 tell(struct gateway *g, const struct target *to, const struct outbox_item *item, const struct partial *p)
 {
-	for (struct conn *c = g->conns; c; c = c->next) /* a dropped one goes at the end of the loop turn */
-		for (struct request *r = c->socket ? c->socket->subs : c->req, *more; r; r = more) {
-			more = r->next;
-			if (!r->reply || !waits_for(r, to))
-				continue;
-			if (item)
-				r->reply(r, item);
-			else
-				r->partial(r, p);
-		}
+	for (struct request *r = g->waiting, *more; r; r = more) {      /* one that is told goes, no other one does */
+		more = r->wait_next;
+		if (!waits_for(r, to, item ? item->turn : p->turn))
+			continue;
+		if (item)
+			r->reply(r, item);
+		else
+			r->partial(r, p);
+	}
 }
 
 static void

@@ -11,17 +11,10 @@
  * Nanoseconds, a line each, then "end"; after that it goes on holding polls.
  */
 #define _GNU_SOURCE
-#include <arpa/inet.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
+#include "bench.h"
+
 #include <stdbool.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/epoll.h>
-#include <sys/socket.h>
-#include <time.h>
-#include <unistd.h>
 
 #define CONNS 64
 #define IN_MAX (1u << 20)
@@ -36,15 +29,6 @@ static long long poll_end, gap_ns, quiet_since, sent_at;
 static long long wanted, update, message = 1000;
 static bool awaited;                    /* an update is out, its request is not in */
 static bool answered = true;            /* the last message has its reply */
-
-static long long
-now_ns(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return t.tv_sec * 1000000000LL + t.tv_nsec;
-}
 
 static void
 reply(struct conn *c, const char *type, const char *body)
@@ -189,16 +173,12 @@ wait_ms(void)
 static void
 listen_on(int *port, int ep)
 {
-	struct sockaddr_in at = { .sin_family = AF_INET, .sin_addr = { htonl(INADDR_LOOPBACK) } };
 	struct epoll_event ev = { .events = EPOLLIN };
-	socklen_t n = sizeof(at);
-	int fd = socket(AF_INET, SOCK_STREAM, 0);
+	int fd = listen_tcp(port);
 
 	ev.data.u64 = (unsigned)fd;             /* a small number: no conn lives there */
-	if (bind(fd, (struct sockaddr *)&at, sizeof(at)) || listen(fd, 64) ||
-	    getsockname(fd, (struct sockaddr *)&at, &n) || epoll_ctl(ep, EPOLL_CTL_ADD, fd, &ev))
-		exit(1);
-	*port = ntohs(at.sin_port);
+	if (epoll_ctl(ep, EPOLL_CTL_ADD, fd, &ev) != 0)
+		die("epoll_ctl");
 }
 
 int

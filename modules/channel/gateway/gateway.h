@@ -58,6 +58,7 @@ struct request {
 	int64_t spoke_at;               /* when the stream last said something */
 	void (*partial)(struct request *r, const struct partial *p);
 	void (*reply)(struct request *r, const struct outbox_item *item);
+	struct request *wait_next, **wait_prev; /* of gateway.waiting */
 	struct invocation *invocation;  /* of a tool, running */
 	bool on_socket;                 /* its answer is frames of the connection's socket */
 	struct request *next;           /* of the same socket */
@@ -95,6 +96,7 @@ struct gateway {
 	char host[64];
 	struct conn *conns, **tail;     /* oldest first */
 	size_t n_conns;
+	struct request *waiting;        /* for a turn's text and reply */
 	struct ev_timer again;
 	const struct auth_ops *auth;
 	void *auth_self;
@@ -128,6 +130,9 @@ void request_stream(struct request *r);
 void request_event(struct request *r, struct str id, const char *event, struct str json);
 void request_comment(struct request *r, const char *text);
 void request_end(struct request *r);
+/* From now on it is told of the turn that answers to its ref. */
+void request_wait(struct request *r, void (*partial)(struct request *r, const struct partial *p),
+    void (*reply)(struct request *r, const struct outbox_item *item));
 /* The body as an object with no member but those named ("content session_id?": ? may be absent), each a string
  * unless marked ("n:i" integer, "x:a" array, "x:b" boolean, "x:o" object). NULL: the error is answered. */
 const struct json *request_object(struct request *r, struct arena *ar, const char *members);

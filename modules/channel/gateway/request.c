@@ -47,6 +47,10 @@ request_free(struct request *r)
 			*at = r->next;
 			break;
 		}
+	if (r->wait_prev)
+		*r->wait_prev = r->wait_next;
+	if (r->wait_next)
+		r->wait_next->wait_prev = r->wait_prev;
 	ev_timer_cancel(r->a->ev, &r->timer);
 	effect_cancel(&r->release);
 	if (r->invocation)
@@ -57,6 +61,23 @@ request_free(struct request *r)
 	buf_free(&r->body);
 	buf_free(&r->held);
 	free(r);
+}
+
+void
+request_wait(struct request *r, void (*partial)(struct request *r, const struct partial *p),
+    void (*reply)(struct request *r, const struct outbox_item *item))
+{
+	struct gateway *g = r->c->g;
+
+	r->partial = partial;
+	r->reply = reply;
+	if (r->wait_prev)
+		return;
+	r->wait_next = g->waiting;
+	r->wait_prev = &g->waiting;
+	if (g->waiting)
+		g->waiting->wait_prev = &r->wait_next;
+	g->waiting = r;
 }
 
 void
