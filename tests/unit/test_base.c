@@ -188,7 +188,7 @@ TEST(buf_limit)
 	CHECK(b.n == 0 && b.err == ERR_LIMIT);   /* all or nothing */
 	buf_reset(&b);
 	buf_fmt(&b, "%.*s", 201, text);
-	CHECK(b.n == 0 && b.err == ERR_LIMIT && b.p[0] == '\0');
+	CHECK(b.n == 0 && b.err == ERR_LIMIT && (!b.p || b.p[0] == '\0'));
 	buf_reset(&b);
 	CHECK(buf_room(&b, SIZE_MAX) == NULL && b.err == ERR_LIMIT);
 	buf_free(&b);
