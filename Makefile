@@ -102,6 +102,8 @@ SMALL := -ffunction-sections -fdata-sections $(if $(SAN),,-fno-asynchronous-unwi
 WIDE := -D_FILE_OFFSET_BITS=64 -D_TIME_BITS=64
 ALL_CFLAGS = -std=c11 -D_POSIX_C_SOURCE=200809L $(WIDE) $(WARN) $(HARDEN) $(SMALL) \
 	-Imodules $(CFLAGS) $(SAN)
+# What works on bytes is fast; what is built on it waits for disks and networks, and is small (a level other than -O2 stays).
+OBJ_CFLAGS = $(if $(filter modules/base/% modules/crypto/%,$<),$(ALL_CFLAGS),$(ALL_CFLAGS:-O2=-Os))
 ALL_LDFLAGS = -pie -Wl,-z,relro,-z,now -Wl,--gc-sections -Wl,--as-needed $(SAN) $(LDFLAGS)
 LIBS := -lcurl -lsqlite3 -lz -lm -lpthread
 
@@ -148,7 +150,7 @@ $(B)/deps.ok:
 $(B)/obj/%.o: %.c $(B)/flags | $(B)/deps.ok
 	@mkdir -p $(@D)
 	@echo "  cc    $<"
-	$(Q)$(CC) $(ALL_CFLAGS) -MMD -MP -c -o $@ $<
+	$(Q)$(CC) $(OBJ_CFLAGS) -MMD -MP -c -o $@ $<
 
 $(B)/obj/tests/%.o: tests/%.c $(B)/flags | $(B)/deps.ok
 	@mkdir -p $(@D)
