@@ -255,6 +255,16 @@ def bench_build(place):
         note="n=4; floor: compile and link one file")
 
 
+def bench_bare(place):
+    """A clean clone on one core under 512 MB; the test lets what it built answer, too."""
+    out = run(sys.executable, os.path.join(ROOT, "tests", "e2e", "test_build.py"))
+    said = re.search(r"built in ([\d.]+) s on one core(?:, (\d+) MB)?", out)
+    if not said:
+        raise RuntimeError(out.strip()[-300:])
+    row("clean clone to a complete agent, one core", float(said.group(1)), "s",
+        note="under 512 MB; %s MB at most" % (said.group(2) or "?"))
+
+
 def bench_size(place):
     if not os.path.exists(place.path("build/blufio")):
         make(place, FEATURES)
@@ -714,7 +724,7 @@ def table():
                         for i, (x, w) in enumerate(zip(r, wide))) + "  " + r[7])
 
 
-PARTS = {"build": bench_build, "size": bench_size, "memory": bench_memory, "start": bench_start,
+PARTS = {"build": bench_build, "size": bench_size, "bare": bench_bare, "memory": bench_memory, "start": bench_start,
          "latency": bench_latency, "relay": bench_relay, "load": bench_load, "turns": bench_turns, "health": bench_health,
          "sockets": bench_sockets, "hanging": bench_hanging, "idle": bench_idle}
 
