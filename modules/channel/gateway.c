@@ -27,7 +27,8 @@
 
 #define ME "gateway"
 #define ACCEPT_PAUSE_US (100 * US_PER_MS)  /* when descriptors have run out */
-#define BACKLOG 256
+#define ACCEPTS_MAX 64                  /* in one turn of the loop */
+#define BACKLOG 1024                    /* who is not accepted yet; whoever comes then tries again after a second */
 #define FDS_KEPT 32                     /* for storage and what we ask of others */
 
 static const struct config_key keys[] = {
@@ -61,26 +62,36 @@ listen_again(void *arg)
 		ev_timer_in(g->a->ev, &g->again, ACCEPT_PAUSE_US);
 }
 
-static void
-on_accept(void *arg, int fd, unsigned events)
+/* False: nobody is there. */
+static bool
+accept_one(struct gateway *g)
 {
-	struct gateway *g = arg;
 	struct sockaddr_storage from;
 	socklen_t n = sizeof(from);
-	int client = accept(fd, (struct sockaddr *)(void *)&from, &n), one = 1;
+	int client = accept(g->fd, (struct sockaddr *)(void *)&from, &n), one = 1;
 	char peer[64] = "?";
 
-	(void)events;
 	if (client < 0) {
 		if (errno == EMFILE || errno == ENFILE) {
-			ev_fd_del(g->a->ev, fd);
+			ev_fd_del(g->a->ev, g->fd);
 			ev_timer_in(g->a->ev, &g->again, ACCEPT_PAUSE_US);
 		}
-		return;
+		return false;
 	}
 	IGNORE(getnameinfo((struct sockaddr *)(void *)&from, n, peer, sizeof(peer), NULL, 0, NI_NUMERICHOST) == 0 ? OK : ERR_IO);
 	setsockopt(client, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
 	conn_new(g, client, peer);
+	return true;
+}
+
+/* Several at once: a turn of the loop may wait for the disk at its end. */
+static void
+on_accept(void *arg, int fd, unsigned events)
+{
+	(void)fd;
+	(void)events;
+	for (int n = 0; n < ACCEPTS_MAX && accept_one(arg); n++)
+		continue;
 }
 
 /* Every connection is a descriptor: as many as the system gives, less those that are kept for other work. */
@@ -259,7 +270,7 @@ gw_reset(void *self)
 static bool
 waits_for(const struct request *r, const struct target *to, int64_t turn)
 {
-	return !r->c->dead && !r->answered && r->ref[0] && (turn == 0 || r->turn == 0 || r->turn == turn) &&
+	return (turn == 0 || r->turn == 0 || r->turn == turn) && !r->c->dead && !r->answered && r->ref[0] &&
 	    str_eqz(to->reply_to, r->ref) && str_eqz(to->chat, r->chat);
 }
 

@@ -484,12 +484,13 @@ def bench_turns(place):
     seen = {w: [] for w in what}
     for i, (durability, n) in enumerate(alternate(what)):
         d = daemons[durability]
+        before = threads(d.pid, "ns")
         if n == "terminals":
             got = load(place, d.socket, "t%d" % i, TURNS, CONNECTIONS, ROUND_S)
             d.wait_no_terminals()
         else:
             got = load(place, d.gateway, "g%d" % i, TURNS, n, ROUND_S)
-        seen[durability, n].append(got)
+        seen[durability, n].append(got + ((threads(d.pid, "ns") - before) / 1e3 / got[0],))
     for durability, bar in (("process", 5000), ("power", 2000)):
         peer = percentile([x[1] for x in seen[durability, "terminals"]], 50)
         for n in TURN_CONNECTIONS:
@@ -498,7 +499,8 @@ def bench_turns(place):
             row("POST /v1/messages, turns a second, %d connections, \"%s\"" % (n, durability),
                 percentile([x[1] for x in got], 50), "/s", peer if n == CONNECTIONS else None,
                 bar if n == CONNECTIONS else None, True,
-                answer_times(sum(x[0] for x in got), ms) + ("; floor: terminals" if n == CONNECTIONS else ""))
+                answer_times(sum(x[0] for x in got), ms) + "; %s us of processor a turn" %
+                number(percentile([x[3] for x in got], 50)) + ("; floor: terminals" if n == CONNECTIONS else ""))
     for d in daemons.values():
         d.stop()
 

@@ -160,9 +160,7 @@ open_conn(struct conn *c, int number, char *where, int ep)
 	c->fd = dial(where, &key);
 	if (epoll_ctl(ep, EPOLL_CTL_ADD, c->fd, &ev) != 0)
 		die(where);
-	if (key)
-		next_post(c);
-	else
+	if (!key)
 		put(c->fd, hello, (size_t)snprintf(hello, sizeof(hello), "{\"cmd\":\"chat\",\"chat\":\"%s-%d\"}\n", tag, number));
 }
 
@@ -182,9 +180,11 @@ main(int argc, char **argv)
 	per_chat = atoi(argv[5]);
 	limit = atoll(argv[6]) * 1000000000LL;
 	ms = calloc((size_t)wanted + 1, sizeof(*ms));
-	begin = now_ns();
 	for (int i = 0; i < n_conns; i++)
 		open_conn(&conns[i], i, argv[1], ep);
+	begin = now_ns();
+	for (int i = 0; key && i < n_conns; i++)
+		next_post(&conns[i]);
 	while (done < started || done < wanted) {
 		n = epoll_wait(ep, got, 64, STALL_MS);
 		if (n <= 0) {
