@@ -38,14 +38,14 @@ static const struct config_key keys[] = {
 	  .help = "address to listen on; one that others can reach needs gateway.allow_public" },
 	{ .name = "gateway.port", .type = CONFIG_INT, .dflt = "3000", .max = 65535,
 	  .help = "port to listen on; 0 takes a free one and logs it" },
+	{ .name = "gateway.max_connections", .type = CONFIG_INT, .dflt = "1024", .min = 16, .max = 65536,
+	  .help = "connections at a time, where the system's limit of open files allows; beyond, the oldest without a request goes" },
 	{ .name = "gateway.allow_public", .type = CONFIG_BOOL, .dflt = "false",
 	  .help = "listen on an address that others can reach, with a server that speaks TLS in front" },
 	{ .name = "gateway.allowed_hosts", .type = CONFIG_ARGV, .example = "[\"agent.example.org\"]",
 	  .help = "further names (without port) that requests may be addressed to" },
 	{ .name = "gateway.allowed_origins", .type = CONFIG_ARGV, .example = "[\"https://app.example.org\"]",
 	  .help = "origins of web pages that may use the gateway" },
-	{ .name = "gateway.connections", .type = CONFIG_INT, .dflt = "1024", .min = 16, .max = 60000,
-	  .help = "at the same time, where the system's limit of open files allows; beyond, the oldest without a request goes" },
 	{ .name = "gateway.reply_timeout", .type = CONFIG_SECONDS, .dflt = "120", .min = 1, .max = 3600,
 	  .help = "a request that waits so long for its answer is told to look later; the work goes on" },
 	{ .name = NULL }
@@ -98,7 +98,7 @@ on_accept(void *arg, int fd, unsigned events)
 static void
 raise_limit(struct gateway *g)
 {
-	size_t wanted = (size_t)config_i64(g->a->config, "gateway.connections") + FDS_KEPT * 2;
+	size_t wanted = (size_t)config_i64(g->a->config, "gateway.max_connections") + FDS_KEPT * 2;
 	struct rlimit l;
 
 	g->conns_max = wanted - FDS_KEPT * 2;

@@ -156,7 +156,7 @@ class Daemon:
         self.config = os.path.join(self.dir, "c.toml")
         text = ('[agent]\nmax_sessions = 4096\n[storage]\ndatabase_path = "%s"\ndurability = "%s"\n'
                 '[providers]\ndefault = "%s"\n[cost]\ndaily_budget_usd = "1000000"\n'
-                '[gateway]\nenabled = true\nport = 0\nbearer_token = "%s"\nconnections = %d\n'
+                '[gateway]\nenabled = true\nport = 0\nbearer_token = "%s"\nmax_connections = %d\n'
                 % (self.db, durability, "anthropic" if provider else "echo", TOKEN, connections))
         if telegram:
             text += ('[telegram]\nbot_token = "123456:bench-token-of-a-fake-bot-00000000000"\n'

@@ -1049,7 +1049,7 @@ def test_half_open_connections_stop_nobody():
 
 def test_more_connections_than_there_may_be():
     """At the cap the oldest without a whole head goes; who asks properly gets in."""
-    with world({"gateway": {"connections": CONNECTIONS_MAX}}) as w:
+    with world({"gateway": {"max_connections": CONNECTIONS_MAX}}) as w:
         kept = w.g.connect()
         w.g.start("GET", "/v1/cost", connection=kept)
         assert kept.response().status == 200

@@ -102,7 +102,7 @@ struct gateway {
 	void *auth_self;
 	bool stopping;
 	bool is_public;                 /* others can reach it: for as long as it listens */
-	size_t conns_max;               /* gateway.connections, or what the system's limit of open files leaves */
+	size_t conns_max;               /* gateway.max_connections, or what the system's limit of open files leaves */
 	struct ws_pool pool;
 	struct buf spare;               /* a read buffer: connections that wait have none */
 	uint64_t last_id;               /* of a request, for people and logs; begins anywhere */
