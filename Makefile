@@ -96,10 +96,14 @@ WARN := -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wsign-conversion -Wstric
 	-Wswitch-enum -Wnull-dereference $(if $(call on,WERROR),-Werror)
 HARDEN := -fPIE -fno-strict-overflow -fstack-protector-strong \
 	$(if $(SAN)$(filter -O0,$(CFLAGS)),,-U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2)
+# Tables to unwind by are for exceptions, which C has not; debuggers have their own (.debug_frame).
+SMALL := -ffunction-sections -fdata-sections $(if $(SAN),,-fno-asynchronous-unwind-tables)
 # Sizes of files, inode numbers and times have 64 bits on 32-bit machines too.
 WIDE := -D_FILE_OFFSET_BITS=64 -D_TIME_BITS=64
-ALL_CFLAGS = -std=c11 -D_POSIX_C_SOURCE=200809L $(WIDE) $(WARN) $(HARDEN) -ffunction-sections \
-	-fdata-sections -Imodules $(CFLAGS) $(SAN)
+ALL_CFLAGS = -std=c11 -D_POSIX_C_SOURCE=200809L $(WIDE) $(WARN) $(HARDEN) $(SMALL) \
+	-Imodules $(CFLAGS) $(SAN)
+# What works on bytes is fast; what is built on it waits for disks and networks, and is small (a level other than -O2 stays).
+OBJ_CFLAGS = $(if $(filter modules/base/% modules/crypto/%,$<),$(ALL_CFLAGS),$(ALL_CFLAGS:-O2=-Os))
 ALL_LDFLAGS = -pie -Wl,-z,relro,-z,now -Wl,--gc-sections -Wl,--as-needed $(SAN) $(LDFLAGS)
 LIBS := -lcurl -lsqlite3 -lz -lm -lpthread
 
@@ -146,7 +150,7 @@ $(B)/deps.ok:
 $(B)/obj/%.o: %.c $(B)/flags | $(B)/deps.ok
 	@mkdir -p $(@D)
 	@echo "  cc    $<"
-	$(Q)$(CC) $(ALL_CFLAGS) -MMD -MP -c -o $@ $<
+	$(Q)$(CC) $(OBJ_CFLAGS) -MMD -MP -c -o $@ $<
 
 $(B)/obj/tests/%.o: tests/%.c $(B)/flags | $(B)/deps.ok
 	@mkdir -p $(@D)

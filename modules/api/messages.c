@@ -228,8 +228,7 @@ attend(struct request *r, bool fresh)
 	if (e != OK) {
 		request_failed(r, e);
 	} else {
-		r->partial = on_partial;
-		r->reply = on_reply;
+		request_wait(r, on_partial, on_reply);
 		if (wants_stream(r)) {
 			request_stream(r);
 			if (!done && running.n)
@@ -341,8 +340,7 @@ take(struct request *r, struct inbound *in)
 		r->release.run = on_stopping;
 		agent_after(r->a, &r->release);
 	} else if (fresh) {
-		r->partial = on_partial;
-		r->reply = on_reply;    /* a word like /help is answered in the same commit */
+		request_wait(r, on_partial, on_reply);  /* a word like /help is answered in the same commit */
 		agent_after(r->a, &r->release);         /* begins when it is on the disk */
 	} else {
 		effect_cancel(&r->release);
@@ -419,6 +417,8 @@ post_message(struct request *r)
 		in.sender = str_z(sender);
 		in.sender_name = user.n ? user : S("a program");
 		in.dedup = str_z(dedup);
+		if (r->trace.id[0] == '\0')
+			IGNORE(trace_new(&r->trace));   /* a name for logs: an unlucky one does no harm */
 		in.trace = &r->trace;
 		r->release.run = on_stored;
 		if (e == OK)

@@ -94,8 +94,10 @@ struct str {
 #define STR_NONE ((struct str){ NULL, 0 })
 #define STR_ARG(s) (int)(s).n, (s).n ? (s).p : ""      /* for "%.*s" */
 
-struct str str_z(const char *z);                       /* NULL gives STR_NONE */
-struct str str_make(const char *p, size_t n);
+static inline struct str str_make(const char *p, size_t n)
+{ return (struct str){ p, n }; }
+static inline struct str str_z(const char *z)          /* NULL gives STR_NONE */
+{ return z ? str_make(z, strlen(z)) : STR_NONE; }
 bool str_eq(struct str a, struct str b);
 bool str_eqz(struct str a, const char *z);
 bool str_ieq(struct str a, struct str b);              /* ASCII case ignored */
@@ -243,6 +245,7 @@ int64_t clock_day_start(int64_t us);           /* 00:00 UTC of that day, in us *
 
 #define US_PER_MS 1000LL
 #define US_PER_S 1000000LL
+#define US_PER_DAY (86400 * US_PER_S)
 
 /* ---- files ----------------------------------------------------------------------- */
 

@@ -57,6 +57,7 @@ struct http {
 	unsigned blanks, n_fields;
 	uint32_t seen;              /* which of the fields that come once have come */
 	size_t line;                /* where the current line begins in head */
+	const char *read_at;        /* where head was when the request line was read */
 	size_t extra_n;             /* of HTTP_EXTRA_MAX */
 	uint64_t left;              /* octets of the body or chunk still to come */
 	uint64_t room;              /* octets of body that may still be announced */
@@ -106,7 +107,7 @@ FALLIBLE http_path_decode(struct str path, struct buf *out);
 
 const char *http_reason(int status);                        /* "" when unknown */
 void http_put_status(struct buf *b, int status);            /* the status line */
-/* ERR_PARSE when the name is no token or the value holds a control character. */
+/* ERR_PARSE when the value holds a control character; the name is the program's own. */
 void http_put_field(struct buf *b, const char *name, struct str value);
 void http_put_number(struct buf *b, const char *name, uint64_t value);
 void http_put_date(struct buf *b, int64_t us);              /* the Date field */

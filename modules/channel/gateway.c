@@ -55,6 +55,7 @@ gw_free(void *self)
 	listener_close(g);
 	if (g->auth_self)
 		g->auth->free(g->auth_self);
+	buf_free(&g->spare);
 	free(g);
 }
 
@@ -69,6 +70,8 @@ gw_start(struct agent *a, void **self, struct fail *f)
 	g->a = a;
 	g->tail = &g->conns;
 	g->conns_max = (size_t)config_i64(a->config, "gateway.max_connections");
+	buf_init(&g->spare, GATEWAY_IN_MAX + GATEWAY_READ);
+	IGNORE(rand_bytes(&g->last_id, sizeof(g->last_id)));    /* ids need not be secret, only unlike those of the last run */
 	for (size_t i = 0; features[i] && !g->auth; i++)
 		g->auth = features[i]->auth;
 	e = g->auth ? g->auth->start(a, &g->auth_self, f) :
@@ -126,27 +129,27 @@ gw_reset(void *self)
 	}
 }
 
-/* Whoever waits for the turn that answers to this address. */
+/* Whoever waits for the turn (0: of none) that answers to this address. */
 static bool
-waits_for(const struct request *r, const struct target *to)
+waits_for(const struct request *r, const struct target *to, int64_t turn)
 {
-	return !r->c->dead && !r->answered && r->ref[0] && str_eqz(to->reply_to, r->ref) && str_eqz(to->chat, r->chat);
+	return (turn == 0 || r->turn == 0 || r->turn == turn) && !r->c->dead && !r->answered && r->ref[0] &&
+	    str_eqz(to->reply_to, r->ref) && str_eqz(to->chat, r->chat);
 }
 
 /* The reply to whoever waits for it, or else more of its text. */
 static void
 tell(struct gateway *g, const struct target *to, const struct outbox_item *item, const struct partial *p)
 {
-	for (struct conn *c = g->conns; c; c = c->next) /* a dropped one goes at the end of the loop turn */
-		for (struct request *r = c->socket ? c->socket->subs : c->req, *more; r; r = more) {
-			more = r->next;
-			if (!r->reply || !waits_for(r, to))
-				continue;
-			if (item)
-				r->reply(r, item);
-			else
-				r->partial(r, p);
-		}
+	for (struct request *r = g->waiting, *more; r; r = more) {      /* one that is told goes, no other one does */
+		more = r->wait_next;
+		if (!waits_for(r, to, item ? item->turn : p->turn))
+			continue;
+		if (item)
+			r->reply(r, item);
+		else
+			r->partial(r, p);
+	}
 }
 
 static void

@@ -18,7 +18,7 @@ TOKEN = "q7Vx2LkP9sZtR4mWb8NcYd3HfJ6aGe"
 EX_IO, EX_CONFIG = 74, 78
 DONE = 5
 HALF_OPEN = 500
-CONNECTIONS_MAX = 1024
+CONNECTIONS_MAX = 100
 SSE = {"Accept": "text/event-stream"}
 TALK = ("say one", "think say two", "/help", "tools", "echo history", "words 400")
 
@@ -1049,7 +1049,7 @@ def test_half_open_connections_stop_nobody():
 
 def test_more_connections_than_there_may_be():
     """At the cap the oldest without a whole head goes; who asks properly gets in."""
-    with world() as w:
+    with world({"gateway": {"max_connections": CONNECTIONS_MAX}}) as w:
         kept = w.g.connect()
         w.g.start("GET", "/v1/cost", connection=kept)
         assert kept.response().status == 200

@@ -160,6 +160,9 @@ TEST(buf)
 	CHECK(b.n == 0);
 	buf_cut(&b, 99);
 	CHECK(b.n == 0);
+	buf_fmt(&b, "%099d", 7);        /* more than has room: it grows */
+	if (b.err == OK)
+		CHECK(b.n == 99 && strlen(b.p) == 99 && b.p[0] == '0' && b.p[98] == '7');
 	buf_free(&b);
 	CHECK(b.p == NULL && b.max == 1000);
 }
@@ -185,7 +188,7 @@ TEST(buf_limit)
 	CHECK(b.n == 0 && b.err == ERR_LIMIT);   /* all or nothing */
 	buf_reset(&b);
 	buf_fmt(&b, "%.*s", 201, text);
-	CHECK(b.n == 0 && b.err == ERR_LIMIT);
+	CHECK(b.n == 0 && b.err == ERR_LIMIT && (!b.p || b.p[0] == '\0'));
 	buf_reset(&b);
 	CHECK(buf_room(&b, SIZE_MAX) == NULL && b.err == ERR_LIMIT);
 	buf_free(&b);

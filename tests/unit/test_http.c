@@ -927,11 +927,11 @@ TEST(decoding)
 /* ---- answers ---------------------------------------------------------------------------------- */
 
 static void
-check_field_refused(const char *name, struct str value)
+check_field_refused(struct str value)
 {
 	struct buf b = BUF_INIT(1000);
 
-	http_put_field(&b, name, value);
+	http_put_field(&b, "A", value);
 	CHECK(b.err == ERR_PARSE || FAULTED());
 	CHECK(b.n == 0 || FAULTED());
 	buf_free(&b);
@@ -957,20 +957,21 @@ TEST(answers)
 		    "12\r\n0123456789abcdef\r\n\r\n0\r\n\r\n");
 	buf_reset(&b);
 	http_put_status(&b, 299);
+	http_put_date(&b, INT64_C(1709251199) * US_PER_S);     /* a leap day's last second */
+	http_put_date(&b, 0);
+	http_put_date(&b, -1);
 	if (!FAULTED())
-		CHECK_STR(buf_view(&b), "HTTP/1.1 299 \r\n");
+		CHECK_STR(buf_view(&b), "HTTP/1.1 299 \r\nDate: Thu, 29 Feb 2024 23:59:59 GMT\r\n"
+		    "Date: Thu, 01 Jan 1970 00:00:00 GMT\r\nDate: Wed, 31 Dec 1969 23:59:59 GMT\r\n");
 	buf_free(&b);
 	CHECK(strcmp(http_reason(431), "Request Header Fields Too Large") == 0);
 	CHECK(strcmp(http_reason(0), "") == 0);
 
-	check_field_refused("A", S("b\r\nSet-Cookie: c"));
-	check_field_refused("A", S("b\n"));
-	check_field_refused("A", S("b\r"));
-	check_field_refused("A", S("b\0"));
-	check_field_refused("A", S("\x7F"));
-	check_field_refused("A B", S("c"));
-	check_field_refused("A:", S("c"));
-	check_field_refused("", S("c"));
+	check_field_refused(S("b\r\nSet-Cookie: c"));
+	check_field_refused(S("b\n"));
+	check_field_refused(S("b\r"));
+	check_field_refused(S("b\0"));
+	check_field_refused(S("\x7F"));
 }
 
 /* What answers are put in chunks, requests are read from chunks: the one feeds the other. */

@@ -144,6 +144,8 @@ conn_flush(struct conn *c)
 		conn_drop(c);
 	else if (c->ends && c->out.n == 0 && !c->lingers && !c->dead)
 		linger(c);
+	if (c->out.n == 0)
+		buf_free(&c->out);
 	if (c->out.n && !c->stall.prev)
 		ev_timer_in(a->ev, &c->stall, GATEWAY_WRITE_US);
 	if (c->out.n < GATEWAY_OUT_HIGH / 4) {
@@ -263,6 +265,11 @@ on_go(void *arg)
 		socket_pump(c);
 	else
 		pump(c);
+	if (c->in.p && c->in.n == 0 && c->in.err == OK) {        /* whoever has nothing unread needs no buffer */
+		buf_free(&c->g->spare);
+		c->g->spare = c->in;
+		buf_init(&c->in, c->in.max);
+	}
 }
 
 /* The request is answered; the connection takes the next one, or ends. */
@@ -284,8 +291,15 @@ conn_next(struct conn *c)
 static void
 on_read(struct conn *c)
 {
-	char *room = buf_room(&c->in, 16384);
-	ssize_t n = room ? read(c->fd, room, 16384) : 0;
+	char *room;
+	ssize_t n;
+
+	if (!c->in.p) {
+		c->in = c->g->spare;
+		buf_init(&c->g->spare, c->in.max);
+	}
+	room = buf_room(&c->in, GATEWAY_READ);
+	n = room ? read(c->fd, room, GATEWAY_READ) : 0;
 
 	if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR))
 		return;
@@ -385,7 +399,7 @@ conn_new(const struct listener *l, int fd, const char *peer, bool local)
 	c->fd = fd;
 	snprintf(c->peer, sizeof(c->peer), "%s", peer);
 	http_init(&c->http, BODY_MAX_API);
-	buf_init(&c->in, GATEWAY_IN_MAX + 16384);
+	buf_init(&c->in, GATEWAY_IN_MAX + GATEWAY_READ);
 	buf_init(&c->out, GATEWAY_OUT_MAX);
 	ev_timer_init(&c->timer, on_time, c);
 	ev_timer_init(&c->stall, on_stall, c);

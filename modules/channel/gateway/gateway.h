@@ -23,6 +23,7 @@
 #define GATEWAY_WRITE_US (30 * US_PER_S) /* without one byte taken by the client: it is dropped */
 #define GATEWAY_LINGER_US (2 * US_PER_S) /* after the last byte, for the client to hang up */
 #define GATEWAY_IN_MAX (64u << 10)      /* read ahead while a request is in work */
+#define GATEWAY_READ (16u << 10)        /* taken from a connection at a time */
 #define GATEWAY_OUT_MAX (8u << 20)      /* what a slow reader may owe; beyond it is dropped */
 #define GATEWAY_OUT_HIGH (256u << 10)   /* above: its turn's stream is paused */
 #define GATEWAY_GZIP_MIN 1024u          /* bytes of an answer that is worth compressing … */
@@ -66,6 +67,7 @@ struct request {
 	int64_t spoke_at;               /* when the stream last said something */
 	void (*partial)(struct request *r, const struct partial *p);
 	void (*reply)(struct request *r, const struct outbox_item *item);
+	struct request *wait_next, **wait_prev; /* of gateway.waiting */
 	struct invocation *invocation;  /* of a tool, running */
 	bool on_socket;                 /* its answer is frames of the connection's socket */
 	struct request *next;           /* of the same socket */
@@ -120,11 +122,14 @@ struct gateway {
 	bool metrics_apart;             /* there is such a one */
 	struct conn *conns, **tail;     /* oldest first */
 	size_t n_conns, n_known, conns_max;
+	struct request *waiting;        /* for a turn's text and reply */
 	const struct auth_ops *auth;
 	void *auth_self;
 	bool stopping;
 	int fd_end;                     /* a client's descriptor is below: what the system's limit leaves */
 	struct ws_pool pool;
+	struct buf spare;               /* a read buffer: connections that wait have none */
+	uint64_t last_id;               /* of a request, for people and logs; begins anywhere */
 };
 
 /* listener.c */
@@ -156,6 +161,9 @@ void request_stream(struct request *r);
 void request_event(struct request *r, struct str id, const char *event, struct str json);
 void request_comment(struct request *r, const char *text);
 void request_end(struct request *r);
+/* From now on it is told of the turn that answers to its ref. */
+void request_wait(struct request *r, void (*partial)(struct request *r, const struct partial *p),
+    void (*reply)(struct request *r, const struct outbox_item *item));
 /* The error object, for a stream that has begun. */
 void request_error_json(struct request *r, struct buf *out, const char *type, const char *param, const char *hint,
     const char *message);

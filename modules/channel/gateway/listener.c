@@ -27,7 +27,8 @@
 #include <unistd.h>
 
 #define ACCEPT_PAUSE_US (100 * US_PER_MS)  /* when descriptors have run out */
-#define BACKLOG 256
+#define ACCEPTS_MAX 64                  /* in one turn of the loop */
+#define BACKLOG 1024                    /* who is not accepted yet; whoever comes then tries again after a second */
 #define FDS_KEPT 32                     /* for storage and what we ask of others */
 #define TCP_LISTENING 0x0A              /* in /proc/net/tcp */
 
@@ -69,27 +70,37 @@ listen_again(void *arg)
 		ev_timer_in(l->g->a->ev, &l->again, ACCEPT_PAUSE_US);
 }
 
-static void
-on_accept(void *arg, int fd, unsigned events)
+/* False: nobody is there. */
+static bool
+accept_one(struct listener *l)
 {
-	struct listener *l = arg;
 	struct sockaddr_storage from = { .ss_family = AF_UNIX };
 	socklen_t n = sizeof(from);
-	int client = accept(fd, (struct sockaddr *)(void *)&from, &n), one = 1;
+	int client = accept(l->fd, (struct sockaddr *)(void *)&from, &n), one = 1;
 	char peer[64];
 
-	(void)events;
 	if (client < 0) {
 		if (errno == EMFILE || errno == ENFILE) {
-			ev_fd_del(l->g->a->ev, fd);
+			ev_fd_del(l->g->a->ev, l->fd);
 			ev_timer_in(l->g->a->ev, &l->again, ACCEPT_PAUSE_US);
 		}
-		return;
+		return false;
 	}
 	peer_name(&from, n, peer, sizeof(peer));
 	if (from.ss_family != AF_UNIX)
 		setsockopt(client, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
 	conn_new(l, client, peer, is_loopback((struct sockaddr *)(void *)&from));
+	return true;
+}
+
+/* Several at once: a turn of the loop may wait for the disk at its end. */
+static void
+on_accept(void *arg, int fd, unsigned events)
+{
+	(void)fd;
+	(void)events;
+	for (int n = 0; n < ACCEPTS_MAX && accept_one(arg); n++)
+		continue;
 }
 
 /* ---- addresses ------------------------------------------------------------------------------ */

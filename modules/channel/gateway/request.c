@@ -20,24 +20,22 @@
 
 #define JSON_TYPE "application/json"
 #define ETAG_BYTES 16u                  /* of a hash: they tell contents apart, not forgers */
+#define HEAD_ROOM 480                   /* for the usual head of an answer */
+#define ID_STEP 0x9E3779B97F4A7C15u     /* odd, so each id comes once; the golden ratio, so they look unlike */
 
 struct request *
 request_new(struct conn *c)
 {
 	struct request *r = calloc(1, sizeof(*r));
-	unsigned char id[8] = { 0 };
-	struct buf hex = BUF_INIT(sizeof(r->id));
+	uint64_t id = c->g->last_id += ID_STEP;
 
 	if (!r)
 		return NULL;
 	r->c = c;
 	r->a = c->g->a;
-	IGNORE(rand_bytes(id, sizeof(id)));     /* names for people and logs */
-	IGNORE(trace_new(&r->trace));
-	IGNORE(trace_parse(http_field(request_head(r), "traceparent"), &r->trace)); /* or the new one stays */
-	enc_hex(&hex, id, sizeof(id));
-	snprintf(r->id, sizeof(r->id), "%s", buf_z(&hex));
-	buf_free(&hex);
+	IGNORE(trace_parse(http_field(request_head(r), "traceparent"), &r->trace)); /* none, or no good one: a message makes its own */
+	for (size_t i = sizeof(r->id) - 1; i-- > 0; id >>= 4)
+		r->id[i] = "0123456789abcdef"[id & 15];
 	buf_init(&r->path, HTTP_TARGET_MAX);
 	buf_init(&r->body, BODY_MAX_API);
 	buf_init(&r->held, GATEWAY_OUT_MAX);
@@ -57,6 +55,10 @@ request_free(struct request *r)
 		}
 	if (r->status)
 		metrics_count(r->a, METRIC_REQUESTS, (size_t)r->status / 100 - 1);
+	if (r->wait_prev)
+		*r->wait_prev = r->wait_next;
+	if (r->wait_next)
+		r->wait_next->wait_prev = r->wait_prev;
 	ev_timer_cancel(r->a->ev, &r->timer);
 	effect_cancel(&r->release);
 	if (r->invocation)
@@ -67,6 +69,23 @@ request_free(struct request *r)
 	buf_free(&r->body);
 	buf_free(&r->held);
 	free(r);
+}
+
+void
+request_wait(struct request *r, void (*partial)(struct request *r, const struct partial *p),
+    void (*reply)(struct request *r, const struct outbox_item *item))
+{
+	struct gateway *g = r->c->g;
+
+	r->partial = partial;
+	r->reply = reply;
+	if (r->wait_prev)
+		return;
+	r->wait_next = g->waiting;
+	r->wait_prev = &g->waiting;
+	if (g->waiting)
+		g->waiting->wait_prev = &r->wait_next;
+	g->waiting = r;
 }
 
 void
@@ -155,6 +174,10 @@ on_release(struct effect *e)
 			conn_drop(o);
 	if (r->held.n == 0)             /* what it waits for has yet to come */
 		return;
+	if (!c->out.p) {
+		c->out = r->held;
+		buf_init(&r->held, c->out.max);
+	}
 	buf_str(&c->out, buf_view(&r->held));
 	buf_reset(&r->held);
 	if (r->stream && !r->answered)
@@ -208,6 +231,7 @@ request_answer_raw(struct request *r, int status, const char *type, struct str f
 	if (!r->running && (request_head(r)->chunked || request_head(r)->content_length > 0))
 		r->closes = true;       /* nobody reads its body */
 	buf_reset(&r->held);
+	buf_room(&r->held, HEAD_ROOM + body.n); /* at once; a failure sticks */
 	put_head(r, &r->held, status, body.n ? type : NULL, fields);
 	if (worth)
 		http_put_field(&r->held, "Vary", S("Accept-Encoding"));
@@ -512,22 +536,21 @@ is_our_origin(const struct request *r, struct str origin)
 static bool
 fits(struct request *r, const char *pattern)
 {
-	struct str want = str_sub(str_z(pattern), 1, SIZE_MAX - 1), have = str_sub(buf_view(&r->path), 1, r->path.n);
-	struct str w, h;
-	bool more, more_h;
+	const char *at = buf_z(&r->path);
 
-	r->n_segments = 0;
-	do {
-		more = str_cut(&want, '/', &w);
-		more_h = str_cut(&have, '/', &h);
-		if (more != more_h)
+	size_t n;
+
+	for (r->n_segments = 0; *pattern && (*pattern == *at || *pattern == '{'); pattern++, at += n) {
+		n = 1;
+		if (*pattern != '{')
+			continue;
+		n = strcspn(at, "/");
+		if (n == 0 || r->n_segments == GATEWAY_SEGMENTS_MAX)
 			return false;
-		if (w.n && w.p[0] == '{' && h.n && r->n_segments < GATEWAY_SEGMENTS_MAX)
-			r->segments[r->n_segments++] = h;
-		else if (!str_eq(w, h))
-			return false;
-	} while (more);
-	return true;
+		r->segments[r->n_segments++] = str_make(at, n);
+		pattern = strchr(pattern, '}');
+	}
+	return *pattern == *at;
 }
 
 /* Metrics that have an address of their own are there and not here; beside them is only what says that it lives. */
@@ -588,7 +611,7 @@ has_credential_in_query(struct str query)
 	struct buf out = BUF_INIT(HTTP_TARGET_MAX);
 	bool found = false;
 
-	for (size_t i = 0; i < ARRAY_LEN(names) && !found; i++)
+	for (size_t i = 0; query.n && i < ARRAY_LEN(names) && !found; i++)
 		found = http_query(query, names[i], &out) != ERR_NOTFOUND;
 	buf_free(&out);
 	return found;
@@ -713,7 +736,8 @@ request_run(struct request *r)
 		request_failed(r, r->body.err);
 		return;
 	}
-	sha256_final(&r->sha, digest);
+	if (r->who.hashed)
+		sha256_final(&r->sha, digest);
 	if (r->who.hashed && memcmp(digest, r->who.body_hash, sizeof(digest)) != 0)
 		request_error(r, 401, "unauthorized", NULL, NULL, "the body is not the one that was signed");
 	else if (r->a->phase != AGENT_READY && !(r->route->scope & SCOPE_OPEN))
