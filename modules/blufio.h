@@ -564,6 +564,10 @@ struct str request_segment(const struct request *r, size_t i);  /* what stands f
 void request_answer(struct request *r, int status, struct str json);
 /* The same of another type. */
 void request_answer_text(struct request *r, int status, const char *content_type, struct str body);
+/* The JSON that b holds, unless e, or b's own error, says that it could not be made: then request_failed. */
+void request_answer_buf(struct request *r, int status, enum err e, const struct buf *b);
+/* 503, with what e means for who asked. */
+void request_failed(struct request *r, enum err e);
 /* The error shape. type is a word of docs/API.md; param and hint may be NULL. */
 void request_error(struct request *r, int status, const char *type, const char *param, const char *hint,
     const char *fmt, ...) __attribute__((format(printf, 6, 7)));

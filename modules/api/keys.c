@@ -58,20 +58,6 @@ put_key(struct jw *w, const struct api_key_row *k)
 		jw_null(w);
 }
 
-/* Answers with what b holds, which may be secret, or says that it could not be done. */
-static void
-answer(struct request *r, int status, enum err e, struct buf *b)
-{
-	if (e == OK)
-		request_answer(r, status, buf_view(b));
-	else
-		request_error(r, 503, "storage", NULL, "blufio status", "the keys cannot be read or written at the moment: %s",
-		    err_str(e));
-	if (b->p)
-		secret_wipe(b->p, b->cap);
-	buf_free(b);
-}
-
 /* ---- POST ----------------------------------------------------------------------------------- */
 
 /* What of the maker bounds what it makes. */
@@ -157,7 +143,6 @@ read_wish(struct request *r, struct arena *ar, struct api_key_row *k)
 {
 	struct str body = request_body(r);
 	struct json_error at = { .what = "" };
-	struct buf none = BUF_INIT(0);
 	const struct json *v;
 	enum err e = body.n > KEY_BODY_MAX ? ERR_LIMIT : json_parse(ar, body, &v, &at);
 
@@ -166,7 +151,7 @@ read_wish(struct request *r, struct arena *ar, struct api_key_row *k)
 		return false;
 	}
 	if (e == ERR_NOMEM) {
-		answer(r, 0, e, &none);
+		request_failed(r, e);
 		return false;
 	}
 	if (e != OK) {
@@ -198,12 +183,11 @@ static bool
 within_maker(struct request *r, struct api_key_row *k)
 {
 	const struct principal *maker = request_principal(r);
-	struct buf none = BUF_INIT(0);
 	int64_t rate = 0;
 	enum err e = store_api_key_get(request_agent(r)->db, maker->id, on_maker, &rate);
 
 	if (e != OK) {
-		answer(r, 0, e, &none);
+		request_failed(r, e);
 		return false;
 	}
 	if (k->expires_at == 0)
@@ -265,10 +249,12 @@ keys_post(struct request *r)
 	agent_wrote(a, e);              /* one that nobody was told of must not be there */
 	if (e == OK)
 		log_info("auth", "made key=%lld by=%lld scopes=%u", (long long)id, (long long)k.minted_by, k.scopes);
-	answer(r, 201, e, &b);
+	request_answer_buf(r, 201, e, &b);
 out:
 	if (key.p)
 		secret_wipe(key.p, key.cap);
+	if (b.p)
+		secret_wipe(b.p, b.cap);
 	buf_free(&key);
 	buf_free(&b);
 	arena_free(&ar);
@@ -306,7 +292,8 @@ keys_get(struct request *r)
 	e = store_api_keys(request_agent(r)->db, on_listed, &w);
 	jw_end_arr(&w);
 	jw_end_obj(&w);
-	answer(r, 200, e == OK ? jw_done(&w) : e, &b);
+	request_answer_buf(r, 200, e == OK ? jw_done(&w) : e, &b);
+	buf_free(&b);
 }
 
 static void
@@ -347,7 +334,8 @@ keys_delete(struct request *r)
 	jw_ki64(&w, "id", id);
 	put_time(&w, "revoked_at", at);
 	jw_end_obj(&w);
-	answer(r, 200, e == OK ? jw_done(&w) : e, &b);
+	request_answer_buf(r, 200, e == OK ? jw_done(&w) : e, &b);
+	buf_free(&b);
 }
 
 static const struct route routes[] = {

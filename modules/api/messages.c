@@ -146,7 +146,7 @@ finish(struct request *r, struct str text)
 		request_stream(r);
 	say_answer(r, &b, text, !r->stream);
 	if (!r->stream) {
-		request_answer(r, 200, buf_view(&b));
+		request_answer_buf(r, 200, OK, &b);
 	} else {
 		catch_up(r, text, true);
 		buf_fmt(&id, "%lld-%zu-%08x", (long long)r->inbound, r->said + 1, r->hash);      /* behind the text */
@@ -169,7 +169,7 @@ stopping(struct request *r)
 		socket_say(r, "done", STR_NONE, buf_view(&b));
 		request_end(r);
 	} else {
-		request_answer(r, 200, buf_view(&b));
+		request_answer_buf(r, 200, OK, &b);
 	}
 	buf_free(&b);
 }
@@ -239,7 +239,7 @@ attend(struct request *r, bool fresh)
 	enum err e = look_up(r, fresh, &running, &reply, &done);
 
 	if (e != OK) {
-		request_error(r, 503, "storage", NULL, "try again later", "the storage does not work at the moment");
+		request_failed(r, e);
 	} else {
 		r->partial = on_partial;
 		r->reply = on_reply;
@@ -323,7 +323,7 @@ take(struct request *r, struct inbound *in)
 		e = store_inbound_get(r->a->db, r->inbound, is_same, &same);
 	}
 	if (e != OK) {
-		request_error(r, 503, "storage", NULL, "try again later", "the message could not be stored");
+		request_failed(r, e);
 	} else if (!fresh && !same.it_is) {
 		r->inbound = 0;
 		request_error(r, 409, "idempotency_mismatch", NULL, "use a new Idempotency-Key for another message",
@@ -413,7 +413,7 @@ post_message(struct request *r)
 		if (e == OK)
 			take(r, &in);
 		else
-			request_error(r, 503, "overloaded", NULL, "try again later", "%s", err_str(e));
+			request_failed(r, e);
 	}
 	arena_free(&ar);
 }
@@ -478,14 +478,15 @@ get_message(struct request *r)
 	struct buf reply = BUF_INIT(REPLY_MAX * 2);
 	struct str running;
 	bool done = false;
+	enum err e;
 
 	if (!find_message(r, request_segment(r, 0)))
 		return;
 	read_position(r, http_field(request_head(r), "last-event-id"));
 	if (wants_stream(r)) {
 		attend(r, false);
-	} else if (look_up(r, false, &running, &reply, &done) != OK) {
-		request_error(r, 503, "storage", NULL, "try again later", "the storage does not work at the moment");
+	} else if ((e = look_up(r, false, &running, &reply, &done)) != OK) {
+		request_failed(r, e);
 	} else if (done) {
 		finish(r, buf_view(&reply));
 	} else {
@@ -524,10 +525,7 @@ answer_list(struct request *r, struct list *l, struct buf *b, enum err e)
 {
 	jw_end_arr(&l->w);
 	jw_end_obj(&l->w);
-	if (e != OK || jw_done(&l->w) != OK)
-		request_error(r, 503, "storage", NULL, "try again later", "this cannot be read now");
-	else
-		request_answer(r, 200, buf_view(b));
+	request_answer_buf(r, 200, e == OK ? jw_done(&l->w) : e, b);
 }
 
 static void
@@ -614,7 +612,7 @@ delete_session(struct request *r)
 	if (e == OK)
 		request_answer_raw(r, 204, NULL, STR_NONE, STR_NONE);
 	else
-		request_error(r, 503, "storage", NULL, "try again later", "the conversation could not be removed");
+		request_failed(r, e);
 }
 
 static void

@@ -12,7 +12,8 @@
 #define request_principal t_request_principal
 #define request_body t_request_body
 #define request_segment t_request_segment
-#define request_answer t_request_answer
+#define request_answer_buf t_request_answer_buf
+#define request_failed t_request_failed
 #define request_error t_request_error
 #define request_revokes t_request_revokes
 #define keypair_feature t_keypair_feature
@@ -82,11 +83,23 @@ t_request_revokes(struct request *r, int64_t principal)
 }
 
 void
-t_request_answer(struct request *r, int status, struct str json)
+t_request_failed(struct request *r, enum err e)
 {
+	CHECK(e != OK);
+	r->answers++;
+	r->status = 503;
+}
+
+void
+t_request_answer_buf(struct request *r, int status, enum err e, const struct buf *b)
+{
+	if (e != OK || b->err != OK) {
+		t_request_failed(r, e != OK ? e : b->err);
+		return;
+	}
 	r->answers++;
 	r->status = status;
-	buf_str(&r->json, json);
+	buf_str(&r->json, buf_view(b));
 }
 
 void

@@ -251,6 +251,26 @@ request_error(struct request *r, int status, const char *type, const char *param
 }
 
 void
+request_failed(struct request *r, enum err e)
+{
+	if (e == ERR_NOMEM || e == ERR_LIMIT)
+		request_error(r, 503, "overloaded", NULL, "try again later", "no memory for this at the moment");
+	else
+		request_error(r, 503, "storage", NULL, "try again later", "the storage does not work at the moment (%s)", err_str(e));
+}
+
+void
+request_answer_buf(struct request *r, int status, enum err e, const struct buf *b)
+{
+	if (e == OK)
+		e = b->err;
+	if (e == OK)
+		request_answer(r, status, buf_view(b));
+	else
+		request_failed(r, e);
+}
+
+void
 request_lost(struct request *r)
 {
 	effect_cancel(&r->release);
@@ -506,7 +526,7 @@ authenticate(struct request *r)
 	if ((r->route->scope & SCOPE_OPEN) && (scope == 0 || !is_guarded(r)))
 		return true;
 	if (r->a->phase == AGENT_STORAGE_FAILED) {
-		request_error(r, 503, "storage", NULL, "try again later", "the storage does not work at the moment");
+		request_failed(r, ERR_IO);
 		return false;
 	}
 	e = g->auth->check(g->auth_self, request_head(r), str_z(r->c->peer), &r->who, &wait_s, &f);
@@ -520,7 +540,7 @@ authenticate(struct request *r)
 		answer_error(r, 401, "unauthorized", NULL, "make a key with: blufio pair --gateway",
 		    S("WWW-Authenticate: Bearer realm=\"blufio\"\r\n"), f.text[0] ? f.text : "a valid credential is wanted");
 	} else if (e != OK) {
-		request_error(r, 503, "storage", NULL, "try again later", "credentials cannot be checked now (%s)", err_str(e));
+		request_failed(r, e);
 	} else if ((r->who.scopes & scope) != scope) {
 		request_error(r, 403, "forbidden", NULL, NULL, "this credential lacks the scope of this route");
 	} else {
@@ -582,7 +602,7 @@ request_run(struct request *r)
 	unsigned char digest[SHA256_SIZE];
 
 	if (r->body.err != OK) {
-		request_error(r, 503, "overloaded", NULL, "try again later", "no memory for the request's body");
+		request_failed(r, r->body.err);
 		return;
 	}
 	sha256_final(&r->sha, digest);
@@ -649,7 +669,7 @@ request_object(struct request *r, struct arena *ar, const char *members)
 	bool optional, known;
 
 	if (e != OK && ar->err != OK) {
-		request_error(r, 503, "overloaded", NULL, "try again later", "no memory for the request's body");
+		request_failed(r, ERR_NOMEM);
 		return NULL;
 	}
 	if (e != OK) {

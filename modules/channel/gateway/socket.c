@@ -196,7 +196,7 @@ socket_open(struct request *r, void (*run)(struct request *r, struct str type))
 	} else if (ws_accept(http_field(h, "sec-websocket-key"), &accept) != OK) {
 		refuse_upgrade(r, 400, STR_NONE, "Sec-WebSocket-Key is not base64 of 16 bytes");
 	} else if (!(c->socket = calloc(1, sizeof(*c->socket)))) {
-		request_error(r, 503, "overloaded", NULL, "try again later", "out of memory");
+		request_failed(r, ERR_NOMEM);
 	} else {
 		ws_init(&c->socket->ws, BODY_MAX_API, bits, &c->g->pool);
 		c->socket->run = run;
