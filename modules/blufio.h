@@ -331,6 +331,10 @@ struct llm_request {
 	/* tools are the registry's, sorted by id (bus_tools_json) */
 	struct str tools;                   /* JSON array of {name, description, input_schema}; empty = none */
 	struct str trace;                   /* trace id for the provider's log; may be empty */
+	struct str stop;                    /* JSON array of texts that end the answer; empty = none */
+	struct str schema;                  /* JSON Schema of the answer; empty = none */
+	struct str effort;                  /* low, medium, high, xhigh, max; empty = the model's own */
+	bool no_tools, one_call;            /* it may use none of them; one at a time */
 };
 /* How a failed call is to be treated. */
 enum llm_class {
@@ -550,7 +554,7 @@ struct principal {
 struct request;                         /* being answered; see channel/gateway/gateway.h for what is inside */
 struct route {
 	const char *method, *path;      /* "/v1/sessions/{id}/messages": a segment in braces is any */
-	unsigned scope;
+	unsigned scope;                 /* any of these suffices */
 	void (*run)(struct request *r); /* once the body is there: answers now or later, once */
 	const char *summary;            /* for /openapi.json */
 };
@@ -623,6 +627,7 @@ struct agent {
 	void *provider_self;
 	struct provider_health provider_health;
 	struct llm_pool pools[LLM_POOLS_MAX];        /* llm.c: rate limits */
+	size_t llm_calls;                    /* in flight */
 	struct metrics metrics;              /* metrics.c */
 	int64_t cost_day, cost_spent;        /* cost.c: nano-dollars of that UTC day; day 0 = read it from the rows */
 	struct channel channels[8];

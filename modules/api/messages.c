@@ -16,6 +16,7 @@
 
 #define KEY_MAX 255                     /* of Idempotency-Key */
 #define NAME_BYTES 8                    /* of a conversation's random name */
+#define RETRY S("retry: 2000\n\n")      /* a client that lost its stream comes back so soon, ms */
 
 /* ---- whose is it? --------------------------------------------------------------------- */
 
@@ -143,7 +144,7 @@ finish(struct request *r, struct str text)
 	effect_cancel(&r->release);     /* the answer proves that the question is stored */
 	r->stored = true;
 	if (wants_stream(r) && !r->stream)
-		request_stream(r);
+		request_stream(r, RETRY);
 	say_answer(r, &b, text, !r->stream);
 	if (!r->stream) {
 		request_answer_buf(r, 200, OK, &b);
@@ -244,7 +245,7 @@ attend(struct request *r, bool fresh)
 		r->partial = on_partial;
 		r->reply = on_reply;
 		if (wants_stream(r)) {
-			request_stream(r);
+			request_stream(r, RETRY);
 			if (!done && running.n)
 				catch_up(r, running, true);
 		} else if (!done) {

@@ -334,6 +334,8 @@ void models_free(struct agent *a);
 /* "/model" and "/model WORD": which one answers here, which there are, another one. */
 void model_word(struct agent *a, int64_t session, const struct target *to, struct str arg);
 const char *model_of(const struct session *s);       /* its own, or the default */
+/* The i-th model that has a price; one may come twice. */
+bool model_priced(struct agent *a, size_t i, struct str *id);
 /* Appends up to three models that have a price and a name like this one. */
 void model_nearest(struct agent *a, struct str like, struct buf *out);
 

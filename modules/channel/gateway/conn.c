@@ -72,14 +72,6 @@ watch(struct conn *c)
 		conn_drop(c);
 }
 
-static void
-request_resume(struct request *r)
-{
-	if (r->paused)
-		turn_pause(r->a, r->turn, false);
-	r->paused = false;
-}
-
 void
 conn_flush(struct conn *c)
 {
@@ -107,9 +99,9 @@ conn_flush(struct conn *c)
 		if (c->in.n && (!c->req || c->socket) && !c->dead && !c->ends)  /* what it asked while it took nothing */
 			ev_defer(a->ev, &c->go);
 		if (c->req)
-			request_resume(c->req);
+			request_pause(c->req, false);
 		for (struct request *r = c->socket ? c->socket->subs : NULL; r; r = r->next)
-			request_resume(r);
+			request_pause(r, false);
 	}
 	watch(c);
 }
@@ -189,7 +181,7 @@ pump(struct conn *c)
 	buf_drop(&c->in, before - in.n);
 	if (c->eof && c->req && !c->req->running && !c->req->answered && !c->dead)
 		request_error(c->req, 400, "invalid_request", NULL, NULL, "the request ended before its body did");
-	if (c->eof && !c->req && !c->ends)
+	if (c->eof && !c->ends && (!c->req || c->req->call))    /* a call that nobody waits for costs no more */
 		conn_drop(c);
 	else
 		watch(c);

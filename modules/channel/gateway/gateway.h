@@ -59,9 +59,13 @@ struct request {
 	void (*partial)(struct request *r, const struct partial *p);
 	void (*reply)(struct request *r, const struct outbox_item *item);
 	struct invocation *invocation;  /* of a tool, running */
+	struct llm_call *call;          /* of a model, for this request alone */
+	int64_t wait_s;                 /* Retry-After of an error; 0: none */
+	void *own;                      /* of its route family; drop takes it away with the request */
+	void (*drop)(struct request *r);
 	bool on_socket;                 /* its answer is frames of the connection's socket */
 	struct request *next;           /* of the same socket */
-	bool paused;                    /* the turn waits for this reader */
+	bool paused;                    /* its turn or call waits for this reader */
 	int64_t turn;
 };
 
@@ -121,16 +125,17 @@ void request_lost(struct request *r);    /* the commit failed: whatever is held 
 void request_answer_raw(struct request *r, int status, const char *type, struct str fields, struct str body);
 /* Sends what is in held, now or after the commit of what this loop turn wrote. */
 void request_send_held(struct request *r);
-/* Begins an event stream; then events and comments; then its end. */
-void request_stream(struct request *r);
+/* Begins an event stream with these octets; then events (id empty, event NULL: without) and comments; then its end. */
+void request_stream(struct request *r, struct str first);
 void request_event(struct request *r, struct str id, const char *event, struct str json);
 void request_comment(struct request *r, const char *text);
 void request_end(struct request *r);
+void request_pause(struct request *r, bool paused);     /* whoever makes its text stops and goes on */
 /* The body as an object with no member but those named ("content session_id?": ? may be absent), each a string
- * unless marked ("n:i" integer, "x:a" array, "x:b" boolean, "x:o" object). NULL: the error is answered. */
+ * unless marked ("n:i" integer, "x:a" array, "x:b" boolean, "x:o" object); members NULL: any. NULL: the error is answered. */
 const struct json *request_object(struct request *r, struct arena *ar, const char *members);
-/* The error object, for a stream that has begun. */
-void request_error_json(struct request *r, struct buf *out, const char *type, const char *param, const char *hint,
+/* The error object, for a stream that has begun; in the shape that the route's clients read. */
+void request_error_json(struct request *r, struct buf *out, int status, const char *type, const char *param, const char *hint,
     const char *message);
 
 /* socket.c */

@@ -1,0 +1,647 @@
+# SPDX-License-Identifier: MIT OR Apache-2.0
+"""test_openai.py - the agent and its models reached by programs that speak the OpenAI API."""
+import base64
+import json
+import os
+import re
+import struct
+import threading
+import zlib
+
+from fake_anthropic import tool_answer
+from gateway_client import Connection, Cut, Gateway
+from harness import ROOT, World, main
+
+TOKEN = "q7Vx2LkP9sZtR4mWb8NcYd3HfJ6aGe"
+CHAT, RESPONSES = "/v1/chat/completions", "/v1/responses"
+MODEL = "claude-haiku-5-5"
+DOCS = os.path.join(ROOT, "docs", "API.md")
+FEATURE_API = "SELECT input, output, cache_read, write_5m + write_1h, model, session_id, turn_id, estimated FROM cost_ledger" \
+    " WHERE feature = 'api' ORDER BY id"
+
+
+def world(config=None, **options):
+    config = dict(config or {})
+    gateway = dict({"enabled": True, "host": "127.0.0.1", "port": 0, "bearer_token": TOKEN}, **config.pop("gateway", {}))
+    w = World(dict({"gateway": gateway}, **config), **options)
+    w.g = Gateway(w.b, TOKEN)
+    return w
+
+
+def picture(width=4, height=4, colour=0):
+    """A PNG."""
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+    rows = (b"\0" + bytes([colour]) * width) * height
+    return (b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0))
+            + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b""))
+
+
+def data_url(data, kind="image/png"):
+    return "data:%s;base64,%s" % (kind, base64.b64encode(data).decode())
+
+
+def user(text):
+    return {"role": "user", "content": text}
+
+
+def said(text):
+    return {"role": "assistant", "content": text}
+
+
+def body(*messages, model=MODEL, **more):
+    return dict({"model": model, "messages": [user(m) if isinstance(m, str) else m for m in messages]}, **more)
+
+
+def refused(r, status, param=None, code=None, message=None):
+    """The answer is an error as the OpenAI API has them; returns what is inside."""
+    assert r.status == status, (status, r)
+    doc = r.json()
+    return error_in(doc, param, code, message)
+
+
+def error_in(doc, param=None, code=None, message=None):
+    assert set(doc) == {"error"}, doc
+    e = doc["error"]
+    assert set(e) == {"message", "type", "param", "code"}, e
+    assert all(isinstance(e[k], str) and e[k].strip() for k in ("message", "type")), e
+    assert all(e[k] is None or isinstance(e[k], str) for k in ("param", "code")), e
+    if param is not None:
+        assert e["param"] == param, (param, e)
+    if code is not None:
+        assert e["code"] == code, (code, e)
+    if message is not None:
+        assert re.search(message, e["message"]), (message, e)
+    return e
+
+
+def whole(r):
+    """A chat completion, checked; its one choice."""
+    assert r.status == 200, r
+    doc = r.json()
+    assert doc["object"] == "chat.completion" and doc["id"].startswith("chatcmpl-"), doc
+    assert type(doc["created"]) is int and isinstance(doc["model"], str), doc
+    assert len(doc["choices"]) == 1 and doc["choices"][0]["index"] == 0, doc
+    m = doc["choices"][0]["message"]
+    assert m["role"] == "assistant" and m["refusal"] is None and isinstance(m["content"], (str, type(None))), doc
+    usage_in(doc["usage"])
+    return doc
+
+
+def usage_in(u):
+    assert u["total_tokens"] == u["prompt_tokens"] + u["completion_tokens"], u
+    assert 0 <= u["prompt_tokens_details"]["cached_tokens"] <= u["prompt_tokens"], u
+    assert u["completion_tokens_details"]["reasoning_tokens"] == 0, u
+    return u
+
+
+def text_of(r):
+    return whole(r)["choices"][0]["message"]["content"]
+
+
+class Stream:
+    """Data lines of an answer that is a stream, as they come; .error is what ended it."""
+
+    def __init__(self, connection, response):
+        self.connection, self.response = connection, response
+        assert response.status == 200 and response.get("Content-Type").startswith("text/event-stream"), response
+        assert response.get("Cache-Control") == "no-cache" and response.get("X-Accel-Buffering") == "no"
+        self._pieces, self._data = connection.pieces(response), b""
+        self.comments, self.error, self.done = 0, None, False
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *what):
+        self.connection.close()
+
+    def lines(self):
+        while True:
+            while b"\n\n" not in self._data:
+                piece = next(self._pieces, None)
+                if piece is None:
+                    assert self._data == b"", self._data
+                    return
+                self._data += piece
+            event, _, self._data = self._data.partition(b"\n\n")
+            yield event.decode("utf-8")
+
+    def __iter__(self):
+        """Chunks; [DONE] ends them and must be the last."""
+        for event in self.lines():
+            if event.startswith(":"):
+                self.comments += 1
+                continue
+            assert event.startswith("data: ") and "\n" not in event, event
+            assert not self.done and self.error is None, event
+            if event == "data: [DONE]":
+                self.done = True
+                continue
+            doc = json.loads(event[6:])
+            if "error" in doc:
+                self.error = error_in(doc)
+                continue
+            assert doc["object"] == "chat.completion.chunk" and doc["id"].startswith("chatcmpl-"), doc
+            assert type(doc["created"]) is int and isinstance(doc["choices"], list), doc
+            yield doc
+
+
+class Told:
+    """What a client makes of a whole stream."""
+
+    def __init__(self, chunks):
+        self.text, self.finish, self.usage, self.calls, roles = "", None, None, {}, 0
+        assert len({(c["id"], c["created"], c["model"]) for c in chunks}) <= 1, chunks
+        for i, c in enumerate(chunks):
+            if not c["choices"]:
+                assert self.finish and i == len(chunks) - 1, c
+                self.usage = usage_in(c["usage"])
+                continue
+            choice = c["choices"][0]
+            assert choice["index"] == 0 and self.finish is None, c
+            delta = choice["delta"]
+            assert ("role" in delta) == (i == 0), c
+            roles += "role" in delta
+            self.text += delta.get("content") or ""
+            for call in delta.get("tool_calls", []):
+                known = self.calls.setdefault(call["index"], dict(call["function"], id=call["id"]))
+                assert known["id"] == call["id"]
+            self.finish = choice["finish_reason"]
+        assert roles == 1 or not chunks
+
+
+def stream(g, doc, path=CHAT, headers=None):
+    c = g.start("POST", path, dict(doc, stream=True), headers)
+    return Stream(c, c.head())
+
+
+def told(g, doc, headers=None):
+    with stream(g, doc, headers=headers) as s:
+        chunks = list(s)
+        assert s.done and s.error is None, (s.error, chunks)
+    return Told(chunks)
+
+
+def sent(w, i=-1):
+    """What a request to the provider held."""
+    return w.ai.requests[i]["body"]
+
+
+def held(w):
+    w.ai.piece = 6
+    w.ai.hold_after_first_delta = threading.Event()
+    return w.ai.hold_after_first_delta
+
+
+def release(w, gate):
+    w.ai.hold_after_first_delta = None
+    gate.set()
+
+
+# ---- models -------------------------------------------------------------------------------------------
+
+
+def test_models():
+    with world({"pricing": {"my-model": {"input": 1, "output": 2}, MODEL: {"input": 1, "output": 2}}}) as w:
+        doc = w.g.ask("GET", "/v1/models").json()
+        assert doc["object"] == "list" and doc["data"][0]["id"] == "blufio", doc
+        ids = [m["id"] for m in doc["data"]]
+        assert len(ids) == len(set(ids)) and {MODEL, "claude-opus-5-5", "my-model"} <= set(ids), ids
+        for m in doc["data"]:
+            assert set(m) == {"id", "object", "created", "owned_by"} and m["object"] == "model", m
+            assert type(m["created"]) is int, m
+            assert w.g.ask("GET", "/v1/models/" + m["id"]).json() == m
+        refused(w.g.ask("GET", "/v1/models/claude-haiku-5"), 404, "model", "model_not_found", "claude-haiku-5-5")
+        for scope in ("chat", "read"):
+            assert w.g.mint(scope).ask("GET", "/v1/models").status == 200, scope
+        refused(w.g.mint("tools").ask("GET", "/v1/models"), 403)
+
+
+# ---- a model as it is -----------------------------------------------------------------------------------
+
+
+def test_pass_through():
+    """Nothing of the agent goes with it, and nothing of it is kept but the bill."""
+    with world() as w:
+        doc = whole(w.g.ask("POST", CHAT, body({"role": "system", "content": "Be brief."}, "say hello")))
+        choice = doc["choices"][0]
+        assert choice["message"]["content"] == "hello" and choice["finish_reason"] == "stop" and doc["model"] == MODEL
+        asked = sent(w)
+        assert [b["text"] for b in asked["system"]] == ["Be brief."] and "tools" not in asked
+        assert asked["model"] == MODEL and len(asked["messages"]) == 1
+        t = told(w.g, body("words 30", stream_options={"include_usage": True}))
+        assert t.text == " ".join("w%d" % (i + 1) for i in range(30)) and t.finish == "stop"
+        plain = told(w.g, body("words 30"))
+        assert plain.usage is None and plain.text == t.text
+        for table in ("sessions", "inbound", "messages", "turns"):
+            assert w.b.query("SELECT count(*) FROM " + table) == [(0,)], table
+        rows = w.b.query(FEATURE_API)
+        assert len(rows) == 3 and all(r[4:] == (MODEL, 0, 0, 0) for r in rows), rows
+        for u, row in ((doc["usage"], rows[0]), (t.usage, rows[1])):
+            assert u["prompt_tokens"] == row[0] + row[2] + row[3] and u["completion_tokens"] == row[1], (u, row)
+            assert u["prompt_tokens_details"]["cached_tokens"] == row[2]
+        assert w.b.query("SELECT sum(nano_usd) FROM cost_ledger") == [(sum(w.ai.cost(b) for b in w.ai.billing),)]
+
+
+def test_pass_through_of_a_whole_conversation():
+    with world() as w:
+        png = base64.b64encode(picture()).decode()
+        tool = {"type": "function", "function": {"name": "weather", "description": "Looks outside.", "parameters": {
+            "type": "object", "properties": {"town": {"type": "string"}}, "required": ["town"], "additionalProperties": False},
+            "strict": True}}
+        doc = body({"role": "developer", "content": [{"type": "text", "text": "One."}]}, {"role": "system", "content": "Two."},
+                   {"role": "user", "name": "ann", "content": [
+                       {"type": "text", "text": "Look."}, {"type": "image_url", "image_url": {"url": "data:image/png;base64," + png}},
+                       {"type": "file", "file": {"filename": "a.txt", "file_data": "data:text/plain;base64,"
+                                                 + base64.b64encode("Grüße".encode()).decode()}}]},
+                   user("And?"),
+                   {"role": "assistant", "content": None, "tool_calls": [
+                       {"id": "call:1", "type": "function", "function": {"name": "weather", "arguments": "{\"town\": \"Bern\"}"}},
+                       {"id": "call_2", "type": "function", "function": {"name": "weather", "arguments": ""}}]},
+                   {"role": "tool", "tool_call_id": "call:1", "content": "rain"},
+                   {"role": "tool", "tool_call_id": "call_2", "content": [{"type": "text", "text": "s"}, {"type": "text", "text": "un"}]},
+                   user("echo history"), tools=[tool])
+        assert text_of(w.g.ask("POST", CHAT, doc)).startswith("Tool results: rain; sun")
+        asked = sent(w)
+        assert [b["text"] for b in asked["system"]] == ["One.\n\nTwo."]
+        assert asked["tools"] == [{"name": "weather", "description": "Looks outside.", "strict": True,
+                                   "input_schema": tool["function"]["parameters"]}]
+        assert [m["role"] for m in asked["messages"]] == ["user", "assistant", "user"]
+        first, second, third = [m["content"] for m in asked["messages"]]
+        assert first == [{"type": "text", "text": "Look."},
+                         {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": png}},
+                         {"type": "document", "source": {"type": "text", "media_type": "text/plain", "data": "Grüße"},
+                          "title": "a.txt"}, {"type": "text", "text": "And?"}]
+        assert second == [{"type": "tool_use", "id": "call_1", "name": "weather", "input": {"town": "Bern"}},
+                          {"type": "tool_use", "id": "call_2", "name": "weather", "input": {}}]
+        assert third == [{"type": "tool_result", "tool_use_id": "call_1", "content": "rain"},
+                         {"type": "tool_result", "tool_use_id": "call_2", "content": "sun"}, {"type": "text", "text": "echo history"}]
+        # an assistant that greets first
+        assert text_of(w.g.ask("POST", CHAT, body(said("Hello, I am here."), "say hi"))) == "hi"
+
+
+def test_pass_through_calls_come_back():
+    with world() as w:
+        tools = [{"type": "function", "function": {"name": n, "parameters": {"type": "object", "properties": {}}}}
+                 for n in ("zeta", "alpha")]
+        w.ai.script = [tool_answer([("alpha", {"a": "ü\"\\"}), ("zeta", {})], say="Let me look."),
+                       tool_answer([("alpha", {})])] * 2
+        doc = whole(w.g.ask("POST", CHAT, body("go", tools=tools)))["choices"][0]
+        assert doc["finish_reason"] == "tool_calls" and doc["message"]["content"] == "Let me look."
+        calls = doc["message"]["tool_calls"]
+        assert [c["function"]["name"] for c in calls] == ["alpha", "zeta"] and all(c["type"] == "function" for c in calls)
+        assert json.loads(calls[0]["function"]["arguments"]) == {"a": "ü\"\\"} and len({c["id"] for c in calls}) == 2
+        assert [t["name"] for t in sent(w)["tools"]] == ["alpha", "zeta"]
+        doc = whole(w.g.ask("POST", CHAT, body("go", tools=tools)))["choices"][0]
+        assert doc["message"]["content"] is None and doc["finish_reason"] == "tool_calls"
+        t = told(w.g, body("go", tools=tools))
+        assert t.finish == "tool_calls" and t.text == "Let me look." and [t.calls[i]["name"] for i in (0, 1)] == ["alpha", "zeta"]
+        assert json.loads(t.calls[0]["arguments"]) == {"a": "ü\"\\"}
+
+
+def test_pass_through_of_the_offline_provider():
+    with world({"providers": {"default": "echo"}}) as w:
+        assert text_of(w.g.ask("POST", CHAT, body("hello", model="echo"))) == "[offline echo] hello"
+        assert told(w.g, body("hello", model="echo")).text == "[offline echo] hello"
+
+
+def test_a_length_limit():
+    with world() as w:
+        for key in ("max_tokens", "max_completion_tokens"):
+            doc = whole(w.g.ask("POST", CHAT, body("words 100", **{key: 5})))
+            assert doc["choices"][0]["finish_reason"] == "length" and sent(w)["max_tokens"] == 5
+        assert told(w.g, body("words 100", max_tokens=5)).finish == "length"
+        whole(w.g.ask("POST", CHAT, body("say x", max_tokens=10**9)))
+        assert sent(w)["max_tokens"] == 128000
+
+
+# ---- every field ------------------------------------------------------------------------------------------
+
+
+SCHEMA = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"], "additionalProperties": False}
+TOOLS = [{"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {}}}}]
+
+
+def wish(asked, *path):
+    for name in path:
+        asked = asked.get(name, {}) if isinstance(asked, dict) else None
+    return asked
+
+
+# docs/API.md has this table in words. Of each field: values and what the provider is asked then.
+HONOURED = {
+    "model": [(MODEL, lambda a: a["model"] == MODEL), ("claude-sonnet-5-5", lambda a: a["model"] == "claude-sonnet-5-5")],
+    "messages": [([user("say this")], lambda a: a["messages"][0]["content"] == [{"type": "text", "text": "say this"}])],
+    "max_tokens": [(77, lambda a: a["max_tokens"] == 77)],
+    "max_completion_tokens": [(78, lambda a: a["max_tokens"] == 78)],
+    "stop": [("END", lambda a: a["stop_sequences"] == ["END"]), (["a", "b"], lambda a: a["stop_sequences"] == ["a", "b"]),
+             ([], lambda a: "stop_sequences" not in a)],
+    "tools": [(TOOLS, lambda a: [t["name"] for t in a["tools"]] == ["f"]), ([], lambda a: "tools" not in a)],
+    "tool_choice": [("auto", lambda a: "tool_choice" not in a), ("none", lambda a: a["tool_choice"] == {"type": "none"})],
+    "parallel_tool_calls": [(True, lambda a: "tool_choice" not in a),
+                            (False, lambda a: a["tool_choice"] == {"type": "auto", "disable_parallel_tool_use": True})],
+    "response_format": [({"type": "text"}, lambda a: "output_config" not in a),
+                        ({"type": "json_schema", "json_schema": {"name": "x", "schema": SCHEMA, "strict": True}},
+                         lambda a: a["output_config"] == {"format": {"type": "json_schema", "schema": SCHEMA}}),
+                        ({"type": "json_object"}, lambda a: "JSON object" in a["system"][-1]["text"])],
+    "reasoning_effort": [("none", lambda a: a["output_config"]["effort"] == "low"),
+                         ("minimal", lambda a: a["output_config"]["effort"] == "low")]
+    + [(e, lambda a, e=e: a["output_config"] == {"effort": e}) for e in ("low", "medium", "high", "xhigh", "max")],
+}
+# of the answer, not of what the provider is asked: proven by tests of their own
+ELSEWHERE = {"stream", "stream_options", "user", "safety_identifier", "prompt_cache_key"}
+# may be there as long as they ask for nothing; else refused
+REFUSED = {
+    "n": ([1, None], [2, 0, "1", True]), "logprobs": ([False, None], [True]), "top_logprobs": ([0, None], [3]),
+    "logit_bias": ([{}, None], [{"50256": -100}]), "audio": ([None], [{"voice": "alloy", "format": "wav"}]),
+    "modalities": ([["text"], None], [["text", "audio"], ["audio"]]), "web_search_options": ([None], [{"x": 1}]),
+    "functions": ([None, []], [[{"name": "f"}]]), "function_call": ([None], ["auto", {"name": "f"}]),
+}
+IGNORED = {
+    "temperature": [0, 1, 2], "top_p": [1, 0.1], "presence_penalty": [0, 1], "frequency_penalty": [0, -1], "seed": [7],
+    "store": [True], "metadata": [{"a": "b"}], "service_tier": ["flex"], "prediction": [{"type": "content", "content": "x"}],
+    "verbosity": ["low"], "prompt_cache_options": [{"mode": "implicit"}], "moderation": [{"x": 1}], "something_new": [{"y": [1]}],
+}
+WRONG_TYPES = {
+    "model": [5, [], {}, True, ""], "messages": ["x", {}, 5, True], "max_tokens": ["5", 0, -1, 1.5, [], True],
+    "max_completion_tokens": ["5", 0, {}], "stop": [5, {}, [5], [""], [" \n"], "", [["x"]], ["x"] * 17, [None]],
+    "stream": ["true", 1, []], "stream_options": ["x", 5, []], "tools": ["x", {}, 5, [5], [{}], [{"type": "custom", "custom": {}}],
+                                                                   [{"type": "function"}], TOOLS * 2,
+                                                                   [{"type": "function", "function": {"name": "a b"}}],
+                                                                   [{"type": "function", "function": {"name": "f", "parameters": []}}],
+                                                                   [{"type": "function", "function": {"name": "f", "parameters": {
+                                                                       "type": "array"}}}]],
+    "tool_choice": ["required", 5, {"type": "function", "function": {"name": "f"}}, {"type": "allowed_tools"}, [], "any"],
+    "parallel_tool_calls": ["x", 1], "response_format": ["json", 5, [], {"type": "xml"}, {"type": "json_schema"},
+                                                        {"type": "json_schema", "json_schema": {"schema": []}}],
+    "reasoning_effort": [5, "very", {}], "user": [5, []], "safety_identifier": [{}], "prompt_cache_key": [1],
+}
+
+
+def test_every_field_of_chat_completions():
+    with world() as w:
+        plain = dict(body("say x"), tools=TOOLS)
+
+        def ask(**more):
+            n = len(w.ai.requests)
+            r = w.g.ask("POST", CHAT, dict(plain, **more))
+            return r, [x["body"] for x in w.ai.requests[n:]]
+        r, (base,) = ask()
+        whole(r)
+        for name, values in HONOURED.items():
+            for value, holds in values:
+                r, asked = ask(**{name: value})
+                whole(r)
+                assert len(asked) == 1 and holds(asked[0]), (name, value, asked)
+            r, asked = ask(**({name: None} if name not in ("model", "messages") else {}))
+            whole(r)
+        for name, (fine, bad) in REFUSED.items():
+            for value in fine:
+                r, asked = ask(**{name: value})
+                whole(r)
+                assert asked == [base], (name, value)
+            for value in bad:
+                r, asked = ask(**{name: value})
+                refused(r, 400, name)
+                assert asked == [], (name, value)
+        for name, values in IGNORED.items():
+            for value in values + [None, "x", []]:
+                r, asked = ask(**{name: value})
+                whole(r)
+                assert asked == [base], (name, value)
+        for name, values in WRONG_TYPES.items():
+            for value in values:
+                r, asked = ask(**{name: value})
+                try:
+                    refused(r, 400, name)
+                except AssertionError as e:
+                    raise AssertionError("%s = %r: %s" % (name, value, e))
+                assert asked == []
+        assert set(WRONG_TYPES) == set(HONOURED) | ELSEWHERE
+        refused(w.g.ask("POST", CHAT, {"messages": [user("x")]}), 400, "model")
+        refused(w.g.ask("POST", CHAT, {"model": MODEL}), 400, "messages")
+
+
+def test_the_table_of_fields_is_in_the_documents():
+    """docs/API.md says of each field what the tests above prove."""
+    with open(DOCS, encoding="utf-8") as f:
+        text = f.read()
+    for name in list(HONOURED) + list(ELSEWHERE) + list(REFUSED) + [x for x in IGNORED if x != "something_new"]:
+        assert "`%s`" % name in text, name
+
+
+def test_messages_that_are_none():
+    bad = [
+        [], ["x"], [5], [{}], [{"role": "user"}], [{"role": "user", "content": ""}], [{"role": "user", "content": 5}],
+        [{"role": "user", "content": {}}], [{"role": "user", "content": ["x"]}], [{"role": "wizard", "content": "x"}],
+        [{"role": 5, "content": "x"}], [{"role": "system", "content": "x"}],
+        [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "https://x.example/a.png"}}]}],
+        [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:image/png;base64,@@@"}}]}],
+        [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:image/png;base64,"}}]}],
+        [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:image/tiff;base64,AAAA"}}]}],
+        [{"role": "user", "content": [{"type": "image_url"}]}],
+        [{"role": "user", "content": [{"type": "input_audio", "input_audio": {"data": "AAAA", "format": "wav"}}]}],
+        [{"role": "user", "content": [{"type": "file", "file": {"file_id": "file-1"}}]}],
+        [{"role": "user", "content": [{"type": "file", "file": {"file_data": "data:text/plain;base64,/w=="}}]}],
+        [{"role": "user", "content": [{"type": "video"}]}],
+        [user("x"), {"role": "assistant", "content": [{"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}]},
+         user("y")],
+        [{"role": "system", "content": [{"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}]}, user("x")],
+        [user("x"), said("begun")],                     # what has been begun is not gone on with
+        [user("x"), {"role": "assistant", "tool_calls": [{"id": "a", "function": {"name": "f", "arguments": "{"}}]}, user("y")],
+        [user("x"), {"role": "assistant", "tool_calls": [{"id": "a", "function": {"name": "f", "arguments": "[]"}}]}, user("y")],
+        [user("x"), {"role": "assistant", "tool_calls": [{"id": "a", "function": {"name": "", "arguments": "{}"}}]}, user("y")],
+        [user("x"), {"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": "{}"}}]}, user("y")],
+        [user("x"), {"role": "assistant", "tool_calls": [{"id": "a", "function": {"name": "f", "arguments": "[" * 126 + "]" * 126}}]},
+         user("y")],
+        [user("x"), {"role": "tool", "content": "x"}], [{"role": "tool", "tool_call_id": "a", "content": [{"type": "image_url"}]}],
+        [{"role": "tool", "tool_call_id": "a", "content": "1"}, {"role": "tool", "tool_call_id": "a", "content": "2"}],
+        [user("x")] + [m for i in range(1001) for m in (said("a"), user("b"))],
+    ]
+    with world() as w:
+        for model in (MODEL, "blufio"):
+            for messages in bad:
+                try:
+                    refused(w.g.ask("POST", CHAT, {"model": model, "messages": messages}), 400, "messages")
+                except AssertionError as e:
+                    raise AssertionError("%s: %s" % (json.dumps(messages)[:300], e))
+        for data in (b"", b"{", b"[]", b"null", b'{"model": "\xff"}', b"[" * 5000):
+            refused(w.g.ask("POST", CHAT, data), 400)
+        assert w.ai.requests == [] and w.b.query("SELECT count(*) FROM inbound") == [(0,)]
+
+
+# ---- what is refused before a route runs --------------------------------------------------------------------
+
+
+def test_errors_have_one_shape():
+    with world() as w:
+        nobody, wrong = Gateway(w.b), Gateway(w.b, "blf_sk_" + "0" * 64)
+        e = refused(nobody.ask("POST", CHAT, body("x")), 401, code="invalid_api_key")
+        assert e["type"] == "invalid_request_error"
+        refused(wrong.ask("GET", "/v1/models"), 401, code="invalid_api_key")
+        refused(w.g.mint("read").ask("POST", CHAT, body("x")), 403)
+        refused(w.g.ask("GET", "/v1/chat/nothing"), 404)
+        r = w.g.ask("GET", CHAT)
+        refused(r, 405)
+        assert "POST" in r.get("Allow")
+        refused(w.g.ask("POST", CHAT, body("x"), {"Content-Type": "text/plain"}), 415)
+        with w.g.start("POST", CHAT, b"", {"Content-Length": str(1 << 30)}) as c:
+            refused(c.response(), 413)
+        refused(w.g.ask("POST", CHAT, body("x", model="gpt-4o")), 404, "model", "model_not_found", "claude")
+        slow = w.g.mint("chat", rate_limit_per_minute=1)
+        slow.ask("GET", "/v1/models")
+        r = slow.ask("GET", "/v1/models")
+        e = refused(r, 429, code="rate_limit_exceeded")
+        assert e["type"] == "rate_limit_exceeded" and int(r.get("Retry-After")) > 0
+        # and those of the other routes have theirs
+        assert set(nobody.ask("GET", "/v1/cost").json()["error"]) == {"type", "message", "hint", "request_id"}
+
+
+def test_more_than_a_body_may_have():
+    with world() as w:
+        with w.g.connect() as c:
+            c.request("POST", CHAT, [b"x" * 65536] * 1024, w.g.headers(b"", None))
+            try:
+                refused(c.response(), 413)
+            except Cut:                                 # it hung up while we still wrote
+                assert c.reset
+        assert text_of(w.g.ask("POST", CHAT, body("say x" + " " * 1800000))) == "x"
+
+
+# ---- a provider that fails -----------------------------------------------------------------------------------
+
+
+def test_pass_through_failures():
+    with world() as w:
+        for kind, options, status, code in (
+                ("529", {}, 503, "overloaded"), ("500", {}, 503, "overloaded"), ("reset", {}, 503, "overloaded"),
+                ("html", {}, 503, "overloaded"), ("empty", {}, 503, "overloaded"), ("cut", {"k": 0}, 503, "overloaded"),
+                ("429", {"retry_after": 7}, 429, "rate_limit_exceeded"), ("401", {}, 502, "provider_refused"),
+                ("402", {}, 402, "insufficient_quota"), ("404", {}, 404, "model_not_found"),
+                ("413", {}, 400, "context_length_exceeded"), ("400", {}, 400, "invalid_request")):
+            for ask in (lambda: w.g.ask("POST", CHAT, body("say x")), lambda: w.g.ask("POST", CHAT, body("say x", stream=True))):
+                n = len(w.ai.requests)
+                w.ai.fail_next(kind, **options)
+                r = ask()
+                try:
+                    refused(r, status, code=code)
+                except AssertionError as e:
+                    raise AssertionError("%s: %s" % (kind, e))
+                assert len(w.ai.requests) == n + 1      # the client decides whether it comes again
+                assert kind != "429" or r.get("Retry-After") == "7"
+        for kind, options in (("cut", {"k": 2}), ("error_event", {"k": 2}), ("fin", {"k": 2})):
+            w.ai.piece = 3
+            w.ai.fail_next(kind, **options)
+            with stream(w.g, body("say alpha beta gamma")) as s:
+                chunks = list(s)
+            assert chunks and s.error["code"] == "overloaded" and not s.done, (kind, s.error)
+        # what they cost is booked, as far as it is known
+        w.ai.piece = None
+        assert text_of(w.g.ask("POST", CHAT, body("say on"))) == "on"
+        assert [r[7] for r in w.b.query(FEATURE_API)][-4:] == [1, 1, 1, 0]
+
+
+def test_a_cap_that_is_reached():
+    with world({"cost": {"daily_budget_usd": 0.001}}) as w:
+        whole(w.g.ask("POST", CHAT, body("words 300", model="claude-opus-5-5")))
+        for doc in (body("say two"), body("say two", stream=True)):
+            e = refused(w.g.ask("POST", CHAT, doc), 429, code="insufficient_quota", message="budget")
+            assert e["type"] == "insufficient_quota"
+        assert len(w.ai.requests) == 1
+
+
+def test_rate_limits_of_the_provider():
+    with world() as w:
+        w.ai.limit("claude-haiku", 30, requests=1)
+        whole(w.g.ask("POST", CHAT, body("say one")))
+        r = w.g.ask("POST", CHAT, body("say two"))
+        refused(r, 429, code="rate_limit_exceeded")
+        assert int(r.get("Retry-After")) > 1 and len(w.ai.requests) == 1 and not w.ai.bitten
+
+
+def test_a_refusal():
+    with world() as w:
+        w.ai.fail_next("refusal", n=2)
+        doc = whole(w.g.ask("POST", CHAT, body("say x")))["choices"][0]
+        assert doc["finish_reason"] == "content_filter" and "refused" in doc["message"]["content"]
+        t = told(w.g, body("say x"))
+        assert t.finish == "content_filter" and "refused" in t.text
+
+
+# ---- clients that leave ----------------------------------------------------------------------------------------
+
+
+def test_a_client_that_leaves_ends_its_call():
+    """It is not waited for, and what was used is booked."""
+    with world() as w:
+        def begun():
+            text = w.g.ask("GET", "/metrics").body.decode()
+            return int(re.search(r"blufio_first_token_seconds_count (\d+)", text).group(1))
+        for n, doc in enumerate((body("say alpha beta gamma", stream=True), body("say alpha beta gamma")), 1):
+            gate = held(w)
+            c = w.g.start("POST", CHAT, doc)
+            w.wait(lambda: begun() == n, "the first piece of the answer")
+            c.close()
+            w.wait(lambda: len(w.b.query(FEATURE_API)) == n, "booked")
+            assert w.b.query(FEATURE_API)[-1][7] == 1 and w.b.query(FEATURE_API)[-1][0] > 0
+            release(w, gate)
+        assert text_of(w.g.ask("POST", CHAT, body("say on"))) == "on"
+
+
+def test_a_call_that_runs_when_the_daemon_ends():
+    with world({"agent": {"drain_timeout": 1}}) as w:
+        gate = held(w)
+        with stream(w.g, body("say alpha beta gamma")) as s:
+            first = iter(s)
+            next(first)
+            next(first)
+            assert w.b.stop() == 0
+            release(w, gate)
+        assert [r[7] for r in w.b.query(FEATURE_API)] == [1]
+        w.b.start()
+
+
+def test_a_call_that_ends_while_the_daemon_drains():
+    with world({"agent": {"drain_timeout": 20}}) as w:
+        gate = held(w)
+        with stream(w.g, body("say alpha beta gamma")) as s:
+            first = iter(s)
+            chunks = [next(first), next(first)]
+            w.b.signal(15)
+            w.b.wait_log("stopping")
+            release(w, gate)
+            chunks += list(first)
+            assert s.done and Told(chunks).text == "alpha beta gamma"
+        assert w.b.wait_exit() == 0
+        assert [r[7] for r in w.b.query(FEATURE_API)] == [0]
+        w.b.start()
+
+
+def test_a_slow_reader():
+    with world() as w:
+        w.ai.script = lambda ask: "x" * 500000
+        w.ai.piece = 5000
+        c = Connection(w.g.port, receive_buffer=4096)
+        w.g.start("POST", CHAT, body("go", stream=True, max_tokens=128000), connection=c)
+        w.wait(lambda: w.ai.requests, "asked")
+        with Stream(c, c.head()) as s:
+            assert Told(list(s)).text == "x" * 500000
+
+
+def test_so_many_calls_at_once():
+    with world() as w:
+        gate = held(w)
+        many = [w.g.start("POST", CHAT, body("say %d abcdefgh" % i)) for i in range(32)]
+        w.wait(lambda: len(w.ai.requests) == 32, "all asked")
+        r = w.g.ask("POST", CHAT, body("say more"))
+        refused(r, 429, code="rate_limit_exceeded")
+        assert r.get("Retry-After") == "1"
+        release(w, gate)
+        for i, c in enumerate(many):
+            with c:
+                assert text_of(c.response()) == "%d abcdefgh" % i
+        assert text_of(w.g.ask("POST", CHAT, body("say more"))) == "more"
+
+
+if __name__ == "__main__":
+    main(globals())
