@@ -256,20 +256,24 @@ waits_for(const struct request *r, const struct target *to)
 	return !r->c->dead && !r->answered && r->ref[0] && str_eqz(to->reply_to, r->ref) && str_eqz(to->chat, r->chat);
 }
 
-/* The reply to whoever waits for it, or else more of its text. */
-static void
+/* The reply to whoever waits for it, or else more of its text; false when nobody does. */
+static bool
 tell(struct gateway *g, const struct target *to, const struct outbox_item *item, const struct partial *p)
 {
+	bool told = false;
+
 	for (struct conn *c = g->conns; c; c = c->next) /* a dropped one goes at the end of the loop turn */
 		for (struct request *r = c->socket ? c->socket->subs : c->req, *more; r; r = more) {
 			more = r->next;
-			if (!r->reply || !waits_for(r, to))
+			if (!r->attend || !waits_for(r, to))
 				continue;
+			told = true;
 			if (item)
-				r->reply(r, item);
+				attend_reply(r, item);
 			else
-				r->partial(r, p);
+				r->attend->partial(r, p);
 		}
+	return told;
 }
 
 static void
@@ -277,14 +281,13 @@ gw_send(void *self, const struct outbox_item *item)
 {
 	struct gateway *g = self;
 
-	tell(g, &item->to, item, NULL);
-	outbox_done(g->a, item->id, STR_NONE);
+	outbox_done(g->a, item->id, tell(g, &item->to, item, NULL) ? S("told") : STR_NONE);
 }
 
 static void
 gw_partial(void *self, const struct partial *p)
 {
-	tell(self, &p->to, NULL, p);
+	(void)tell(self, &p->to, NULL, p);
 }
 
 static void

@@ -28,6 +28,14 @@
 
 struct gateway;
 struct conn;
+struct request;
+/* How a route family tells a turn. */
+struct attend {
+	bool (*streams)(const struct request *r);
+	void (*begin)(struct request *r, struct str running);   /* a stream, of a turn that has said so much */
+	void (*partial)(struct request *r, const struct partial *p);
+	void (*done)(struct request *r, struct str text);       /* the answer is there: the request ends */
+};
 struct request {
 	struct conn *c;
 	struct agent *a;
@@ -56,8 +64,7 @@ struct request {
 	bool anew;                      /* the text began anew */
 	struct ev_timer timer;          /* the answer's deadline, or the stream's next comment */
 	int64_t spoke_at;               /* when the stream last said something */
-	void (*partial)(struct request *r, const struct partial *p);
-	void (*reply)(struct request *r, const struct outbox_item *item);
+	const struct attend *attend;    /* what becomes of the turn's text and reply */
 	struct invocation *invocation;  /* of a tool, running */
 	struct llm_call *call;          /* of a model, for this request alone */
 	int64_t wait_s;                 /* Retry-After of an error; 0: none */
@@ -137,6 +144,24 @@ const struct json *request_object(struct request *r, struct arena *ar, const cha
 /* The error object, for a stream that has begun; in the shape that the route's clients read. */
 void request_error_json(struct request *r, struct buf *out, int status, const char *type, const char *param, const char *hint,
     const char *message);
+
+/* attend.c */
+#define ATTEND_KEY_MAX 255              /* bytes of Idempotency-Key */
+bool attend_is_own(const struct request *r, struct str chat);
+/* The conversation or message of that id becomes the request's, if it is its credential's. */
+bool attend_session(struct request *r, int64_t id);
+bool attend_message(struct request *r, int64_t id);
+/* A name for a message: by chance, or the one that the key always has. */
+FALLIBLE attend_name(const struct request *r, struct str key, char *out, size_t size);
+bool attend_key(struct request *r, struct str *key);    /* the header; empty: none; false: an error is answered */
+uint32_t attend_hash(uint32_t h, struct str more);      /* from TEXT_HASH_EMPTY on */
+/* A message of r->chat that is called r->ref: stored, then waited for. Target and time are filled in here. */
+void attend_put(struct request *r, struct inbound *in);
+void attend_turn(struct request *r, bool fresh);        /* waits for the answer, or gives it when it is there */
+/* The text of the running turn that answers it, and the reply when there is one. */
+FALLIBLE attend_look(struct request *r, bool fresh, struct str *running, struct buf *reply, bool *done);
+void attend_done(struct request *r, struct str text);
+void attend_reply(struct request *r, const struct outbox_item *item);
 
 /* socket.c */
 /* Answers a request to become a WebSocket; run is what becomes of a message, stop or resume. */
