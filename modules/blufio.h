@@ -187,7 +187,9 @@ const char *turn_state_name(enum turn_state s);
 
 enum turn_outcome {
 	OUTCOME_NONE, OUTCOME_ANSWERED, OUTCOME_STOPPED, OUTCOME_FAILED,
-	OUTCOME_REFUSED, OUTCOME_NO_BUDGET, OUTCOME_SET_ASIDE, OUTCOME_COUNT
+	OUTCOME_REFUSED, OUTCOME_NO_BUDGET, OUTCOME_SET_ASIDE,
+	OUTCOME_LENGTH,             /* a program's: the answer reached its limit */
+	OUTCOME_COUNT
 };
 const char *turn_outcome_name(enum turn_outcome o);
 
@@ -222,6 +224,8 @@ struct inbound {
 	size_t n_attachments;
 	struct str album;           /* messages of a chat that share it are parts of one; may be empty */
 	int64_t position;           /* of this part among them */
+	struct str options;         /* what a program asks for beside its words: JSON (api/compat/talk.c); may be empty */
+	struct str digest;          /* of the conversation as the program told it; may be empty */
 };
 /* Stores the message in this loop turn's transaction and schedules its session; control words
  * (/stop, /new, /model, /help, /start) act at once. *fresh = false for a repeat (then nothing happened).

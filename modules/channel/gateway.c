@@ -267,7 +267,7 @@ tell(struct gateway *g, const struct target *to, const struct outbox_item *item,
 			more = r->next;
 			if (!r->attend || !waits_for(r, to))
 				continue;
-			told = true;
+			told = told || !c->eof; /* it has said all; it may be gone as well */
 			if (item)
 				attend_reply(r, item);
 			else

@@ -369,6 +369,29 @@ refuse_media(const struct rows *r, const struct model_info *m, size_t bytes, str
 	return OK;
 }
 
+/* What a program asked for beside its words. */
+static enum err
+take_options(const struct turn *t, struct context *out)
+{
+	struct arena tmp = ARENA_INIT(JSON_TREE_MAX(t->options.n));
+	struct llm_request *q = &out->request;
+	const struct json *o, *v;
+	enum err e = json_parse(&tmp, buf_view(&t->options), &o, NULL);
+
+	if (e == OK) {
+		q->max_tokens = json_i64(o, "max_tokens", q->max_tokens);
+		q->no_tools = json_bool(o, "no_tools", false);
+		q->one_call = json_bool(o, "one_call", false);
+		q->effort = arena_str(&out->arena, json_str(o, "effort", STR_NONE));
+		v = json_at(o, "stop");
+		q->stop = arena_str(&out->arena, v ? v->raw : STR_NONE);
+		v = json_at(o, "schema");
+		q->schema = arena_str(&out->arena, v ? v->raw : STR_NONE);
+	}
+	arena_free(&tmp);
+	return e;
+}
+
 static enum err
 render(struct session *s, struct rows *r, const struct model_info *m, struct context *out, struct fail *f)
 {
@@ -397,6 +420,8 @@ render(struct session *s, struct rows *r, const struct model_info *m, struct con
 	out->request.system = arena_str(&out->arena, buf_view(&system));
 	out->request.messages = messages;
 	out->request.tools = bus_tools_json(a);
+	if (e == OK && s->turn && s->turn->options.n)
+		e = take_options(s->turn, out);
 	buf_free(&system);
 	if (e == OK)
 		e = r->err != OK ? r->err : out->arena.err;

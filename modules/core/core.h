@@ -9,7 +9,7 @@
 
 #include "blufio.h"
 
-#define SCHEMA_VERSION 3
+#define SCHEMA_VERSION 4
 
 /* ---- rows (store.c) ------------------------------------------------------- */
 
@@ -24,6 +24,7 @@ struct inbound_row {
 	int64_t hold_until;             /* an album: more parts may come until then; 0: it is none */
 	int64_t attachments;            /* how many */
 	int64_t received_at;
+	struct str options;
 };
 struct turn_row {
 	int64_t id, session, inbound, next_at, round, attempt, deaths;
@@ -114,13 +115,19 @@ FALLIBLE store_inbound_next(struct db *db, int64_t session, void (*fn)(void *arg
 FALLIBLE store_inbound_get(struct db *db, int64_t id, void (*fn)(void *arg, const struct inbound_row *r), void *arg);
 FALLIBLE store_inbound_known(struct db *db, struct str channel, struct str dedup, int64_t *id);   /* 0 = none */
 FALLIBLE store_inbound_turn(struct db *db, int64_t id, int64_t *turn);     /* that answers it; 0 = none yet */
-/* Appends the reply of a turn, delivered or not. */
-FALLIBLE store_reply(struct db *db, int64_t turn, struct buf *text, bool *found);
+/* Messages with that digest, the newest first, 16 at most. */
+FALLIBLE store_inbound_digest(struct db *db, struct str digest, void (*fn)(void *arg, int64_t id), void *arg);
+/* Appends the reply of a turn, delivered or not; told (may be NULL): somebody took it. */
+FALLIBLE store_reply(struct db *db, int64_t turn, struct buf *text, bool *found, bool *told);
 /* Appends what was said to a message that has no turn: a word like /help. Nothing said is found, too. */
 FALLIBLE store_notice(struct db *db, int64_t inbound, struct buf *text, bool *found);
 /* The channel's conversations, newest first, 1,000 at most; user is how the channel calls the person. */
 FALLIBLE store_session_list(struct db *db, const char *channel, void (*fn)(void *arg, const struct session_list_row *r),
     void *arg);
+/* The turn of the newest message of its running history: id, inbound, round, outcome; id 0: none. */
+FALLIBLE store_session_tip(struct db *db, int64_t id, struct turn_row *out);
+/* What was said in from, up to the turn of that message, becomes the history of to, which has none. */
+FALLIBLE store_session_branch(struct db *db, int64_t from, int64_t inbound, int64_t to);
 /* What was said in it goes, and nobody finds it again; what it cost stays. */
 FALLIBLE store_session_erase(struct db *db, int64_t id);
 FALLIBLE store_inbound_set(struct db *db, int64_t id, enum inbound_state state);
@@ -188,6 +195,7 @@ FALLIBLE store_outbox_open(struct db *db, void (*fn)(void *arg, const struct out
 
 FALLIBLE store_cost_add(struct db *db, int64_t session, int64_t turn, const char *feature, const char *provider,
     const char *model, const struct usage *u, int64_t nano, bool estimated);
+FALLIBLE store_cost_turn(struct db *db, int64_t turn, struct usage *out);         /* the sum */
 FALLIBLE store_cost_between(struct db *db, int64_t from, int64_t to, int64_t *nano);      /* to is not in it */
 
 bool store_api_key_name(struct str name);      /* may a key be called so? */
@@ -242,6 +250,7 @@ struct turn {
 	struct buf answer;              /* all visible text so far */
 	size_t round_from;              /* where the running round's text begins in it */
 	char *ref;                      /* the channel's placeholder, NULL none */
+	struct buf options;             /* of its message */
 	char reply_to[64];              /* the message it answers, as its channel calls it; "" none */
 	int64_t saved_at;               /* when partial text last reached the disk */
 	int64_t model_step;             /* row of the running model call */

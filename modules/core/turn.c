@@ -44,7 +44,7 @@ const char *
 turn_outcome_name(enum turn_outcome o)
 {
 	static const char *const names[] = { "none", "answered", "stopped", "failed", "refused",
-	    "no_budget", "set_aside" };
+	    "no_budget", "set_aside", "length" };
 
 	return o < ARRAY_LEN(names) ? names[o] : "?";
 }
@@ -292,7 +292,7 @@ conclude(struct turn *t, enum turn_outcome outcome, struct str text)
 			buf_puts(&t->answer, "\n\n");
 		buf_str(&t->answer, text);
 	}
-	if (str_trim(buf_view(&t->answer)).n == 0) {
+	if (str_trim(buf_view(&t->answer)).n == 0 && outcome != OUTCOME_LENGTH) {
 		buf_reset(&t->answer);
 		buf_puts(&t->answer, "(The model ended its answer without any text.)");
 	}
@@ -314,6 +314,8 @@ static enum step
 conclude_fail(struct turn *t, enum turn_outcome outcome, const struct fail *f)
 {
 	log_warn("turn", "%s: %s", turn_outcome_name(outcome), f->text);
+	if (t->options.n)               /* a program is told that its request failed: it did not happen */
+		agent_wrote(t->a, store_messages_void(t->a->db, t->id));
 	return conclude(t, outcome, str_z(f->text));
 }
 
@@ -378,13 +380,31 @@ take_message(void *arg, const struct inbound_row *r)
 	buf_free(&text);
 }
 
+/* What a program says of how to answer, where it has changed: it stands here, so that nothing before it moves. */
+static enum err
+put_instructions(struct turn *t, struct buf *out)
+{
+	struct arena ar = ARENA_INIT(JSON_TREE_MAX(t->options.n));
+	const struct json *o = NULL;
+	enum err e = t->options.n ? json_parse(&ar, buf_view(&t->options), &o, NULL) : OK;
+	struct str text = json_str(o, "instructions", STR_NONE);
+
+	if (text.n) {
+		buf_puts(out, "{\"type\":\"text\",\"text\":");
+		json_quote(out, text);
+		buf_puts(out, "},");
+	}
+	arena_free(&ar);
+	return e != OK ? e : out->err;
+}
+
 /* The message joins the history; false when nothing of it can be read, k->notes says why. */
 static bool
 append_message(struct turn *t, struct taking *k)
 {
-	enum err e = OK;
+	enum err e = put_instructions(t, &k->blocks);
 
-	if (t->attachments)
+	if (e == OK && t->attachments)
 		e = media_blocks(t->a, t->inbound, t->s->id, t->s->next_seq, &k->blocks, &k->notes);
 	if (e == OK)
 		e = store_inbound_get(t->a->db, t->inbound, take_message, k);
@@ -715,9 +735,13 @@ answered(struct turn *t)
 		    STR_ARG(utf8_prefix(r->detail, 300)), str_ends(r->detail, S(".")) ? "" : "."));
 		return conclude(t, OUTCOME_REFUSED, str_z(f.text));
 	case LLM_STOP_MAX_TOKENS:
+		if (t->options.n)
+			return conclude(t, OUTCOME_LENGTH, STR_NONE);
 		return conclude(t, OUTCOME_ANSWERED, S("(The answer reached its length limit. Send \"go on\""
 		    " to continue.)"));
 	case LLM_STOP_WINDOW:
+		if (t->options.n)
+			return conclude(t, OUTCOME_LENGTH, STR_NONE);
 		return conclude(t, OUTCOME_ANSWERED, S("(This conversation has filled the model's memory."
 		    " Send /new to start a fresh one.)"));
 	case LLM_STOP_NONE: case LLM_STOP_END: case LLM_STOP_TOOLS: case LLM_STOP_SEQUENCE:
@@ -1211,6 +1235,7 @@ take_inbound(void *arg, const struct inbound_row *r)
 	t->received_at = r->received_at;
 	t->hold_until = r->hold_until;
 	t->attachments = r->attachments;
+	buf_str(&t->options, r->options);
 }
 
 static enum err
@@ -1222,8 +1247,12 @@ turn_new(struct session *s, int64_t id, int64_t inbound, struct turn **out)
 	if (t == NULL)
 		return ERR_NOMEM;
 	t->inbound = inbound;
+	buf_init(&t->options, REQUEST_MAX);
 	e = store_inbound_get(s->a->db, inbound, take_inbound, t);
+	if (e == OK)
+		e = t->options.err;
 	if (e != OK) {
+		buf_free(&t->options);
 		free(t);
 		return e;
 	}
@@ -1238,6 +1267,7 @@ turn_new(struct session *s, int64_t id, int64_t inbound, struct turn **out)
 	ev_timer_init(&t->timer, turn_run, t);
 	ev_timer_init(&t->deadline, on_deadline, t);
 	if (map_put(s->a->turns->by_id, id_key(&t->id), t) != OK) {
+		buf_free(&t->options);
 		free(t);
 		return ERR_NOMEM;
 	}
@@ -1283,6 +1313,7 @@ turn_free(struct turn *t)
 	slot_release(t);
 	buf_free(&t->answer);
 	buf_free(&t->result_text);
+	buf_free(&t->options);
 	free(t->ref);
 	free(t);
 }

@@ -643,5 +643,406 @@ def test_so_many_calls_at_once():
         assert text_of(w.g.ask("POST", CHAT, body("say more"))) == "more"
 
 
+# ---- the agent ---------------------------------------------------------------------------------------------------
+
+
+def agent(*messages, **more):
+    return body(*messages, model="blufio", **more)
+
+
+def rows(w, session=None):
+    """What stands in the histories, in words."""
+    def words(content):
+        return " ".join(b.get("text", b["type"]) for b in json.loads(content))
+    where = "WHERE void = 0" + ("" if session is None else " AND session_id = %d" % session)
+    return [(s, role, words(content)) for s, role, content in w.b.query(
+        "SELECT session_id, role, content FROM messages %s ORDER BY session_id, seq" % where)]
+
+
+def talk(w, history, text, g=None, headers=None, **more):
+    """The client's way: all that was said, and the answer is added to it."""
+    history.append(user(text))
+    answer = text_of((g or w.g).ask("POST", CHAT, agent(*history, **more), headers))
+    history.append(said(answer))
+    return answer
+
+
+def parted(w):
+    """Histories that part are meant to; in all other tests the fake watches that none changes."""
+    assert w.ai.prefix_violations
+    w.ai.prefix_violations.clear()
+
+
+def count(w, table):
+    return w.b.query("SELECT count(*) FROM " + table)[0][0]
+
+
+def test_the_agent_answers():
+    with world({"agent": {"system_prompt": "You are Blufio."}}) as w:
+        doc = whole(w.g.ask("POST", CHAT, agent("tools")))
+        choice = doc["choices"][0]
+        assert doc["model"] == "blufio" and choice["finish_reason"] == "stop"
+        assert choice["message"]["content"].startswith("Let me look.") and "Tool results" in choice["message"]["content"]
+        asked = sent(w, 0)
+        assert asked["system"][0]["text"] == "You are Blufio." and {"time_now"} <= {t["name"] for t in asked["tools"]}
+        ledger = w.b.query("SELECT sum(input + cache_read + write_5m + write_1h), sum(output), sum(cache_read) FROM cost_ledger")
+        u = doc["usage"]
+        assert (u["prompt_tokens"], u["completion_tokens"], u["prompt_tokens_details"]["cached_tokens"]) == ledger[0]
+        t = told(w.g, agent("words 50", stream_options={"include_usage": True}))
+        assert t.text == " ".join("w%d" % (i + 1) for i in range(50)) and t.finish == "stop" and t.usage["total_tokens"] > 0
+        ids = [r[0] for r in w.b.query("SELECT id FROM inbound ORDER BY id")]
+        assert doc["id"] == "chatcmpl-%d" % ids[0]
+
+
+def test_the_whole_history_every_time_is_told_once():
+    """Without a name: found by what was told before."""
+    with world() as w:
+        history = [{"role": "system", "content": "Be kind."}]
+        for text in ("say one", "think say two", "tools", "words 30"):
+            talk(w, history, text)
+        assert talk(w, history, "echo history") == "You wrote: say one | think say two | tools | words 30"
+        assert count(w, "sessions") == 1 and count(w, "turns") == 5
+        assert [r[1] for r in rows(w) if not r[2].startswith("tool_result")].count("user") == 5
+        # the same client, another conversation; and another client with the same words
+        assert talk(w, [], "echo history").strip() == "You wrote:"
+        other = w.g.mint("chat")
+        assert talk(w, [], "say one", other) == "one" and count(w, "sessions") == 3
+        w.b.restart(hard=True)
+        assert talk(w, history, "say after") == "after" and count(w, "sessions") == 3
+
+
+def test_two_keys_do_not_meet():
+    with world() as w:
+        g1, g2 = w.g.mint("chat"), w.g.mint("chat")
+        one, two = [], []
+        talk(w, one, "say secret", g1)
+        two = list(one)
+        assert talk(w, two, "echo history", g2) == "You wrote: say secret"     # because it says so itself
+        assert count(w, "sessions") == 2
+        for name in ("Blufio-Session",):
+            talk(w, [], "say hidden", g1, {name: "x"})
+            assert talk(w, [], "echo history", g2, {name: "x"}).strip() == "You wrote:"
+        assert count(w, "sessions") == 4
+
+
+def test_a_named_conversation():
+    with world() as w:
+        for n, (headers, more) in enumerate((({"Blufio-Session": "a"}, {}), (None, {"user": "ann"}),
+                                             (None, {"safety_identifier": "ben"}), (None, {"prompt_cache_key": "k" * 200}))):
+            # one that sends what is new alone
+            assert talk(w, [], "say one", headers=headers, **more) == "one"
+            assert talk(w, [], "echo history", headers=headers, **more) == "You wrote: say one"
+            # one that sends everything, and has something of before
+            history = [user("before"), said("aha")]
+            assert talk(w, history, "say two", headers=headers, **more) == "two"
+            assert talk(w, history, "echo history", headers=headers, **more) == "You wrote: say one | echo history | say two"
+            assert count(w, "sessions") == n + 1
+        # the header is worth more than the others
+        assert talk(w, [], "echo history", headers={"Blufio-Session": "a"}, user="ann").startswith("You wrote: say one | echo")
+        users = {r[0] for r in w.b.query("SELECT external_id FROM identities WHERE channel = 'gateway'")}
+        assert {u.partition("/")[2] for u in users} == {"", "ann", "ben"}, users
+
+
+def test_a_conversation_that_began_elsewhere():
+    """What is not in our rows comes from what the client tells, pictures and calls too."""
+    with world() as w:
+        call = {"role": "assistant", "content": None, "tool_calls": [
+            {"id": "c1", "type": "function", "function": {"name": "weather", "arguments": "{}"}}]}
+        history = [{"role": "user", "content": [{"type": "text", "text": "first"},
+                                                {"type": "image_url", "image_url": {"url": data_url(picture())}}]},
+                   call, {"role": "tool", "tool_call_id": "c1", "content": "rain"}, said("It rains.")]
+        assert talk(w, history, "echo history") == "You wrote: first | (A picture was here.)"
+        assert [m["role"] for m in sent(w)["messages"]] == ["user", "assistant", "user", "assistant", "user"]
+        assert talk(w, history, "echo history") == "You wrote: first | (A picture was here.) | echo history"
+        assert count(w, "sessions") == 1
+        assert talk(w, [user("x"), said("y")], "echo history", headers={"Blufio-Session": "n"}) == "You wrote: x"
+
+
+def test_an_edited_history_is_another_conversation():
+    with world() as w:
+        history = []
+        for text in ("say one", "say two", "say three"):
+            talk(w, history, text)
+        # an answer was edited: only the client knows it
+        edited = history[:3] + [said("TWO")]
+        assert talk(w, edited, "echo history") == "You wrote: say one | say two"
+        assert "TWO" in [r[2] for r in rows(w)] and count(w, "sessions") == 2
+        # a question in the middle was edited: what was before it stands in our rows, thoughts and all
+        branch = history[:2]
+        assert talk(w, branch, "echo history") == "You wrote: say one" and count(w, "sessions") == 3
+        assert talk(w, branch, "echo history") == "You wrote: say one | echo history" and count(w, "sessions") == 3
+        # and the first conversation goes on where it was
+        assert talk(w, history, "echo history") == "You wrote: say one | say two | say three" and count(w, "sessions") == 3
+        parted(w)
+
+
+def test_a_branch_keeps_what_was_thought():
+    """The copy is byte for byte what was sent before, so that the provider's cache and its signatures hold."""
+    with world() as w:
+        history = []
+        for text in ("think say one", "think say two", "think say three"):
+            talk(w, history, text)
+        branch = history[:4]
+        assert talk(w, branch, "think say other") == "other"
+        thoughts = [b for m in sent(w)["messages"] for b in m["content"] if b["type"] == "thinking"]
+        assert len(thoughts) == 2 and count(w, "sessions") == 2 and w.b.query("SELECT max(thinking_seq) FROM sessions") == [(0,)]
+        parted(w)
+
+
+def test_another_answer_to_the_same():
+    """A client's button "regenerate": it tells the same again, although it has the answer."""
+    with world() as w:
+        answers = iter(["first", "second", "third", "fourth", "fifth"])
+        w.ai.script = lambda ask: next(answers)
+        ask = [user("a question")]
+        assert text_of(w.g.ask("POST", CHAT, agent(*ask))) == "first"
+        assert text_of(w.g.ask("POST", CHAT, agent(*ask))) == "second"
+        assert [r[1:] for r in rows(w)] == [("user", "a question"), ("assistant", "first"),
+                                            ("user", "a question"), ("assistant", "second")]
+        assert len({r[0] for r in rows(w)}) == 2        # a branch, not a conversation that asks twice
+        # both go on
+        assert text_of(w.g.ask("POST", CHAT, agent(*ask, said("second"), user("and")))) == "third"
+        assert text_of(w.g.ask("POST", CHAT, agent(*ask, said("first"), user("and")))) == "fourth"
+        assert [[t for s, _, t in rows(w) if s == n] for n in (1, 2)] == [
+            ["a question", "first", "and", "fourth"], ["a question", "second", "and", "third"]]
+        # in the middle of a longer one
+        assert text_of(w.g.ask("POST", CHAT, agent(*ask, said("first"), user("and")))) == "fifth"
+        assert [t for s, _, t in rows(w) if s == 3] == ["a question", "first", "and", "fifth"]
+        parted(w)
+
+
+def test_another_answer_in_a_named_conversation():
+    with world() as w:
+        answers = iter(["first", "second", "third", "fourth"])
+        w.ai.script = lambda ask: next(answers)
+        n = {"Blufio-Session": "n"}
+        history = []
+        talk(w, history, "one", headers=n)
+        talk(w, history, "two", headers=n)
+        assert text_of(w.g.ask("POST", CHAT, agent(*history[:-1]), n)) == "third"
+        assert [r[2] for r in rows(w)] == ["one", "first", "two", "third"] and count(w, "sessions") == 1
+        # a client that sends what is new alone may say the same twice
+        text_of(w.g.ask("POST", CHAT, agent("two"), n))
+        assert [r[2] for r in rows(w)][-2:] == ["two", "fourth"]
+
+
+def test_a_retry_is_not_another_question():
+    """A client that lost its connection gets the one answer that there is, and it is paid once."""
+    retry = {"X-Stainless-Retry-Count": "1"}
+    with world() as w:
+        doc = agent("say alpha beta gamma")
+        gate = held(w)
+        first = w.g.start("POST", CHAT, doc)
+        w.wait(lambda: w.ai.requests, "asked")
+        first.close()
+        with stream(w.g, doc, headers=retry) as s:      # while it is made
+            it = iter(s)
+            chunks = [next(it), next(it)]
+            release(w, gate)
+            chunks += list(it)
+        assert Told(chunks).text == "alpha beta gamma"
+        assert text_of(w.g.ask("POST", CHAT, doc, retry)) == "alpha beta gamma"        # when it is there
+        assert len(w.ai.requests) == 1 and count(w, "turns") == 1
+        # nobody was there to take it: whoever comes first gets it
+        gate = held(w)
+        c = w.g.start("POST", CHAT, agent("say delta epsilon"))
+        w.wait(lambda: len(w.ai.requests) == 2, "asked")
+        c.close()
+        release(w, gate)
+        w.wait(lambda: w.b.query("SELECT state FROM turns ORDER BY id DESC LIMIT 1") == [(5,)], "answered")
+        assert text_of(w.g.ask("POST", CHAT, agent("say delta epsilon"))) == "delta epsilon"
+        assert len(w.ai.requests) == 2
+        # both at once
+        gate = held(w)
+        many = [w.g.start("POST", CHAT, agent("say zeta eta theta")) for i in range(5)]
+        w.wait(lambda: len(w.ai.requests) == 3, "asked")
+        release(w, gate)
+        for c in many:
+            with c:
+                assert text_of(c.response()) == "zeta eta theta"
+        assert len(w.ai.requests) == 3
+
+
+def test_a_stopped_client_goes_on():
+    """Its user pressed stop: what it has is the beginning of our answer."""
+    with world() as w:
+        gate = held(w)
+        with stream(w.g, agent("say alpha beta gamma")) as s:
+            it = iter(s)
+            next(it)
+            part = next(it)["choices"][0]["delta"]["content"]
+        c = w.g.start("POST", CHAT, agent("say alpha beta gamma", said(part), "echo history"))  # while the first is still made
+        w.wait(lambda: count(w, "inbound") == 2, "stored")
+        release(w, gate)
+        with c:
+            assert text_of(c.response()) == "You wrote: say alpha beta gamma"
+        assert count(w, "sessions") == 1
+
+
+def test_idempotency():
+    with world() as w:
+        key = {"Idempotency-Key": "order-1"}
+        answers = iter(["first", "second"])
+        w.ai.script = lambda ask: next(answers)
+        one = whole(w.g.ask("POST", CHAT, agent("hello"), key))
+        assert whole(w.g.ask("POST", CHAT, agent("hello"), key)) == one
+        w.b.restart(hard=True)
+        assert whole(w.g.ask("POST", CHAT, agent("hello"), key)) == one
+        assert told(w.g, agent("hello"), key).text == "first"
+        refused(w.g.ask("POST", CHAT, agent("other"), key), 409)
+        refused(w.g.ask("POST", CHAT, agent("x"), {"Idempotency-Key": "two words"}), 400)
+        assert len(w.ai.requests) == 1 and count(w, "inbound") == 1
+        # the key of a message that is gone on with
+        assert text_of(w.g.ask("POST", CHAT, agent("hello", said("first"), "next"), {"Idempotency-Key": "order-2"})) == "second"
+        assert count(w, "sessions") == 1
+
+
+def test_instructions_that_change():
+    """Behind the agent's own where the conversation begins; others come with the message, and the prefix stays."""
+    with world({"agent": {"system_prompt": "You are Blufio."}}) as w:
+        history = []
+
+        def ask(text, system):
+            history.append(user(text))
+            messages = ([{"role": "system", "content": system}] if system else []) + history
+            history.append(said(text_of(w.g.ask("POST", CHAT, agent(*messages)))))
+            return sent(w)
+        first = ask("say one", "It is Monday.")
+        assert first["system"][0]["text"] == "You are Blufio.\n\nIt is Monday."
+        for text, system, said_now in (("say two", "It is Monday.", False), ("say three", "It is Tuesday.", True),
+                                       ("say four", "It is Tuesday.", False), ("say five", "It is Monday.", True),
+                                       ("say six", None, False)):
+            body = ask(text, system)
+            assert body["system"] == first["system"]
+            texts = [b["text"] for b in body["messages"][-1]["content"]]
+            assert texts[-1] == text and (len(texts) == 2 and texts[0].endswith(system)) == said_now, texts
+        assert count(w, "sessions") == 1                # and the fake has compared every prefix
+        text_of(w.g.ask("POST", CHAT, agent("say x", {"role": "system", "content": "no instructions"}, {"role": "user", "content": " "})))
+        e = refused(w.g.ask("POST", CHAT, agent({"role": "system", "content": "x" * 300000}, "say x")), 400)
+        assert "system" in e["message"]
+
+
+def test_chores_of_chat_programs():
+    """Titles, tags and the like open no conversation and use no tools; a cheap answer will do."""
+    chores = ["### Task:\nGenerate a concise, 3-5 word title with an emoji summarizing the chat history.\n### Guidelines: …",
+              "### Task:\nGenerate 1-3 broad tags categorizing the main themes of the chat history",
+              "### Task:\nSuggest 3-5 relevant follow-up questions or prompts",
+              "Provide a concise, 5-word-or-less title for the conversation, using title case conventions."]
+    with world() as w:
+        for chore in chores:
+            doc = whole(w.g.ask("POST", CHAT, agent(chore)))
+            assert doc["model"] == "blufio" and "tools" not in sent(w)
+            assert told(w.g, agent(chore)).finish == "stop"
+        assert count(w, "sessions") == count(w, "turns") == 0
+        assert len(w.b.query(FEATURE_API)) == 2 * len(chores)
+        assert "You said" in text_of(w.g.ask("POST", CHAT, agent("Tell me: ### Task:\n what is it?"))) and count(w, "sessions") == 1
+
+
+def test_words_for_the_agent_itself():
+    with world() as w:
+        history = []
+        talk(w, history, "say one")
+        assert "/stop" in talk(w, history, "/help")
+        assert talk(w, history, "echo history") == "You wrote: say one" and count(w, "sessions") == 1
+        assert "fresh" in talk(w, history, "/new")
+        assert talk(w, history, "echo history").strip() == "You wrote:" and count(w, "sessions") == 1
+
+
+def test_options_of_an_agents_turn():
+    with world() as w:
+        doc = whole(w.g.ask("POST", CHAT, agent("words 100", max_tokens=5)))
+        assert doc["choices"][0]["finish_reason"] == "length" and sent(w)["max_tokens"] == 5
+        assert "go on" not in doc["choices"][0]["message"]["content"]
+        text_of(w.g.ask("POST", CHAT, agent("say x", stop=["END"], reasoning_effort="high", parallel_tool_calls=False,
+                                            response_format={"type": "json_schema", "json_schema": {"name": "s", "schema": SCHEMA}})))
+        asked = sent(w)
+        assert asked["stop_sequences"] == ["END"] and asked["output_config"] == {
+            "effort": "high", "format": {"type": "json_schema", "schema": SCHEMA}}
+        assert asked["tool_choice"] == {"type": "auto", "disable_parallel_tool_use": True}
+        text_of(w.g.ask("POST", CHAT, agent("say y", tool_choice="none")))
+        assert sent(w)["tool_choice"] == {"type": "none"}
+        # they hold over a death
+        gate = held(w)
+        c = w.g.start("POST", CHAT, agent("say alpha beta", stop=["STOP"]))
+        w.wait(lambda: len(w.ai.requests) == 4, "asked")
+        w.b.kill9()
+        c.close()
+        release(w, gate)
+        w.b.start()
+        w.wait(lambda: len(w.ai.requests) == 5, "asked again")
+        assert sent(w)["stop_sequences"] == ["STOP"]
+        assert text_of(w.g.ask("POST", CHAT, agent("say alpha beta", stop=["STOP"]))) == "alpha beta"
+        assert count(w, "turns") == 4
+
+
+def test_a_restart_in_mid_stream():
+    with world() as w:
+        gate = held(w)
+        doc = agent("say alpha beta gamma")
+        with stream(w.g, doc) as s:
+            it = iter(s)
+            next(it), next(it)
+            w.b.kill9()
+            try:
+                list(it)
+            except Cut:
+                pass
+            assert not s.done
+        release(w, gate)
+        w.b.start()
+        assert told(w.g, doc).text == "alpha beta gamma"        # nobody had it
+        assert count(w, "turns") == 1
+
+
+def test_an_answer_that_is_begun_anew():
+    """It goes on where it was when it begins with the same words; else the stream ends in an error."""
+    with world() as w:
+        w.ai.piece = 6
+        w.ai.fail_next("cut", k=2)
+        t = told(w.g, agent("say alpha beta gamma"))
+        assert t.text == "alpha beta gamma" and t.finish == "stop"
+        answers = iter(["alpha beta gamma", "other words, and many more of them"])
+        w.ai.script = lambda ask: next(answers)
+        w.ai.fail_next("cut", k=2)
+        with stream(w.g, agent("go")) as s:
+            chunks = list(s)
+        assert s.error["code"] == "begun_anew" and not s.done and chunks
+        assert text_of(w.g.ask("POST", CHAT, agent("go"))) == "other words, and many more of them"      # it was not taken
+
+
+def test_failures_of_the_agent():
+    with world({"cost": {"daily_budget_usd": 1000}}) as w:
+        history = []
+        talk(w, history, "say one")
+        w.ai.fail_next("401", n=2)
+        for s in (False, True):
+            e = refused(w.g.ask("POST", CHAT, agent(*history, "say two", stream=s)), 502, code="agent_failed", message="API key")
+            assert e["type"] == "server_error"
+        assert [r[2] for r in rows(w)] == ["say one", "one"]    # what failed did not happen
+        # the same again is a new try, in the same conversation
+        assert text_of(w.g.ask("POST", CHAT, agent(*history, "say two"))) == "two"
+        assert [r[2] for r in rows(w)] == ["say one", "one", "say two", "two"] and count(w, "sessions") == 1
+        w.ai.fail_next("refusal")
+        doc = whole(w.g.ask("POST", CHAT, agent("say x")))["choices"][0]
+        assert doc["finish_reason"] == "content_filter" and "declined" in doc["message"]["content"]
+        assert text_of(w.g.ask("POST", CHAT, agent("say x", said(doc["message"]["content"]), "echo history"))).strip() == "You wrote:"
+        assert count(w, "sessions") == 2
+    with world({"cost": {"daily_budget_usd": 0.001}}) as w:
+        whole(w.g.ask("POST", CHAT, agent("words 300")))
+        for s in (False, True):
+            e = refused(w.g.ask("POST", CHAT, agent("say two", stream=s)), 429, code="insufficient_quota", message="budget")
+
+
+def test_an_answer_that_takes_long():
+    with world({"gateway": {"reply_timeout": 1}}) as w:
+        gate = held(w)
+        doc = agent("say late but there")
+        e = refused(w.g.ask("POST", CHAT, doc), 504)
+        turn = re.search(r"turn_id: (\d+)", e["message"]).group(1)
+        release(w, gate)
+        w.wait(lambda: w.g.ask("GET", "/v1/messages/" + turn).status == 200, "the answer")
+        assert text_of(w.g.ask("POST", CHAT, doc)) == "late but there" and len(w.ai.requests) == 1
+
+
 if __name__ == "__main__":
     main(globals())

@@ -161,7 +161,7 @@ attend_look(struct request *r, bool fresh, struct str *running, struct buf *repl
 		*running = buf_view(&s->turn->answer);
 		r->turn = s->turn->id;
 	} else if (e == OK && turn) {
-		e = store_reply(r->a->db, turn, reply, done);
+		e = store_reply(r->a->db, turn, reply, done, NULL);
 	} else if (e == OK && !fresh) { /* a word like /help has no turn, but a notice */
 		e = store_notice(r->a->db, r->inbound, reply, done);
 	}
@@ -198,6 +198,27 @@ on_stored(struct effect *e)
 
 	r->stored = true;
 	attend_turn(r, true);
+}
+
+static void
+on_joined(struct effect *e)
+{
+	struct request *r = CONTAINER(e, struct request, release);
+
+	r->stored = true;
+	attend_turn(r, false);
+}
+
+void
+attend_join(struct request *r)
+{
+	if (r->a->db->in_tx) {
+		r->stored = false;
+		r->release.run = on_joined;
+		agent_after(r->a, &r->release);
+	} else {
+		attend_turn(r, false);
+	}
 }
 
 struct same { struct request *r; const struct inbound *in; bool it_is; };

@@ -157,6 +157,7 @@ bool attend_key(struct request *r, struct str *key);    /* the header; empty: no
 uint32_t attend_hash(uint32_t h, struct str more);      /* from TEXT_HASH_EMPTY on */
 /* A message of r->chat that is called r->ref: stored, then waited for. Target and time are filled in here. */
 void attend_put(struct request *r, struct inbound *in);
+void attend_join(struct request *r);                    /* waits for a message that is stored, or about to be */
 void attend_turn(struct request *r, bool fresh);        /* waits for the answer, or gives it when it is there */
 /* The text of the running turn that answers it, and the reply when there is one. */
 FALLIBLE attend_look(struct request *r, bool fresh, struct str *running, struct buf *reply, bool *done);

@@ -212,13 +212,15 @@ is_openai(const struct request *r)
 
 /* All four members, always. */
 static void
-openai_error(struct buf *out, int status, const char *type, const char *param, const char *hint, const char *message)
+openai_error(const struct request *r, struct buf *out, int status, const char *type, const char *param, const char *hint, const char *message)
 {
 	const char *code = status == 401 ? "invalid_api_key" : strcmp(type, "rate_limit") == 0 ? "rate_limit_exceeded" : type;
 	struct buf text = BUF_INIT(4096);
 	struct jw w;
 
 	buf_fmt(&text, hint ? "%s (%s)" : "%s", message, hint);
+	if (r->inbound && status == 504)
+		buf_fmt(&text, " turn_id: %lld", (long long)r->inbound);
 	jw_init(&w, out);
 	jw_obj(&w);
 	jw_key(&w, "error");
@@ -240,7 +242,7 @@ request_error_json(struct request *r, struct buf *out, int status, const char *t
 	struct jw w;
 
 	if (is_openai(r)) {
-		openai_error(out, status, type, param, hint, message);
+		openai_error(r, out, status, type, param, hint, message);
 		return;
 	}
 	jw_init(&w, out);
