@@ -144,6 +144,8 @@ post(struct request *r, const struct shape *shape)
 		return;
 	if (!is_model(r, c->ask.model))
 		no_model(r, c->ask.model);
+	else if (c->ask.previous.n && !str_eqz(c->ask.model, COMPAT_MODEL))
+		request_error(r, 400, "invalid_request", "previous_response_id", NULL, "of a model as it is nothing is kept");
 	else if (!str_eqz(c->ask.model, COMPAT_MODEL))
 		pass_run(r, c->ask.model);
 	else if (is_chore(&c->ask))

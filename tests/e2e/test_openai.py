@@ -378,56 +378,109 @@ WRONG_TYPES = {
 }
 
 
-def test_every_field_of_chat_completions():
-    with world() as w:
-        plain = dict(body("say x"), tools=TOOLS)
-
-        def ask(**more):
-            n = len(w.ai.requests)
-            r = w.g.ask("POST", CHAT, dict(plain, **more))
-            return r, [x["body"] for x in w.ai.requests[n:]]
-        r, (base,) = ask()
-        whole(r)
-        for name, values in HONOURED.items():
-            for value, holds in values:
-                r, asked = ask(**{name: value})
-                whole(r)
-                assert len(asked) == 1 and holds(asked[0]), (name, value, asked)
-            r, asked = ask(**({name: None} if name not in ("model", "messages") else {}))
-            whole(r)
-        for name, (fine, bad) in REFUSED.items():
-            for value in fine:
-                r, asked = ask(**{name: value})
-                whole(r)
-                assert asked == [base], (name, value)
-            for value in bad:
-                r, asked = ask(**{name: value})
+def every_field(w, path, plain, needed, honoured, refuses, ignores, wrong):
+    def ask(**more):
+        n = len(w.ai.requests)
+        r = w.g.ask("POST", path, dict(plain, **more))
+        return r, [x["body"] for x in w.ai.requests[n:]]
+    r, (base,) = ask()
+    assert r.status == 200, r
+    for name, values in honoured.items():
+        for value, holds in values:
+            r, asked = ask(**{name: value})
+            assert r.status == 200 and len(asked) == 1 and holds(asked[0]), (name, value, r, asked)
+        if name not in needed:
+            assert ask(**{name: None})[0].status == 200, name
+    for name, (fine, bad) in refuses.items():
+        for value in fine:
+            r, asked = ask(**{name: value})
+            assert r.status == 200 and asked == [base], (name, value, r)
+        for value in bad:
+            r, asked = ask(**{name: value})
+            refused(r, 400, name)
+            assert asked == [], (name, value)
+    for name, values in ignores.items():
+        for value in values + [None, "x", []]:
+            r, asked = ask(**{name: value})
+            assert r.status == 200 and asked == [base], (name, value, r)
+    for name, values in wrong.items():
+        for value in values:
+            r, asked = ask(**{name: value})
+            try:
                 refused(r, 400, name)
-                assert asked == [], (name, value)
-        for name, values in IGNORED.items():
-            for value in values + [None, "x", []]:
-                r, asked = ask(**{name: value})
-                whole(r)
-                assert asked == [base], (name, value)
-        for name, values in WRONG_TYPES.items():
-            for value in values:
-                r, asked = ask(**{name: value})
-                try:
-                    refused(r, 400, name)
-                except AssertionError as e:
-                    raise AssertionError("%s = %r: %s" % (name, value, e))
-                assert asked == []
-        assert set(WRONG_TYPES) == set(HONOURED) | ELSEWHERE
-        refused(w.g.ask("POST", CHAT, {"messages": [user("x")]}), 400, "model")
-        refused(w.g.ask("POST", CHAT, {"model": MODEL}), 400, "messages")
+            except AssertionError as e:
+                raise AssertionError("%s = %r: %s" % (name, value, e))
+            assert asked == []
+    for name in needed:
+        refused(w.g.ask("POST", path, {k: v for k, v in plain.items() if k != name}), 400, name)
+
+
+def test_every_field_of_chat_completions():
+    assert set(WRONG_TYPES) == set(HONOURED) | ELSEWHERE
+    with world() as w:
+        every_field(w, CHAT, dict(body("say x"), tools=TOOLS), ("model", "messages"), HONOURED, REFUSED, IGNORED, WRONG_TYPES)
+
+
+# The same of the Responses API.
+FLAT = [{"type": "function", "name": "f", "parameters": {"type": "object", "properties": {}}, "strict": None}]
+R_HONOURED = {
+    "model": HONOURED["model"], "tool_choice": HONOURED["tool_choice"], "parallel_tool_calls": HONOURED["parallel_tool_calls"],
+    "input": [("say this", lambda a: a["messages"][0]["content"] == [{"type": "text", "text": "say this"}]),
+              ([user("say that")], lambda a: a["messages"][0]["content"] == [{"type": "text", "text": "say that"}]),
+              ([{"type": "message", "role": "developer", "content": [{"type": "input_text", "text": "Be brief."}]},
+                {"type": "message", "role": "user", "content": [
+                    {"type": "input_text", "text": "say this"},
+                    {"type": "input_image", "image_url": data_url(picture())},
+                    {"type": "input_file", "filename": "a.txt", "file_data": data_url(b"text", "text/plain")}]},
+                {"type": "reasoning", "id": "rs_1", "summary": [], "encrypted_content": "x"},
+                {"type": "message", "role": "assistant", "id": "m", "status": "completed", "phase": "commentary",
+                 "content": [{"type": "output_text", "text": "Wait.", "annotations": []}]},
+                {"type": "function_call", "id": "fc", "call_id": "c1", "name": "f", "arguments": "{}"},
+                {"type": "function_call_output", "call_id": "c1", "output": "done"}],
+               lambda a: [[b["type"] for b in m["content"]] for m in a["messages"]] == [
+                   ["text", "image", "document"], ["text", "tool_use"], ["tool_result"]]
+               and a["system"][0]["text"] == "Be brief.")],
+    "instructions": [("Be brief.", lambda a: a["system"][0]["text"] == "Be brief.")],
+    "max_output_tokens": [(77, lambda a: a["max_tokens"] == 77)],
+    "reasoning": [({"effort": "low", "summary": "auto"}, lambda a: a["output_config"] == {"effort": "low"}),
+                  ({"summary": "auto"}, lambda a: "output_config" not in a)],
+    "text": [({"format": {"type": "json_schema", "name": "x", "schema": SCHEMA, "strict": True}},
+              lambda a: a["output_config"] == {"format": {"type": "json_schema", "schema": SCHEMA}}),
+             ({"verbosity": "low", "format": {"type": "text"}}, lambda a: "output_config" not in a)],
+    "tools": [(FLAT, lambda a: [t["name"] for t in a["tools"]] == ["f"]), ([], lambda a: "tools" not in a)],
+}
+R_ELSEWHERE = {"stream", "stream_options", "user", "safety_identifier", "prompt_cache_key", "previous_response_id"}
+R_REFUSED = {"conversation": ([None], ["conv_1", {"id": "conv_1"}]), "background": ([False, None], [True]),
+             "prompt": ([None], [{"id": "pmpt_1"}]), "top_logprobs": ([0, None], [3])}
+R_IGNORED = {"temperature": [0, 1], "top_p": [0.5], "store": [False], "metadata": [{"a": "b"}], "service_tier": ["flex"],
+             "include": [["reasoning.encrypted_content"]], "truncation": ["auto"], "max_tool_calls": [3],
+             "context_management": [[{"type": "compaction"}]], "something_new": [{"y": [1]}]}
+R_WRONG = dict({k: WRONG_TYPES[k] for k in ("model", "stream", "stream_options", "tool_choice", "parallel_tool_calls", "user",
+                                            "safety_identifier", "prompt_cache_key")}, **{
+    "input": [5, {}, True, "", " ", [], ["x"], [{"type": "web_search_call"}], [{"type": "item_reference", "id": "x"}], [said("begun")],
+              [{"type": "function_call_output", "output": "x"}],
+              [{"role": "user", "content": [{"type": "input_image", "file_id": "f"}]}]],
+    "instructions": [5, {}], "max_output_tokens": [0, "5"], "reasoning": ["low", {"effort": "very"}], "previous_response_id": [5, []],
+    "text": ["x", {"format": {"type": "xml"}}], "tools": ["x", [5], [{"type": "web_search"}], TOOLS, FLAT * 2]})
+
+
+def test_every_field_of_responses():
+    assert set(R_WRONG) == set(R_HONOURED) | R_ELSEWHERE
+    with world() as w:
+        every_field(w, RESPONSES, {"model": MODEL, "input": "say x", "tools": FLAT}, ("model", "input"), R_HONOURED, R_REFUSED,
+                    R_IGNORED, R_WRONG)
+        refused(w.g.ask("POST", RESPONSES, {"model": MODEL, "input": "x", "previous_response_id": "resp_1"}), 400,
+                "previous_response_id")
+        w.ai.prefix_violations.clear()                  # these are no conversation
 
 
 def test_the_table_of_fields_is_in_the_documents():
     """docs/API.md says of each field what the tests above prove."""
     with open(DOCS, encoding="utf-8") as f:
         text = f.read()
-    for name in list(HONOURED) + list(ELSEWHERE) + list(REFUSED) + [x for x in IGNORED if x != "something_new"]:
-        assert "`%s`" % name in text, name
+    for table in (HONOURED, ELSEWHERE, REFUSED, IGNORED, R_HONOURED, R_ELSEWHERE, R_REFUSED, R_IGNORED):
+        for name in table:
+            assert "`%s`" % name in text or name == "something_new", name
 
 
 def test_messages_that_are_none():
@@ -1042,6 +1095,129 @@ def test_an_answer_that_takes_long():
         release(w, gate)
         w.wait(lambda: w.g.ask("GET", "/v1/messages/" + turn).status == 200, "the answer")
         assert text_of(w.g.ask("POST", CHAT, doc)) == "late but there" and len(w.ai.requests) == 1
+
+
+# ---- the Responses API ----------------------------------------------------------------------------------------------
+
+
+ECHOED = {"id", "object", "created_at", "status", "error", "incomplete_details", "instructions", "metadata", "model", "output",
+          "parallel_tool_calls", "previous_response_id", "tool_choice", "tools", "text", "temperature", "top_p", "truncation", "usage"}
+
+
+def response_in(doc):
+    """A response, checked; its text and its calls."""
+    assert set(doc) == ECHOED and doc["object"] == "response" and doc["id"].startswith("resp_"), doc
+    assert type(doc["created_at"]) is int and doc["error"] is None
+    text, calls = "", []
+    for item in doc["output"]:
+        assert item["id"] and item["status"] in ("completed", "incomplete"), item
+        if item["type"] == "message":
+            assert item["role"] == "assistant" and [p["type"] for p in item["content"]] == ["output_text"], item
+            text += item["content"][0]["text"]
+        else:
+            assert item["type"] == "function_call" and set(item) == {"id", "type", "status", "call_id", "name", "arguments"}, item
+            calls.append(item)
+    return text, calls
+
+
+def respond(g, text, headers=None, **more):
+    r = g.ask("POST", RESPONSES, dict({"model": "blufio", "input": text}, **more), headers)
+    assert r.status == 200, r
+    doc = r.json()
+    u = doc["usage"]
+    assert u["total_tokens"] == u["input_tokens"] + u["output_tokens"] and "cached_tokens" in u["input_tokens_details"]
+    return doc
+
+
+def events(g, doc, fails=False):
+    """The events of a stream, in order and complete."""
+    c = g.start("POST", RESPONSES, dict(doc, stream=True))
+    with Stream(c, c.head()) as s:
+        out = []
+        for event in s.lines():
+            if event.startswith(":"):
+                continue
+            name, data = event.split("\n")
+            assert name.startswith("event: ") and data.startswith("data: "), event
+            e = json.loads(data[6:])
+            assert e["type"] == name[7:] and e["sequence_number"] == len(out), e
+            out.append(e)
+    if fails:
+        assert out[-1]["type"] == "error" and {"code", "message", "param"} <= set(out[-1]), out[-1]
+        return out
+    types = [e["type"] for e in out]
+    assert types[:2] == ["response.created", "response.in_progress"] and out[0]["response"]["status"] == "in_progress"
+    assert types[-1] in ("response.completed", "response.incomplete") and types.count(types[-1]) == 1
+    final = out[-1]["response"]
+    items = [e["item"] for e in out if e["type"] == "response.output_item.done"]
+    assert items == final["output"] and [e["item"]["id"] for e in out if e["type"] == "response.output_item.added"] == [
+        i["id"] for i in items]
+    for n, item in enumerate(items):
+        mine = [e for e in out if e.get("item_id") == item["id"]]
+        assert all(e["output_index"] == n for e in mine)
+        if item["type"] == "message":
+            whole_text = item["content"][0]["text"]
+            assert "".join(e["delta"] for e in mine if e["type"] == "response.output_text.delta") == whole_text
+            assert [e["text"] for e in mine if e["type"] == "response.output_text.done"] == [whole_text]
+            assert [e["type"] for e in mine][0] == "response.content_part.added"
+            assert [e["type"] for e in mine][-1] == "response.content_part.done"
+        else:
+            assert "".join(e["delta"] for e in mine if e["type"].endswith("arguments.delta")) == item["arguments"]
+            assert [e["arguments"] for e in mine if e["type"].endswith("arguments.done")] == [item["arguments"]]
+    return out
+
+
+def test_responses_of_a_model_as_it_is():
+    with world() as w:
+        doc = respond(w.g, "say hello", model=MODEL)
+        assert response_in(doc)[0] == "hello" and doc["status"] == "completed" and doc["model"] == MODEL
+        out = events(w.g, {"model": MODEL, "input": "words 40"})
+        assert response_in(out[-1]["response"])[0] == " ".join("w%d" % (i + 1) for i in range(40))
+        w.ai.script = [tool_answer([("f", {"a": 1}), ("f", {})], say="Let me look."), tool_answer([("f", {})])]
+        out = events(w.g, {"model": MODEL, "input": "go", "tools": FLAT})
+        text, calls = response_in(out[-1]["response"])
+        assert text == "Let me look." and [json.loads(c["arguments"]) for c in calls] == [{"a": 1}, {}]
+        text, calls = response_in(respond(w.g, "go", model=MODEL, tools=FLAT))
+        assert text == "" and len(calls) == 1
+        doc = respond(w.g, "words 100", model=MODEL, max_output_tokens=5)
+        assert doc["status"] == "incomplete" and doc["incomplete_details"] == {"reason": "max_output_tokens"}
+        assert events(w.g, {"model": MODEL, "input": "words 100", "max_output_tokens": 5})[-1]["type"] == "response.incomplete"
+        w.ai.fail_next("529")
+        refused(w.g.ask("POST", RESPONSES, {"model": MODEL, "input": "x", "stream": True}), 503)
+        w.ai.piece = 3
+        w.ai.fail_next("cut", k=2)
+        out = events(w.g, {"model": MODEL, "input": "say alpha beta gamma"}, fails=True)
+        assert out[-1]["code"] == "overloaded" and len(out) > 4
+
+
+def test_responses_of_the_agent():
+    """Named by the response before, or by all that was said."""
+    with world() as w:
+        one = respond(w.g, "say one", instructions="Be kind.")
+        assert response_in(one)[0] == "one" and "Be kind." in sent(w)["system"][0]["text"]
+        two = respond(w.g, "echo history", previous_response_id=one["id"])
+        assert response_in(two)[0] == "You wrote: say one" and two["previous_response_id"] == one["id"]
+        w.b.restart(hard=True)
+        three = respond(w.g, [user("echo history")], previous_response_id=two["id"])
+        assert response_in(three)[0] == "You wrote: say one | echo history" and count(w, "sessions") == 1
+        # from an earlier one: a branch
+        other = respond(w.g, "echo history and", previous_response_id=one["id"])
+        assert count(w, "sessions") == 2
+        assert response_in(respond(w.g, "echo history", previous_response_id=other["id"]))[0] == "You wrote: say one | echo history and"
+        # the whole again, with what came out
+        history = [user("say red")]
+        history += respond(w.g, history)["output"] + [user("echo history")]
+        assert response_in(respond(w.g, history))[0] == "You wrote: say red" and count(w, "sessions") == 3
+        out = events(w.g, {"model": "blufio", "input": "tools"})
+        assert response_in(out[-1]["response"])[0].startswith("Let me look.")
+        for bad in ("resp_999999", "resp_x", "12", "resp_"):
+            refused(w.g.ask("POST", RESPONSES, {"model": "blufio", "input": "x", "previous_response_id": bad}), 404,
+                    "previous_response_id")
+        refused(w.g.mint("chat").ask("POST", RESPONSES, {"model": "blufio", "input": "x", "previous_response_id": one["id"]}), 404)
+        # the same once more, told again
+        first = respond(w.g, "say same", previous_response_id=three["id"])
+        assert respond(w.g, "say same", {"X-Stainless-Retry-Count": "2"}, previous_response_id=three["id"]) == first
+        parted(w)
 
 
 if __name__ == "__main__":

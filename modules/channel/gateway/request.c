@@ -212,7 +212,8 @@ is_openai(const struct request *r)
 
 /* All four members, always. */
 static void
-openai_error(const struct request *r, struct buf *out, int status, const char *type, const char *param, const char *hint, const char *message)
+openai_error(const struct request *r, struct buf *out, int status, const char *type, const char *param, const char *hint,
+    const char *message)
 {
 	const char *code = status == 401 ? "invalid_api_key" : strcmp(type, "rate_limit") == 0 ? "rate_limit_exceeded" : type;
 	struct buf text = BUF_INIT(4096);
