@@ -189,11 +189,13 @@ enum turn_outcome {
 	OUTCOME_NONE, OUTCOME_ANSWERED, OUTCOME_STOPPED, OUTCOME_FAILED,
 	OUTCOME_REFUSED, OUTCOME_NO_BUDGET, OUTCOME_SET_ASIDE,
 	OUTCOME_LENGTH,             /* a program's: the answer reached its limit */
+	OUTCOME_CALLS,              /* a program's: it waits for the program's own tools */
 	OUTCOME_COUNT
 };
 const char *turn_outcome_name(enum turn_outcome o);
 
-enum step_state { STEP_PENDING, STEP_RUNNING, STEP_DONE, STEP_INTERRUPTED };
+/* STEP_CLIENT: a call of a tool that the asking program has; its result comes with a later message. */
+enum step_state { STEP_PENDING, STEP_RUNNING, STEP_DONE, STEP_INTERRUPTED, STEP_CLIENT };
 enum outbox_state { OUTBOX_READY, OUTBOX_SENDING, OUTBOX_SENT, OUTBOX_FAILED, OUTBOX_STATE_COUNT };
 const char *outbox_state_name(enum outbox_state s);
 enum inbound_state { INBOUND_QUEUED, INBOUND_TAKEN, INBOUND_DONE };

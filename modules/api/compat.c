@@ -123,6 +123,7 @@ drop(struct request *r)
 	pass_drop(r);
 	arena_free(&c->ask.ar);
 	buf_free(&c->text);
+	buf_free(&c->calls);
 	free(c);
 }
 
@@ -138,6 +139,7 @@ post(struct request *r, const struct shape *shape)
 	c->r = r;
 	c->shape = shape;
 	buf_init(&c->text, REPLY_MAX);
+	buf_init(&c->calls, REQUEST_MAX);
 	r->own = c;
 	r->drop = drop;
 	if (!ask_read(r, &c->ask, shape == &responses_shape))

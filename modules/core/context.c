@@ -369,12 +369,47 @@ refuse_media(const struct rows *r, const struct model_info *m, size_t bytes, str
 	return OK;
 }
 
+static int
+by_name(const void *x, const void *y)
+{
+	const struct json *const *a = x, *const *b = y;
+
+	return str_cmp(json_str(*a, "name", STR_NONE), json_str(*b, "name", STR_NONE));
+}
+
+/* The agent's tools and the program's, sorted by name: the same ones are the same bytes. */
+static enum err
+merge_tools(struct arena *tmp, const struct json *theirs, struct str ours, struct str *out, struct arena *ar)
+{
+	struct buf b = BUF_INIT(REQUEST_MAX);
+	const struct json *own = NULL, **all;
+	size_t n = 0;
+	enum err e = ours.n ? json_parse(tmp, ours, &own, NULL) : OK;
+
+	all = arena_array(tmp, theirs->count + (own ? own->count : 0), sizeof(*all));
+	for (const struct json *t = theirs->first; t && all; t = t->next)
+		all[n++] = t;
+	for (const struct json *t = own ? own->first : NULL; t && all; t = t->next)
+		all[n++] = t;
+	if (all)
+		qsort(all, n, sizeof(all[0]), by_name);
+	for (size_t i = 0; i < n; i++) {
+		buf_putc(&b, i ? ',' : '[');
+		buf_str(&b, all[i]->raw);
+	}
+	buf_putc(&b, ']');
+	*out = arena_str(ar, buf_view(&b));
+	e = e != OK ? e : all ? b.err : ERR_NOMEM;
+	buf_free(&b);
+	return e;
+}
+
 /* What a program asked for beside its words. */
 static enum err
 take_options(const struct turn *t, struct context *out)
 {
-	struct arena tmp = ARENA_INIT(JSON_TREE_MAX(t->options.n));
 	struct llm_request *q = &out->request;
+	struct arena tmp = ARENA_INIT(JSON_TREE_MAX(t->options.n) + JSON_TREE_MAX(q->tools.n) * 2);
 	const struct json *o, *v;
 	enum err e = json_parse(&tmp, buf_view(&t->options), &o, NULL);
 
@@ -387,6 +422,9 @@ take_options(const struct turn *t, struct context *out)
 		q->stop = arena_str(&out->arena, v ? v->raw : STR_NONE);
 		v = json_at(o, "schema");
 		q->schema = arena_str(&out->arena, v ? v->raw : STR_NONE);
+		v = json_at(o, "tools");
+		if (v)
+			e = merge_tools(&tmp, v, q->tools, &q->tools, &out->arena);
 	}
 	arena_free(&tmp);
 	return e;

@@ -1097,6 +1097,152 @@ def test_an_answer_that_takes_long():
         assert text_of(w.g.ask("POST", CHAT, doc)) == "late but there" and len(w.ai.requests) == 1
 
 
+# ---- tools of the client ------------------------------------------------------------------------------------------------
+
+
+WEATHER = [{"type": "function", "function": {"name": "weather", "description": "Looks outside.", "parameters": {
+    "type": "object", "properties": {"town": {"type": "string"}}}}},
+           {"type": "function", "function": {"name": "alarm", "parameters": {"type": "object", "properties": {}}}}]
+
+
+def calls_in(doc):
+    choice = doc["choices"][0]
+    assert choice["finish_reason"] == "tool_calls", choice
+    return choice["message"]
+
+
+def result(call, content):
+    return {"role": "tool", "tool_call_id": call["id"], "content": content}
+
+
+def test_tools_of_the_client():
+    """The calls go to the client; its results come with its next message, over a death between them too."""
+    with world() as w:
+        w.ai.script = [tool_answer([("weather", {"town": "Bern"}), ("alarm", {})], say="Let me look."), None,
+                       tool_answer([("weather", {})]), None, None]
+        history = [user("Take an umbrella?")]
+        m = calls_in(whole(w.g.ask("POST", CHAT, agent(*history, tools=WEATHER))))
+        names = [t["name"] for t in sent(w)["tools"]]
+        assert names == sorted(names) and {"weather", "alarm", "time_now"} <= set(names)
+        assert m["content"] == "Let me look." and [c["function"]["name"] for c in m["tool_calls"]] == ["weather", "alarm"]
+        assert json.loads(m["tool_calls"][0]["function"]["arguments"]) == {"town": "Bern"}
+        assert w.b.query("SELECT outcome FROM turns") == [(8,)]
+        # a retry gets the same calls
+        again = calls_in(whole(w.g.ask("POST", CHAT, agent(*history, tools=WEATHER), {"X-Stainless-Retry-Count": "1"})))
+        assert again == m
+        w.b.kill9()
+        w.b.start()
+        history += [m, result(m["tool_calls"][1], "rings"), result(m["tool_calls"][0], "rain")]
+        assert text_of(w.g.ask("POST", CHAT, agent(*history, tools=WEATHER))) == "Tool results: rain; rings"
+        history.append(said("Tool results: rain; rings"))
+        assert count(w, "sessions") == 1 and len(w.ai.requests) == 2
+        # a stream; and the result comes with words
+        history.append(user("Again?"))
+        t = told(w.g, agent(*history, tools=WEATHER))
+        assert t.finish == "tool_calls" and t.text == "" and t.calls[0]["name"] == "weather"
+        call = {"id": t.calls[0]["id"], "type": "function", "function": {k: t.calls[0][k] for k in ("name", "arguments")}}
+        history += [{"role": "assistant", "content": "", "tool_calls": [call]}, result(call, "sun"), user("Well?")]
+        assert text_of(w.g.ask("POST", CHAT, agent(*history, tools=WEATHER))) == "Tool results: sun"
+        assert [b["type"] for b in sent(w)["messages"][-1]["content"]] == ["tool_result", "text"]
+        assert talk(w, history + [said("Tool results: sun")], "echo history", tools=WEATHER).startswith("You wrote: Take an umbrella?")
+        assert count(w, "sessions") == 1
+
+
+def test_tools_of_both():
+    """The agent's own run here, at once; their results wait in their rows for the client's."""
+    with world() as w:
+        w.ai.script = [tool_answer([("text_count", {"text": "abc"}), ("weather", {"town": "Bern"}), ("time_now", {})]), None,
+                       tool_answer([("time_now", {})]), tool_answer([("alarm", {})]), None]
+        m = calls_in(whole(w.g.ask("POST", CHAT, agent("go", tools=WEATHER))))
+        assert [c["function"]["name"] for c in m["tool_calls"]] == ["weather"] and m["content"] is None
+        assert w.b.query("SELECT name, state FROM steps WHERE kind = 1 ORDER BY idx") == [
+            ("text_count", 2), ("weather", 4), ("time_now", 2)]
+        w.b.restart(hard=True)
+        text = text_of(w.g.ask("POST", CHAT, agent("go", m, result(m["tool_calls"][0], "rain"), tools=WEATHER)))
+        assert re.match(r'Tool results: \{.*\b3\b.*\}; rain; \{.*\d\d:\d\d.*\}', text), text
+        assert [b["tool_use_id"] for b in sent(w)["messages"][-1]["content"]] == [
+            b["id"] for b in sent(w)["messages"][-2]["content"] if b["type"] == "tool_use"]
+        # rounds of its own before one of the client's
+        m = calls_in(whole(w.g.ask("POST", CHAT, agent("other", tools=WEATHER))))
+        assert [c["function"]["name"] for c in m["tool_calls"]] == ["alarm"]
+        assert text_of(w.g.ask("POST", CHAT, agent("other", m, result(m["tool_calls"][0], "rings"), tools=WEATHER))) \
+            == "Tool results: rings"
+        assert count(w, "sessions") == 2
+
+
+def test_a_client_that_brings_no_result():
+    with world() as w:
+        name = {"Blufio-Session": "n"}
+        w.ai.script = [tool_answer([("weather", {}), ("time_now", {}), ("alarm", {})]), None, None]
+        m = calls_in(whole(w.g.ask("POST", CHAT, agent("go", tools=WEATHER), name)))
+        assert len(m["tool_calls"]) == 2
+        text = text_of(w.g.ask("POST", CHAT, agent(user("go"), m, result(m["tool_calls"][1], "rings"), tools=WEATHER), name))
+        assert re.match(r"Tool results: the program gave no result; .*; rings\Z", text), text
+        # none at all: it says something else
+        w.ai.script = [tool_answer([("weather", {})]), "fine"]
+        calls_in(whole(w.g.ask("POST", CHAT, agent("once more", tools=WEATHER), name)))
+        assert text_of(w.g.ask("POST", CHAT, agent("never mind", tools=WEATHER), name)) == "fine"
+        content = sent(w)["messages"][-1]["content"]
+        assert content[0]["type"] == "tool_result" and content[0]["is_error"] and content[1]["text"] == "never mind"
+        # one that is not known, and one of a call that the agent made: neither breaks the conversation
+        w.ai.script = ["well"]
+        assert text_of(w.g.ask("POST", CHAT, agent({"role": "tool", "tool_call_id": "nobody", "content": "x"}, "so", tools=WEATHER),
+                               name)) == "well"
+        assert [b["type"] for b in sent(w)["messages"][-1]["content"]] == ["text"]
+
+
+def test_tools_that_are_stopped():
+    with world() as w:
+        w.ai.script = [tool_answer([("weather", {})])]
+        m = calls_in(whole(w.g.ask("POST", CHAT, agent("go", tools=WEATHER))))
+        session = w.g.sessions()[0]["id"]
+        assert w.g.ask("POST", "/v1/sessions/%s/stop" % session).json() == {"stopped": False}
+        # somebody goes on by another way
+        w.ai.script = ["fine"]
+        assert w.g.say("never mind", session)["content"] == "fine"
+        assert sent(w)["messages"][-1]["content"][0]["is_error"] and m
+        parted(w)                                       # without the tools
+
+
+def test_tools_that_change():
+    """What was thought before other tools were there is no longer valid; the conversation goes on without it."""
+    with world() as w:
+        w.ai.expect_refusal("Invalid `signature`")
+        history = []
+        talk(w, history, "think say one")
+        assert talk(w, history, "think say two", tools=WEATHER) == "two"
+        assert talk(w, history, "echo history", tools=WEATHER) == "You wrote: think say one | think say two"
+        assert count(w, "sessions") == 1 and len(w.ai.requests) == 4
+        w.ai.prefix_violations.clear()
+
+
+def test_names_of_tools_that_clash():
+    with world() as w:
+        for name in ("time_now", "text_count"):
+            tool = {"type": "function", "function": {"name": name}}
+            refused(w.g.ask("POST", CHAT, agent("x", tools=[tool])), 400, "tools", message=name)
+            assert w.g.ask("POST", CHAT, body("say x", tools=[tool])).status == 200       # no clash: nothing of the agent is there
+        refused(w.g.ask("POST", CHAT, agent("x", tools=WEATHER * 65)), 400, "tools")
+
+
+def test_tools_of_the_client_by_responses():
+    flat = [dict(t["function"], type="function") for t in WEATHER]
+    with world() as w:
+        w.ai.script = [tool_answer([("weather", {"town": "Bern"})], say="Looking."), None, tool_answer([("alarm", {})]), None]
+        out = events(w.g, {"model": "blufio", "input": "go", "tools": flat})[-1]["response"]
+        text, calls = response_in(out)
+        assert text == "Looking." and json.loads(calls[0]["arguments"]) == {"town": "Bern"}
+        w.b.restart(hard=True)
+        doc = respond(w.g, [{"type": "function_call_output", "call_id": calls[0]["call_id"], "output": "rain"}], tools=flat,
+                      previous_response_id=out["id"])
+        assert response_in(doc)[0] == "Tool results: rain" and count(w, "sessions") == 1
+        # by all that was said
+        history = [user("other")]
+        out = respond(w.g, history, tools=flat)
+        history += out["output"] + [{"type": "function_call_output", "call_id": out["output"][-1]["call_id"], "output": "rings"}]
+        assert response_in(respond(w.g, history, tools=flat))[0] == "Tool results: rings" and count(w, "sessions") == 2
+
+
 # ---- the Responses API ----------------------------------------------------------------------------------------------
 
 

@@ -54,7 +54,8 @@ struct compat {
 	const struct shape *shape;
 	char model[METRIC_MODEL_MAX];   /* that is asked; of the agent its own name */
 	char id[48];                    /* of the answer, without its prefix */
-	struct buf text;                /* of a pass-through, so far */
+	struct buf text;                /* of the answer; of a pass-through, so far */
+	struct buf calls;               /* of the client's tools: blocks */
 	struct effect begin;
 	/* responses.c */
 	int64_t seq;                    /* of the next event */

@@ -52,6 +52,34 @@ digest_of(const struct request *r, const struct ask *q, size_t n, char out[DIGES
 	hex(digest, out, DIGEST_CHARS);
 }
 
+/* The results of a client's tools in a content, as a member of its options. */
+static void
+put_results(struct jw *w, struct str content)
+{
+	struct arena ar = ARENA_INIT(JSON_TREE_MAX(content.n));
+	const struct json *list = NULL;
+	size_t n = 0;
+
+	if (json_parse(&ar, content, &list, NULL) == OK)
+		for (const struct json *b = list->first; b; b = b->next) {
+			if (!str_eqz(json_str(b, "type", STR_NONE), "tool_result"))
+				continue;
+			if (n++ == 0) {
+				jw_key(w, "results");
+				jw_arr(w);
+			}
+			jw_obj(w);
+			jw_kstr(w, "id", json_str(b, "tool_use_id", STR_NONE));
+			jw_kstr(w, "content", json_str(b, "content", STR_NONE));
+			jw_end_obj(w);
+		}
+	if (n)
+		jw_end_arr(w);
+	if (ar.err != OK)
+		w->b->err = ar.err;
+	arena_free(&ar);
+}
+
 /* All text of a content. */
 static void
 put_texts(struct buf *out, struct str content, const char *between)
@@ -89,9 +117,12 @@ struct seen {                           /* an earlier message */
 };
 
 static void
-take_outcome(void *arg, const struct turn_row *row)
+take_turn(void *arg, const struct turn_row *row)
 {
-	*(enum turn_outcome *)arg = row->outcome;
+	struct turn_row *out = arg;
+
+	out->outcome = row->outcome;
+	out->round = row->round;
 }
 
 /* Looks at a message of this credential; r is about it then. False: it is not there. */
@@ -100,6 +131,7 @@ look(struct talk *k, int64_t id, struct seen *out, enum err *e)
 {
 	struct request *r = k->r;
 	struct str running;
+	struct turn_row row = { .outcome = OUTCOME_ANSWERED };
 	int64_t turn = 0;
 	bool done = false, found;
 
@@ -117,7 +149,8 @@ look(struct talk *k, int64_t id, struct seen *out, enum err *e)
 		*e = store_reply(r->a->db, turn, &out->reply, &found, &out->told);
 	}
 	if (*e == OK && turn)
-		*e = store_turn_get(r->a->db, turn, take_outcome, &out->outcome);
+		*e = store_turn_get(r->a->db, turn, take_turn, &row);
+	out->outcome = row.outcome;
 	return *e == OK;
 }
 
@@ -187,11 +220,15 @@ is_shown(struct str ours, struct str theirs)
 	return str_eq(ours, theirs) || (theirs.n && str_starts(ours, theirs));
 }
 
+#define USE_START "{\"type\":\"tool_use\""
+#define RESULT_START "{\"type\":\"tool_result\""
+
 /* By the messages before the last answer, and that answer. */
 static enum err
 find_by_digest(struct talk *k)
 {
 	size_t n = k->q->req.n_messages;
+	bool calls = str_find(k->q->messages[n - 2].content, S(USE_START)) != SIZE_MAX;
 	struct buf shown = BUF_INIT(REQUEST_MAX);
 	struct id_list ids = { NULL, 0, OK };
 	char digest[DIGEST_CHARS + 1];
@@ -204,7 +241,7 @@ find_by_digest(struct talk *k)
 	for (size_t i = 0; i < ids.n && e == OK && !k->session && !k->from; i++) {
 		struct seen seen;
 
-		if (look(k, ids.p[i], &seen, &e) && is_shown(buf_view(&seen.reply), buf_view(&shown)))
+		if (look(k, ids.p[i], &seen, &e) && calls == (seen.outcome == OUTCOME_CALLS) && is_shown(buf_view(&seen.reply), buf_view(&shown)))
 			e = go_on_after(k, ids.p[i]);
 		buf_free(&seen.reply);
 	}
@@ -374,6 +411,9 @@ write_options(struct talk *k)
 		buf_fmt(&said, "(The program that you talk to has new instructions:)\n%.*s", STR_ARG(q->system));
 		jw_kstr(&w, "instructions", buf_view(&said));
 	}
+	put_results(&w, q->messages[q->n_messages - 1].content);
+	if (q->tools.n)
+		jw_kraw(&w, "tools", q->tools);
 	if (q->max_tokens)
 		jw_ki64(&w, "max_tokens", q->max_tokens);
 	if (q->stop.n)
@@ -452,24 +492,44 @@ on_partial(struct request *r, const struct partial *p)
 		lost(r);
 }
 
+/* A call of the client's tools, as a block. */
+static void
+put_call(void *arg, const struct step_row *s)
+{
+	struct buf *out = arg;
+
+	if (s->state != STEP_CLIENT)
+		return;
+	buf_puts(out, out->n ? "," USE_START ",\"id\":" : "[" USE_START ",\"id\":");
+	json_quote(out, s->call_id);
+	buf_puts(out, ",\"name\":");
+	json_quote(out, s->name);
+	buf_fmt(out, ",\"input\":%.*s}", STR_ARG(s->input));
+}
+
 static void
 done(struct request *r, struct str text)
 {
 	struct compat *c = compat_of(r);
 	struct answer a = { .text = text, .finish = FINISH_STOP };
-	enum turn_outcome outcome = OUTCOME_ANSWERED;
+	struct turn_row row = { .outcome = OUTCOME_ANSWERED };
 	int64_t turn = 0;
 	enum err e = store_inbound_turn(r->a->db, r->inbound, &turn);
 
 	if (e == OK && turn)
-		e = store_turn_get(r->a->db, turn, take_outcome, &outcome);
+		e = store_turn_get(r->a->db, turn, take_turn, &row);
 	if (e == OK && turn)
 		e = store_cost_turn(r->a->db, turn, &a.usage);
+	if (e == OK && row.outcome == OUTCOME_CALLS)
+		e = store_steps(r->a->db, turn, row.round, put_call, &c->calls);
+	buf_puts(&c->calls, c->calls.n ? "]" : "");
+	a.blocks = buf_view(&c->calls);
+	e = e != OK ? e : c->calls.err;
 	take_name(r);
 	c->text.max = text.n;
 	buf_str(&c->text, text);        /* the reply's row may go while it is told */
 	a.text = buf_view(&c->text);
-	switch (outcome) {
+	switch (row.outcome) {
 	case OUTCOME_NO_BUDGET:
 		reply_fail(r, 429, "insufficient_quota", NULL, buf_z(&c->text));
 		return;
@@ -482,12 +542,15 @@ done(struct request *r, struct str text)
 	case OUTCOME_LENGTH:
 		a.finish = FINISH_LENGTH;
 		break;
+	case OUTCOME_CALLS:
+		a.finish = FINISH_CALLS;
+		break;
 	case OUTCOME_NONE: case OUTCOME_ANSWERED: case OUTCOME_STOPPED: case OUTCOME_COUNT:
 		break;
 	}
 	if (e != OK)
 		reply_fail(r, 503, "storage", NULL, "the answer cannot be read now");
-	else if (!say(r, a.text, true) && outcome != OUTCOME_REFUSED)   /* what was said before a refusal is void, but said */
+	else if (!say(r, a.text, true) && row.outcome != OUTCOME_REFUSED)   /* what was said before a refusal is void, but said */
 		lost(r);
 	else
 		reply_done(r, &a);
@@ -594,6 +657,19 @@ place(struct talk *k, struct str key)
 	}
 }
 
+/* A tool of the client that has the name of one of the agent's; empty: none. */
+static struct str
+clash(struct request *r, struct arena *ar, struct str tools)
+{
+	const struct json *list = NULL;
+
+	if (tools.n && json_parse(ar, tools, &list, NULL) == OK)
+		for (const struct json *t = list->first; t; t = t->next)
+			if (bus_find(r->a, json_str(t, "name", STR_NONE)))
+				return json_str(t, "name", STR_NONE);
+	return STR_NONE;
+}
+
 void
 talk_run(struct request *r)
 {
@@ -601,18 +677,24 @@ talk_run(struct request *r)
 	struct compat *c = compat_of(r);
 	struct talk k = { .r = r, .q = &c->ask, .named = c->ask.session.n > 0, .text = BUF_INIT(REQUEST_MAX),
 	    .options = BUF_INIT(REQUEST_MAX) };
-	struct str key;
+	struct arena ar = ARENA_INIT(JSON_TREE_MAX(c->ask.req.tools.n));
+	struct str key, last = c->ask.messages[c->ask.req.n_messages - 1].content, twice = clash(r, &ar, c->ask.req.tools);
 
 	r->attend = &waits;
-	put_texts(&k.text, c->ask.messages[c->ask.req.n_messages - 1].content, "\n");
+	put_texts(&k.text, last, "\n");
 	digest_of(r, &c->ask, c->ask.req.n_messages, k.digest);
-	if (str_trim(buf_view(&k.text)).n == 0)
+	if (ar.err != OK)
+		request_failed(r, ar.err);
+	else if (twice.n)
+		request_error(r, 400, "invalid_request", "tools", NULL, "%.*s is a tool that the agent has itself", STR_ARG(twice));
+	else if (str_trim(buf_view(&k.text)).n == 0 && str_find(last, S(RESULT_START)) == SIZE_MAX)
 		request_error(r, 400, "invalid_request", c->shape == &chat_shape ? "messages" : "input", NULL, "nothing is said");
 	else if (k.text.n > MESSAGE_MAX || c->ask.req.system.n > SYSTEM_MAX)
 		request_error(r, 400, "invalid_request", c->shape == &chat_shape ? "messages" : "input", NULL, "a message has at most"
 		    " %u bytes, the system text %u", MESSAGE_MAX, SYSTEM_MAX);
 	else if (attend_key(r, &key))
 		place(&k, key);
+	arena_free(&ar);
 	buf_free(&k.text);
 	buf_free(&k.options);
 }
