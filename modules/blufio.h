@@ -212,6 +212,7 @@ struct attachment {
 	struct str source;          /* how the channel finds it again */
 	struct str name;            /* of the file, as the sender called it; untrusted; may be empty */
 	int64_t bytes;              /* as announced; 0 unknown */
+	struct str data;            /* in struct inbound: base64 of the bytes, for a channel that is given them; may be empty */
 };
 /* One incoming message as a channel hands it over; all views borrowed. */
 struct inbound {
@@ -545,9 +546,12 @@ struct channel_ops {
  * finds the route, asks who it is from, checks the scope, and only then reads the body. */
 
 /* SCOPE_OPEN wants no credential; beside another scope it does so only while nobody but this machine can reach the
- * gateway and prometheus.require_auth is off. */
-enum { SCOPE_CHAT = 1, SCOPE_READ = 2, SCOPE_TOOLS = 4, SCOPE_ADMIN = 8, SCOPE_ALL = 15, SCOPE_OPEN = 16 };
+ * gateway and prometheus.require_auth is off. ROUTE_FILES stands among a route's scopes: its body has up to
+ * BODY_MAX_FILES. */
+enum { SCOPE_CHAT = 1, SCOPE_READ = 2, SCOPE_TOOLS = 4, SCOPE_ADMIN = 8, SCOPE_ALL = 15, SCOPE_OPEN = 16,
+	ROUTE_FILES = 32 };
 #define BODY_MAX_API (2u << 20)         /* bytes of a request's body: a message of MESSAGE_MAX, escaped */
+#define BODY_MAX_FILES (8u << 20)       /* the same where files come as base64: one of the largest that Claude takes */
 
 /* Whoever a credential stands for. */
 struct principal {

@@ -144,6 +144,9 @@ post(struct request *r, const struct shape *shape)
 	r->drop = drop;
 	if (!ask_read(r, &c->ask, shape == &responses_shape))
 		return;
+	buf_free(&r->body);
+	snprintf(c->named, sizeof(c->named), "%.*s", STR_ARG(c->ask.model));
+	snprintf(c->previous, sizeof(c->previous), "%.*s", STR_ARG(c->ask.previous));
 	if (!is_model(r, c->ask.model))
 		no_model(r, c->ask.model);
 	else if (c->ask.previous.n && !str_eqz(c->ask.model, COMPAT_MODEL))
@@ -169,8 +172,8 @@ post_responses(struct request *r)
 }
 
 static const struct route routes[] = {
-	{ "POST", "/v1/chat/completions", SCOPE_CHAT, post_chat, "The OpenAI API: Chat Completions" },
-	{ "POST", "/v1/responses", SCOPE_CHAT, post_responses, "The OpenAI API: Responses" },
+	{ "POST", "/v1/chat/completions", SCOPE_CHAT | ROUTE_FILES, post_chat, "The OpenAI API: Chat Completions" },
+	{ "POST", "/v1/responses", SCOPE_CHAT | ROUTE_FILES, post_responses, "The OpenAI API: Responses" },
 	{ "GET", "/v1/models", SCOPE_CHAT | SCOPE_READ, get_models, "The agent, and the models that have a price" },
 	{ "GET", "/v1/models/{id}", SCOPE_CHAT | SCOPE_READ, get_model, "One of them" },
 	{ NULL, NULL, 0, NULL, NULL }

@@ -276,6 +276,32 @@ tell(struct gateway *g, const struct target *to, const struct outbox_item *item,
 	return told;
 }
 
+struct fetched { struct buf bytes; enum err err; };
+
+static void
+take_data(void *arg, struct str data)
+{
+	struct fetched *f = arg;
+
+	f->err = dec_base64(data, &f->bytes);
+}
+
+/* The bytes came with the message and stand in its row. */
+static void
+gw_fetch(void *self, const struct attachment *at)
+{
+	const struct gateway *g = self;
+	struct fetched f = { BUF_INIT(BODY_MAX_FILES), ERR_NOTFOUND };
+	enum err e = store_attachment_data(g->a->db, at->id, take_data, &f);
+
+	if (e == OK)
+		e = f.err;
+	if (e == OK)
+		e = media_data(g->a, at->id, buf_view(&f.bytes));
+	media_end(g->a, at->id, e, S("its bytes cannot be read"), e != ERR_PARSE, -1);
+	buf_free(&f.bytes);
+}
+
 static void
 gw_send(void *self, const struct outbox_item *item)
 {
@@ -301,7 +327,7 @@ gw_status(void *self, struct jw *w)
 
 static const struct channel_ops ops = {
 	.wanted = gw_wanted, .start = gw_start, .load = gw_load, .stop_intake = gw_stop_intake, .reset = gw_reset,
-	.free = gw_free, .send = gw_send, .partial = gw_partial, .status = gw_status
+	.free = gw_free, .fetch = gw_fetch, .send = gw_send, .partial = gw_partial, .status = gw_status
 };
 const struct feature gateway_feature = {
 	.name = ME, .kind = FEATURE_CHANNEL, .keys = keys, .channel = &ops,

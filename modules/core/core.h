@@ -148,6 +148,8 @@ FALLIBLE store_inbound_hold(struct db *db, int64_t inbound, int64_t hold_until);
 FALLIBLE store_attachment_add(struct db *db, int64_t inbound, struct str channel, int64_t position, const struct attachment *at);
 /* inbound 0: all that are wanted, oldest first; else that message's, in its order */
 FALLIBLE store_attachments(struct db *db, int64_t inbound, void (*fn)(void *arg, const struct attachment_row *r), void *arg);
+/* The base64 that one which is wanted came as. */
+FALLIBLE store_attachment_data(struct db *db, int64_t id, void (*fn)(void *arg, struct str data), void *arg);
 FALLIBLE store_attachment_set(struct db *db, int64_t id, enum attachment_state state, struct str hash, struct str text);
 FALLIBLE store_attachment_retry(struct db *db, int64_t id, int64_t attempts, int64_t next_at);
 FALLIBLE store_attachments_drop(struct db *db, int64_t inbound, struct str why);   /* wanted -> failed */

@@ -657,9 +657,20 @@ store_inbound_hold(struct db *db, int64_t inbound, int64_t hold_until)
 FALLIBLE
 store_attachment_add(struct db *db, int64_t inbound, struct str channel, int64_t position, const struct attachment *at)
 {
-	return DB_EXEC(db, "INSERT INTO attachments(inbound_id, channel, position, kind, source, name, bytes, created_at)"
-	    " VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)", DBI(inbound), DBS(channel), DBI(position), DBI(at->kind),
-	    DBS(at->source), DBS(at->name), DBI(at->bytes), DBI(clock_us()));
+	return DB_EXEC(db, "INSERT INTO attachments(inbound_id, channel, position, kind, source, name, bytes, created_at, text)"
+	    " VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)", DBI(inbound), DBS(channel), DBI(position), DBI(at->kind),
+	    DBS(at->source), DBS(at->name), DBI(at->bytes), DBI(clock_us()), DBS(at->data));
+}
+
+FALLIBLE
+store_attachment_data(struct db *db, int64_t id, void (*fn)(void *arg, struct str data), void *arg)
+{
+	struct db_row r;
+
+	ROWS(db, &r, "SELECT text FROM attachments WHERE id = ?1 AND state = 0", DBI(id));
+	if (db_step(&r))
+		fn(arg, db_str(&r, 0));
+	return db_end(&r);
 }
 
 FALLIBLE
@@ -668,11 +679,11 @@ store_attachments(struct db *db, int64_t inbound, void (*fn)(void *arg, const st
 	struct db_row r;
 
 	if (inbound)
-		ROWS(db, &r, "SELECT id, kind, source, name, bytes, inbound_id, state, attempts, next_at, channel, hash, text"
-		    " FROM attachments WHERE inbound_id = ?1 ORDER BY position, id", DBI(inbound));
+		ROWS(db, &r, "SELECT id, kind, source, name, bytes, inbound_id, state, attempts, next_at, channel, hash,"
+		    " CASE state WHEN 0 THEN '' ELSE text END FROM attachments WHERE inbound_id = ?1 ORDER BY position, id", DBI(inbound));
 	else
 		db_query(db, &r, "SELECT id, kind, source, name, bytes, inbound_id, state, attempts, next_at, channel, hash,"
-		    " text FROM attachments WHERE state = 0 ORDER BY id", NULL, 0);
+		    " '' FROM attachments WHERE state = 0 ORDER BY id", NULL, 0);
 	while (db_step(&r)) {
 		const struct attachment_row row = {
 			.at = { db_i64(&r, 0), (enum attachment_kind)db_i64(&r, 1), db_str(&r, 2), db_str(&r, 3), db_i64(&r, 4) },

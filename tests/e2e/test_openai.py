@@ -492,6 +492,10 @@ def test_messages_that_are_none():
         [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:image/png;base64,@@@"}}]}],
         [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:image/png;base64,"}}]}],
         [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:image/tiff;base64,AAAA"}}]}],
+        [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": data_url(b"no picture at all")}}]}],
+        [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": data_url(picture(), "image/jpeg")}}]}],
+        [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": data_url(picture(8001, 1))}}]}],
+        [{"role": "user", "content": [{"type": "file", "file": {"file_data": data_url(b"none", "application/pdf")}}]}],
         [{"role": "user", "content": [{"type": "image_url"}]}],
         [{"role": "user", "content": [{"type": "input_audio", "input_audio": {"data": "AAAA", "format": "wav"}}]}],
         [{"role": "user", "content": [{"type": "file", "file": {"file_id": "file-1"}}]}],
@@ -1241,6 +1245,80 @@ def test_tools_of_the_client_by_responses():
         out = respond(w.g, history, tools=flat)
         history += out["output"] + [{"type": "function_call_output", "call_id": out["output"][-1]["call_id"], "output": "rings"}]
         assert response_in(respond(w.g, history, tools=flat))[0] == "Tool results: rings" and count(w, "sessions") == 2
+
+
+# ---- pictures and files -------------------------------------------------------------------------------------------------
+
+
+def shows(*pictures, text=None):
+    parts = [{"type": "image_url", "image_url": {"url": data_url(p), "detail": "low"}} for p in pictures]
+    return {"role": "user", "content": ([{"type": "text", "text": text}] if text else []) + parts}
+
+
+def images(message):
+    return [base64.b64decode(b["source"]["data"]) for b in message["content"] if b["type"] == "image"]
+
+
+def test_pictures_and_files():
+    with world() as w:
+        one, two = picture(40, 30, 1), picture(30, 40, 2)
+        history = [shows(one, two, text="say seen")]
+        assert text_of(w.g.ask("POST", CHAT, agent(*history))) == "seen"
+        assert images(sent(w)["messages"][0]) == [one, two] and sent(w)["messages"][0]["content"][-1]["text"] == "say seen"
+        # they come with every request, and are one and the same
+        history += [said("seen"), {"role": "user", "content": [
+            {"type": "text", "text": "say read"},
+            {"type": "file", "file": {"filename": "notes.txt", "file_data": data_url("Grüße".encode(), "text/plain")}},
+            {"type": "file", "file": {"filename": "a.pdf", "file_data": data_url(b"%PDF-1.4 x", "application/pdf")}}]}]
+        assert text_of(w.g.ask("POST", CHAT, agent(*history))) == "read"
+        assert images(sent(w)["messages"][0]) == [one, two]
+        text, pdf = [b for b in sent(w)["messages"][-1]["content"] if b["type"] == "document"]
+        assert text["source"]["data"] == "Grüße" and text["title"] == "notes.txt" and pdf["title"] == "a.pdf"
+        assert base64.b64decode(pdf["source"]["data"]) == b"%PDF-1.4 x"
+        assert count(w, "sessions") == 1 and count(w, "attachments") == 4 and count(w, "media") == 4
+        # a picture alone; the same picture again
+        assert text_of(w.g.ask("POST", CHAT, agent(shows(one)))) == "You said: nothing" and count(w, "media") == 4
+        assert images(sent(w)["messages"][-1]) == [one]
+        # the bytes are in files now, and nowhere else
+        assert w.b.query("SELECT count(*) FROM attachments WHERE text <> '' OR state <> 1") == [(0,)]
+        doc = respond(w.g, [{"role": "user", "content": [{"type": "input_text", "text": "say shown"},
+                                                         {"type": "input_image", "image_url": data_url(two)}]}])
+        assert response_in(doc)[0] == "shown" and images(sent(w)["messages"][-1]) == [two]
+        refused(w.g.ask("POST", CHAT, agent(shows(*[one] * 17))), 400, "messages")
+
+
+def test_a_picture_over_a_death():
+    """It is on the disk before anything is answered."""
+    with world() as w:
+        gate = held(w)
+        one = picture(400, 300, 7)
+        doc = agent(shows(one, text="say alpha beta gamma"))
+        c = w.g.start("POST", CHAT, doc)
+        w.wait(lambda: w.ai.requests, "asked")
+        w.b.kill9()
+        c.close()
+        release(w, gate)
+        w.b.start()
+        assert text_of(w.g.ask("POST", CHAT, doc)) == "alpha beta gamma" and count(w, "turns") == 1
+        assert images(sent(w, 0)["messages"][0]) == images(sent(w)["messages"][0]) == [one]
+
+
+def test_a_large_picture():
+    with world() as w:
+        noise = bytes(bytearray((i * 7919 >> 3) & 255 for i in range(1 << 16)))
+        rows = b"".join(b"\0" + noise[i:i + 2000] for i in range(0, 42000, 30))
+
+        def chunk(kind, data):
+            return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        large = (b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", 2000, 1400, 8, 0, 0, 0, 0))
+                 + chunk(b"IDAT", zlib.compress(rows, 0)) + chunk(b"IEND", b""))
+        assert len(large) > 2700000
+        for model in ("blufio", MODEL):
+            assert text_of(w.g.ask("POST", CHAT, {"model": model, "messages": [shows(large, text="say large")]})) == "large"
+            assert images(sent(w)["messages"][0]) == [large]
+        # what has no files takes less
+        with w.g.start("POST", "/v1/messages", b"", {"Content-Length": str(3 << 20)}) as c:
+            assert c.response().status == 413
 
 
 # ---- the Responses API ----------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@
  * become the system text. Pictures and files come as data: addresses, nothing is fetched.
  */
 #include "api/compat/compat.h"
+#include "base/image.h"
 
 enum rule {
 	TEXT, ARRAY, OBJECT, BOOL, COUNT, ANY,  /* honoured: of that type; COUNT: from 1 on */
@@ -120,31 +121,33 @@ static void
 flush(struct reader *d)
 {
 	struct ask *q = d->q;
-	struct buf b = BUF_INIT(REQUEST_MAX);
+	size_t n = d->results.n + d->blocks.n;
+	char *content;
 
 	if (!d->role || d->bad)
 		return;
-	buf_str(&d->results, buf_view(&d->blocks));
-	buf_putc(&b, '[');
-	buf_str(&b, str_sub(buf_view(&d->results), 1, d->results.n));
-	buf_putc(&b, ']');
-	if (q->req.n_messages == d->cap && d->results.n) {
+	content = n ? arena_alloc(&q->ar, n + 2) : NULL;
+	if (content) {                  /* ",{…},{…}" becomes "[{…},{…}]" */
+		memcpy(content, d->results.p ? d->results.p : "", d->results.n);
+		memcpy(content + d->results.n, d->blocks.p ? d->blocks.p : "", d->blocks.n);
+		content[0] = '[';
+		content[n] = ']';
+	}
+	if (q->req.n_messages == d->cap && n) {
 		struct llm_message *grown = arena_array(&q->ar, d->cap = d->cap ? d->cap * 2 : 16, sizeof(*grown));
 
 		if (grown && q->req.n_messages)
 			memcpy(grown, q->messages, q->req.n_messages * sizeof(*grown));
 		q->messages = grown;
 	}
-	if (d->results.err != OK || d->blocks.err != OK || b.err != OK || (d->results.n && !q->messages)) {
+	if (d->results.err != OK || d->blocks.err != OK || (n && (!content || !q->messages)))
 		d->bad = d->nomem = true;
-	} else if (d->results.n) {
-		q->messages[q->req.n_messages++] = (struct llm_message){ d->role, arena_str(&q->ar, buf_view(&b)), false };
-	}
+	else if (n)
+		q->messages[q->req.n_messages++] = (struct llm_message){ d->role, str_make(content, n + 1), false };
 	if (q->req.n_messages > ASK_MESSAGES_MAX)
 		refuse(d, d->param, "there are more than %d messages", (int)ASK_MESSAGES_MAX);
 	buf_reset(&d->results);
 	buf_reset(&d->blocks);
-	buf_free(&b);
 	d->role = NULL;
 }
 
@@ -192,13 +195,14 @@ read_data(struct str url, struct str *type, struct str *data)
 
 /* A picture or a document as a block: PDF as it is, text as text. */
 static void
-put_file(struct reader *d, struct str url, struct str name, bool picture)
+put_file(struct reader *d, struct str url, struct str name)
 {
 	static const char *const pictures[] = { "image/png", "image/jpeg", "image/gif", "image/webp" };
 	struct str type = STR_NONE, data = STR_NONE;
 	struct buf bytes = BUF_INIT(request_body(d->r).n);
 	struct jw w = { &d->blocks, 1, false };
-	bool known = false, text = !picture;
+	struct image image = { .type = IMAGE_NONE };
+	bool known = false, text;
 
 	if (!read_data(url, &type, &data)) {
 		refuse(d, d->param, "a picture or a file has to be a data: address (data:TYPE;base64,…): nothing is fetched");
@@ -211,10 +215,18 @@ put_file(struct reader *d, struct str url, struct str name, bool picture)
 	text = !known && str_starts(type, S("text/"));
 	if (dec_base64(data, &bytes) != OK || bytes.n == 0)
 		refuse(d, d->param, "the base64 of a picture or a file is damaged or empty");
+	else if (known && (image_probe(buf_view(&bytes), &image) != OK || !str_eqz(type, image_mime(image.type))))
+		refuse(d, d->param, "a picture is damaged, or not of the type %.*s", STR_ARG(type));
+	else if (image.width > IMAGE_PIXELS_MAX || image.height > IMAGE_PIXELS_MAX)
+		refuse(d, d->param, "a picture has more than %d pixels on a side", IMAGE_PIXELS_MAX);
+	else if (str_eqz(type, "application/pdf") && !str_starts(buf_view(&bytes), S("%PDF-")))
+		refuse(d, d->param, "a file is no PDF");
 	else if (!known && !text && !str_eqz(type, "application/pdf"))
 		refuse(d, d->param, "a file of the type %.*s cannot be read: PNG, JPEG, GIF, WebP, PDF or text", STR_ARG(type));
 	else if (text && (!utf8_valid(buf_view(&bytes)) || str_trim(buf_view(&bytes)).n == 0))
 		refuse(d, d->param, "a text file has to be UTF-8, and not blank");
+	if (!text)
+		buf_free(&bytes);       /* they were only looked at, and may be large */
 	buf_putc(&d->blocks, ',');
 	jw_obj(&w);
 	jw_kz(&w, "type", known ? "image" : "document");
@@ -241,9 +253,9 @@ put_part(struct reader *d, const struct json *p)
 	if (str_eqz(type, "text") || str_eqz(type, "input_text") || str_eqz(type, "output_text") || str_eqz(type, "refusal"))
 		put_text(d, text);
 	else if (user && (str_eqz(type, "image_url") || str_eqz(type, "input_image")))
-		put_file(d, json_str(p, "image_url.url", json_str(p, "image_url", STR_NONE)), STR_NONE, true);
+		put_file(d, json_str(p, "image_url.url", json_str(p, "image_url", STR_NONE)), STR_NONE);
 	else if (user && (str_eqz(type, "file") || str_eqz(type, "input_file")))
-		put_file(d, json_str(file, "file_data", STR_NONE), json_str(file, "filename", STR_NONE), false);
+		put_file(d, json_str(file, "file_data", STR_NONE), json_str(file, "filename", STR_NONE));
 	else
 		refuse(d, d->param, "a content part of the type \"%.*s\" cannot be taken here", STR_ARG(utf8_prefix(type, 64)));
 }

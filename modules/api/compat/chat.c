@@ -31,7 +31,7 @@ open_object(struct request *r, struct jw *w, struct buf *b, const char *object)
 	jw_kz(w, "id", id);
 	jw_kz(w, "object", object);
 	jw_ki64(w, "created", r->created_at / US_PER_S);
-	jw_kstr(w, "model", c->ask.model);
+	jw_kz(w, "model", c->named);
 }
 
 /* A chunk whose delta holds these members; finish NULL: more follows. */

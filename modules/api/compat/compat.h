@@ -54,6 +54,7 @@ struct compat {
 	const struct shape *shape;
 	char model[METRIC_MODEL_MAX];   /* that is asked; of the agent its own name */
 	char id[48];                    /* of the answer, without its prefix */
+	char named[METRIC_MODEL_MAX], previous[48];     /* what the answer repeats, when ask is gone */
 	struct buf text;                /* of the answer; of a pass-through, so far */
 	struct buf calls;               /* of the client's tools: blocks */
 	struct effect begin;

@@ -119,6 +119,7 @@ ask(struct effect *e)
 	enum err err = llm_start(r->a, &c->ask.req, &sink, r, &r->call);
 
 	r->stored = true;
+	arena_free(&c->ask.ar);         /* the provider has its copy */
 	if (err != OK)
 		reply_fail(r, 503, "overloaded", NULL, err_str(err));
 	else

@@ -93,7 +93,7 @@ put_response(const struct request *r, struct jw *w, const struct answer *a)
 	    S("{\"reason\":\"content_filter\"}"));
 	jw_kraw(w, "instructions", STR_NONE);
 	jw_kraw(w, "metadata", S("{}"));
-	jw_kstr(w, "model", c->ask.model);
+	jw_kz(w, "model", c->named);
 	jw_key(w, "output");
 	jw_arr(w);
 	if (a && (a->text.n || !call))
@@ -103,10 +103,7 @@ put_response(const struct request *r, struct jw *w, const struct answer *a)
 	jw_end_arr(w);
 	jw_kbool(w, "parallel_tool_calls", !c->ask.req.one_call);
 	jw_key(w, "previous_response_id");
-	if (c->ask.previous.n)
-		jw_str(w, c->ask.previous);
-	else
-		jw_null(w);
+	jw_z(w, c->previous[0] ? c->previous : NULL);
 	jw_kz(w, "tool_choice", c->ask.req.no_tools ? "none" : "auto");
 	jw_kraw(w, "tools", S("[]"));
 	jw_kraw(w, "text", S("{\"format\":{\"type\":\"text\"}}"));

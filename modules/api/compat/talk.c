@@ -107,6 +107,8 @@ struct talk {                           /* a request that is being placed */
 	int64_t session;                /* where it goes on; 0: nowhere yet */
 	int64_t from, upto;             /* a branch: of that conversation, up to that message */
 	struct buf text, options;
+	struct attachment files[ATTACHMENTS_MAX];
+	size_t n_files;
 	char digest[DIGEST_CHARS + 1];
 };
 
@@ -241,7 +243,8 @@ find_by_digest(struct talk *k)
 	for (size_t i = 0; i < ids.n && e == OK && !k->session && !k->from; i++) {
 		struct seen seen;
 
-		if (look(k, ids.p[i], &seen, &e) && calls == (seen.outcome == OUTCOME_CALLS) && is_shown(buf_view(&seen.reply), buf_view(&shown)))
+		if (look(k, ids.p[i], &seen, &e) && calls == (seen.outcome == OUTCOME_CALLS) &&
+		    is_shown(buf_view(&seen.reply), buf_view(&shown)))
 			e = go_on_after(k, ids.p[i]);
 		buf_free(&seen.reply);
 	}
@@ -593,7 +596,8 @@ static void
 put(struct talk *k, struct str key)
 {
 	struct request *r = k->r;
-	struct inbound in = { .text = buf_view(&k->text), .digest = str_z(k->digest) };
+	struct inbound in = { .text = buf_view(&k->text), .digest = str_z(k->digest), .attachments = k->files,
+	    .n_attachments = k->n_files };
 	struct str user = k->q->user.n <= 64 && str_find(k->q->user, S("/")) == SIZE_MAX ? k->q->user : STR_NONE;
 	char sender[192], dedup[192];
 	enum err e = attend_name(r, key, r->ref, sizeof(r->ref));
@@ -657,6 +661,35 @@ place(struct talk *k, struct str key)
 	}
 }
 
+/* Pictures and documents of a content become attachments. False: there are too many. */
+static bool
+take_files(struct talk *k, struct arena *ar, struct str content)
+{
+	const struct json *list = NULL;
+
+	if (json_parse(ar, content, &list, NULL) != OK)
+		return true;            /* the arena says it */
+	for (const struct json *b = list->first; b; b = b->next) {
+		struct str data = json_str(b, "source.data", STR_NONE);
+		struct buf coded = BUF_INIT(content.n * 2 + 16);
+
+		if (!json_at(b, "source"))
+			continue;
+		if (k->n_files == ATTACHMENTS_MAX)
+			return false;
+		if (str_eqz(json_str(b, "source.type", STR_NONE), "text")) {
+			enc_base64(&coded, data.p, data.n);
+			data = arena_str(ar, buf_view(&coded));
+			if (coded.err != OK)
+				ar->err = coded.err;
+		}
+		k->files[k->n_files++] = (struct attachment){ .name = json_str(b, "title", STR_NONE), .data = data,
+		    .kind = str_eqz(json_str(b, "type", STR_NONE), "image") ? ATTACHMENT_IMAGE : ATTACHMENT_DOCUMENT };
+		buf_free(&coded);
+	}
+	return true;
+}
+
 /* A tool of the client that has the name of one of the agent's; empty: none. */
 static struct str
 clash(struct request *r, struct arena *ar, struct str tools)
@@ -675,26 +708,34 @@ talk_run(struct request *r)
 {
 	static const struct attend waits = { streams, begin, on_partial, done };
 	struct compat *c = compat_of(r);
-	struct talk k = { .r = r, .q = &c->ask, .named = c->ask.session.n > 0, .text = BUF_INIT(REQUEST_MAX),
-	    .options = BUF_INIT(REQUEST_MAX) };
-	struct arena ar = ARENA_INIT(JSON_TREE_MAX(c->ask.req.tools.n));
-	struct str key, last = c->ask.messages[c->ask.req.n_messages - 1].content, twice = clash(r, &ar, c->ask.req.tools);
+	struct ask q = c->ask;          /* what it was said with is not kept while its answer is made */
+	struct talk k = { .r = r, .q = &q, .named = q.session.n > 0, .text = BUF_INIT(REQUEST_MAX), .options = BUF_INIT(REQUEST_MAX) };
+	const char *param = c->shape == &chat_shape ? "messages" : "input";
+	struct str key, last = q.messages[q.req.n_messages - 1].content, twice;
+	struct arena ar = ARENA_INIT(JSON_TREE_MAX(q.req.tools.n) + JSON_TREE_MAX(last.n) * 2);
+	bool few;
 
+	arena_init(&c->ask.ar, 0);
 	r->attend = &waits;
 	put_texts(&k.text, last, "\n");
-	digest_of(r, &c->ask, c->ask.req.n_messages, k.digest);
+	few = take_files(&k, &ar, last);
+	twice = clash(r, &ar, q.req.tools);
+	digest_of(r, &q, q.req.n_messages, k.digest);
 	if (ar.err != OK)
 		request_failed(r, ar.err);
 	else if (twice.n)
 		request_error(r, 400, "invalid_request", "tools", NULL, "%.*s is a tool that the agent has itself", STR_ARG(twice));
-	else if (str_trim(buf_view(&k.text)).n == 0 && str_find(last, S(RESULT_START)) == SIZE_MAX)
-		request_error(r, 400, "invalid_request", c->shape == &chat_shape ? "messages" : "input", NULL, "nothing is said");
-	else if (k.text.n > MESSAGE_MAX || c->ask.req.system.n > SYSTEM_MAX)
-		request_error(r, 400, "invalid_request", c->shape == &chat_shape ? "messages" : "input", NULL, "a message has at most"
-		    " %u bytes, the system text %u", MESSAGE_MAX, SYSTEM_MAX);
+	else if (!few)
+		request_error(r, 400, "invalid_request", param, NULL, "a message has at most %d pictures and files", ATTACHMENTS_MAX);
+	else if (str_trim(buf_view(&k.text)).n == 0 && k.n_files == 0 && str_find(last, S(RESULT_START)) == SIZE_MAX)
+		request_error(r, 400, "invalid_request", param, NULL, "nothing is said");
+	else if (k.text.n > MESSAGE_MAX || q.req.system.n > SYSTEM_MAX)
+		request_error(r, 400, "invalid_request", param, NULL, "a message has at most %u bytes, the system text %u", MESSAGE_MAX,
+		    SYSTEM_MAX);
 	else if (attend_key(r, &key))
 		place(&k, key);
 	arena_free(&ar);
+	arena_free(&q.ar);
 	buf_free(&k.text);
 	buf_free(&k.options);
 }

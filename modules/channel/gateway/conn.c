@@ -172,6 +172,8 @@ pump(struct conn *c)
 			buf_str(&c->req->body, body);
 			if (c->req->who.hashed)
 				sha256_update(&c->req->sha, body.p, body.n);
+			if (c->req->body.err == ERR_LIMIT)
+				request_error(c->req, 413, "too_large", NULL, NULL, "the body is too large");
 		} else if (c->req) {            /* else the end of one that was answered by its head */
 			ev_timer_cancel(ev, &c->timer);
 			c->req->running = true;
@@ -271,7 +273,7 @@ conn_new(struct gateway *g, int fd, const char *peer)
 	c->g = g;
 	c->fd = fd;
 	snprintf(c->peer, sizeof(c->peer), "%s", peer);
-	http_init(&c->http, BODY_MAX_API);
+	http_init(&c->http, BODY_MAX_FILES);    /* a route may take less */
 	buf_init(&c->in, GATEWAY_IN_MAX + 16384);
 	buf_init(&c->out, GATEWAY_OUT_MAX);
 	ev_timer_init(&c->timer, on_time, c);

@@ -649,6 +649,11 @@ request_admit(struct request *r)
 			request_error(r, 415, "unsupported_media_type", NULL, NULL, "the body has to be application/json");
 			return false;
 		}
+		buf_init(&r->body, r->route->scope & ROUTE_FILES ? BODY_MAX_FILES : BODY_MAX_API);
+		if (h->content_length > (int64_t)r->body.max) {
+			request_error(r, 413, "too_large", NULL, NULL, "the body is too large");
+			return false;
+		}
 		return true;
 	}
 	return false;
