@@ -212,6 +212,21 @@ $(CRASH): $(B)/obj/tests/crash/vfs.o $(BLUFIO_OBJS) $(B)/blufio.list
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(ALL_LDFLAGS) -Wl,--wrap=sqlite3_open_v2 -o $@ $< $(BLUFIO_OBJS) $(LIBS)
 
+# The daemon with routes for tests alone: the table of features of this build, and one more.
+ECHO := $(B)/tests/e2e/blufio-echo
+$(B)/obj/tests/e2e/features.o: $(B)/features.c $(B)/flags
+	@mkdir -p $(@D)
+	$(Q)awk '/^const/ { print "extern const struct feature echo_route_feature;" } \
+	    /NULL/ { print "\t&echo_route_feature," } 1' $< >$(@:.o=.c)
+	$(Q)$(CC) $(ALL_CFLAGS) -c -o $@ $(@:.o=.c)
+$(ECHO): $(call obj,tests/e2e/echo_route.c) $(B)/obj/tests/e2e/features.o $(BLUFIO_OBJS) $(B)/blufio.list
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $(filter-out $(B)/features.o,$(filter %.o,$^)) $(LIBS)
+
+$(B)/drip.so: tests/e2e/drip.c
+	@mkdir -p $(@D)
+	$(Q)$(CC) -std=c11 -O2 -g -fPIC -shared -Wall -Wextra -o $@ $<
+
 $(B)/failpoint.so: tests/torture/failpoint.c
 	@mkdir -p $(@D)
 	$(Q)$(CC) -std=c11 -O2 -g -fPIC -shared -Wall -Wextra -o $@ $< -ldl
@@ -236,8 +251,14 @@ unit: $(UNIT)
 ## e2e: the program against fake servers, under a limit of 32 MB (ONLY="names": these files)
 .PHONY: e2e
 e2e: export E2E_MEMORY ?= 32
-e2e: $(B)/blufio
+e2e: $(B)/blufio $(B)/drip.so $(if $(filter gateway,$(SET)),$(ECHO))
 	@$(SUITE) e2e $(if $(ONLY),$(filter $(ONLY:%=tests/e2e/test_%.py),$(E2E)),$(E2E))
+
+## clients: programs of others against the gateway: curl, WebSocket of Python and node, Autobahn's cases, Prometheus
+.PHONY: clients
+clients: $(B)/blufio $(ECHO)
+	@B='$(B)' sh scripts/deps.sh install clients
+	@PATH="$(abspath $(B))/clients/python/bin:$$PATH" $(SUITE) clients $(sort $(wildcard tests/clients/test_*.py))
 
 ## replay: days under a clock and peers of our own, byte for byte (ONLY=name)
 .PHONY: replay
@@ -355,5 +376,5 @@ help:
 	@echo '  features:  $(KNOWN)'
 
 # Header dependencies of whatever has been built.
--include $(patsubst %.o,%.d,$(LIB_OBJS) $(B)/obj/blufio.o $(TEST_OBJS))
+-include $(patsubst %.o,%.d,$(LIB_OBJS) $(B)/obj/blufio.o $(TEST_OBJS) $(call obj,tests/e2e/echo_route.c))
 -include $(patsubst $(B)/%,$(B)/obj/%.d,$(UNIT) $(FUZZ) $(B)/tests/replay/replay) $(SIM_OBJS:.o=.d)

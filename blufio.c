@@ -16,7 +16,7 @@ static const struct command commands[] = {
 	{ "status", "[--json]", "what the daemon is doing; exit 0 running, 3 not", cmd_status, false },
 	{ "config", "get KEY | set KEY VALUE|- | validate [FILE] | show [--origin] | keys [--markdown]",
 	  "read, change and check the configuration", cmd_config, false },
-	{ "pair", "[CODE | --gateway [NAME]]",
+	{ "pair", "[CODE | --gateway [NAME] [--device]]",
 	  "let a person in by the code the bot gave (without: list), or make a key of the gateway", cmd_pair, false },
 	{ "log", "[LEVEL]", "show or set the daemon's log level until its next start", cmd_log, false },
 	{ "reload", "", "make the daemon read its configuration again", cmd_reload, false },

@@ -129,6 +129,7 @@ struct config_key {
 	const char *example;            /* for errors; may be NULL */
 	const char *env;                /* plain variable that also sets it ("ANTHROPIC_API_KEY"); may be NULL */
 	const char *retired;            /* not NULL: key of an earlier release; warns with this text */
+	bool fixed;                     /* a reload leaves it as it is until the next start */
 };
 
 /* Finds (path NULL: BLUFIO_CONFIG, then the search list), reads, checks. No file found is fine:
@@ -156,6 +157,8 @@ bool config_lists(const struct config *c, const char *key, struct str word);
 bool config_wild(const struct config *c, const char *key, struct str segment, int64_t *v);
 /* The i-th segment that a wildcard key was given for. */
 bool config_segment(const struct config *c, const char *key, size_t i, struct str *segment);
+/* A line for each key with .fixed (none is a list) that has another value in fresh. */
+void config_fixed(const struct config *now, const struct config *fresh, struct buf *names);
 /* Where a value came from: "default", "blufio.toml:3", "BLUFIO__COST__DAILY_BUDGET_USD". */
 const char *config_origin(const struct config *c, const char *key);
 /* "blufio config set cost.daily_budget_usd 2" – the hint other errors end with. */
@@ -229,6 +232,7 @@ struct inbound {
 	int64_t position;           /* of this part among them */
 	struct str options;         /* what a program asks for beside its words: JSON (api/compat/talk.c); may be empty */
 	struct str digest;          /* of the conversation as the program told it; may be empty */
+	const struct trace *trace;  /* of the request that brought it; NULL: its turn gets a new one */
 };
 /* Stores the message in this loop turn's transaction and schedules its session; control words
  * (/stop, /new, /model, /help, /start) act at once. *fresh = false for a repeat (then nothing happened).
@@ -337,7 +341,7 @@ struct llm_request {
 	size_t n_messages;
 	/* tools are the registry's, sorted by id (bus_tools_json) */
 	struct str tools;                   /* JSON array of {name, description, input_schema}; empty = none */
-	struct str trace;                   /* trace id for the provider's log; may be empty */
+	struct str trace;                   /* traceparent, for the provider's log; may be empty */
 	struct str stop;                    /* JSON array of texts that end the answer; empty = none */
 	struct str schema;                  /* JSON Schema of the answer; empty = none */
 	struct str effort;                  /* low, medium, high, xhigh, max; empty = the model's own */
@@ -557,6 +561,7 @@ enum { SCOPE_CHAT = 1, SCOPE_READ = 2, SCOPE_TOOLS = 4, SCOPE_ADMIN = 8, SCOPE_A
 struct principal {
 	int64_t id;                     /* row of api_keys; 0: nobody */
 	unsigned scopes;
+	int64_t login;                  /* row of logins: a browser's session; 0: none */
 	int64_t expires_at;             /* 0: never */
 	bool hashed;                    /* body_hash is what the body must have: the signature covers it */
 	unsigned char body_hash[32];
@@ -572,6 +577,9 @@ struct agent *request_agent(const struct request *r);
 const struct http_request *request_head(const struct request *r);
 const struct principal *request_principal(const struct request *r);
 struct str request_body(const struct request *r);
+/* The body as an object with no member but those named ("content session_id?": ? may be absent), each a string
+ * unless marked ("n:i" integer, "x:a" array, "x:b" boolean, "x:o" object). NULL: the error is answered. */
+const struct json *request_object(struct request *r, struct arena *ar, const char *members);
 struct str request_segment(const struct request *r, size_t i);  /* what stands for the i-th braces, decoded */
 /* An answer of JSON. Of what was written in this loop turn nothing is told before it is committed: the answer waits
  * for it, and is 503 when the commit fails. */
@@ -582,18 +590,28 @@ void request_answer_text(struct request *r, int status, const char *content_type
 void request_answer_buf(struct request *r, int status, enum err e, const struct buf *b);
 /* 503, with what e means for who asked. */
 void request_failed(struct request *r, enum err e);
+/* The same for what changes with the program alone: clients keep it and ask whether theirs is still good (304). */
+void request_answer_static(struct request *r, const char *content_type, struct str body);
 /* The error shape. type is a word of docs/API.md; param and hint may be NULL. */
 void request_error(struct request *r, int status, const char *type, const char *param, const char *hint,
     const char *fmt, ...) __attribute__((format(printf, 6, 7)));
 
-/* The connections of that credential end when this request's writes are committed. */
-void request_revokes(struct request *r, int64_t principal);
+/* The same with further fields, whole lines, in place of "Cache-Control: no-store". */
+void request_answer_raw(struct request *r, int status, const char *type, struct str fields, struct str body);
+/* What this request wrote ends credentials or sessions: with its commit all connections end that have one of them. */
+void request_revokes(struct request *r);
+
+/* The name of a browser's session. Of one that was opened by a name of this machine, where browsers have no TLS, the
+ * cookie has neither the prefix, by which browsers keep neighbours' hands off it, nor Secure. */
+#define SESSION_COOKIE "__Host-blufio_session"
+#define SESSION_COOKIE_LOOPBACK "blufio_session"
 
 struct auth_ops {
 	FALLIBLE (*start)(struct agent *a, void **self, struct fail *f);
 	void (*free)(void *self);
-	/* Who sent it, by its head alone. ERR_AUTH: nobody we know (f says what is wrong), ERR_LIMIT: too many
-	 * wrong tries or requests, *wait_s says how long. peer: the address it came from. */
+	/* Who sent it, by its head alone. ERR_AUTH: nobody we know (f says what is wrong), ERR_DENIED: a browser's
+	 * session, but not a page that may use it, ERR_LIMIT: too many wrong tries or requests, *wait_s says how
+	 * long. peer: the address it came from. */
 	FALLIBLE (*check)(void *self, const struct http_request *r, struct str peer, struct principal *out,
 	    int64_t *wait_s, struct fail *f);
 };

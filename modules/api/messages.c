@@ -57,8 +57,8 @@ event(struct request *r, const char *name, const char *key, struct str value)
 		jw_kstr(&w, key, value);
 	jw_end_obj(&w);
 	buf_fmt(&id, "%lld-%zu-%08x", (long long)r->inbound, r->said, r->hash);
-	if (jw_done(&w) != OK)
-		conn_drop(r->c);
+	if (jw_done(&w) != OK || id.err != OK)
+		conn_drop(r->c);        /* it comes back and goes on */
 	else
 		request_event(r, buf_view(&id), name, buf_view(&b));
 	buf_free(&b);
@@ -108,8 +108,12 @@ finish(struct request *r, struct str text)
 	} else {
 		catch_up(r, text, true);
 		buf_fmt(&id, "%lld-%zu-%08x", (long long)r->inbound, r->said + 1, r->hash);      /* behind the text */
-		request_event(r, buf_view(&id), "message_stop", buf_view(&b));
-		request_end(r);
+		if (b.err == OK && id.err == OK) {
+			request_event(r, buf_view(&id), "message_stop", buf_view(&b));
+			request_end(r);
+		} else {
+			conn_drop(r->c);
+		}
 	}
 	buf_free(&b);
 	buf_free(&id);
@@ -139,7 +143,23 @@ begin(struct request *r, struct str running)
 		catch_up(r, running, true);
 }
 
-static const struct attend waits = { wants_stream, begin, on_partial, finish };
+/* What is stopped says so where it is awaited; this says only that the word was heard. */
+static void
+stopping(struct request *r)
+{
+	struct buf b = BUF_INIT(256);
+
+	say_answer(r, &b, S("Stopping."), !r->on_socket);
+	if (r->on_socket) {
+		socket_say(r, "done", STR_NONE, buf_view(&b));
+		request_end(r);
+	} else {
+		request_answer_buf(r, 200, OK, &b);
+	}
+	buf_free(&b);
+}
+
+static const struct attend waits = { wants_stream, begin, on_partial, finish, stopping };
 
 /* ---- POST /v1/messages ---------------------------------------------------------------------- */
 
@@ -247,49 +267,123 @@ get_message(struct request *r)
 
 /* ---- conversations -------------------------------------------------------------------------------- */
 
-struct list { struct request *r; struct jw w; };
+#define PAGE_MAX 1000                   /* items of one answer */
+#define PAGE_USUAL 100
+#define PAGE_BYTES (1u << 20)           /* or so many: the next item begins another one */
+#define ITEM_BYTES (6u * REPLY_MAX + 1024u)     /* the longest text, escaped */
+
+struct list {
+	struct request *r;
+	struct page page;
+	int64_t left, last;             /* items still to be put; the one put last */
+	bool more;
+	struct buf b;
+	struct jw w;
+};
+
+static bool
+page_number(struct request *r, const char *name, int64_t max, int64_t *out)
+{
+	struct buf value = BUF_INIT(HTTP_TARGET_MAX);
+	enum err e = http_query(request_head(r)->query, name, &value);
+	bool good = e == ERR_NOTFOUND || (e == OK && str_i64(buf_view(&value), 1, max, out) == OK);
+
+	buf_free(&value);
+	if (!good)
+		request_error(r, 400, "invalid_request", name, NULL, "%s has to be a whole number from 1 to %lld, given once", name,
+		    (long long)max);
+	return good;
+}
+
+/* Which page is asked for; false: it was answered. Free l->b. */
+static bool
+list_begin(struct list *l, struct request *r, const char *name, bool newest_first)
+{
+	struct str query = request_head(r)->query;
+	struct buf word = BUF_INIT(64);
+	bool good = http_query_known(query, "limit order after", &word) == OK;
+	enum err e = ERR_NOTFOUND;
+
+	*l = (struct list){ .r = r, .page.newest_first = newest_first, .left = PAGE_USUAL, .b = BUF_INIT(PAGE_BYTES + ITEM_BYTES) };
+	if (!good)
+		request_error(r, 400, "invalid_request", buf_z(&word), NULL, "%s is not known here: limit, order and after are",
+		    buf_z(&word));
+	else
+		e = http_query(query, "order", &word);
+	if (good && e == OK && (str_eqz(buf_view(&word), "asc") || str_eqz(buf_view(&word), "desc"))) {
+		l->page.newest_first = str_eqz(buf_view(&word), "desc");
+	} else if (good && e != ERR_NOTFOUND) {
+		good = false;
+		request_error(r, 400, "invalid_request", "order", NULL, "order is asc or desc, given once");
+	}
+	buf_free(&word);
+	good = good && page_number(r, "limit", PAGE_MAX, &l->left) && page_number(r, "after", INT64_MAX, &l->page.after);
+	jw_init(&l->w, &l->b);
+	jw_obj(&l->w);
+	jw_key(&l->w, name);
+	jw_arr(&l->w);
+	return good;
+}
+
+/* Begins the object of an item; false when the page is full. */
+static bool
+list_item(struct list *l, int64_t id)
+{
+	char text[24];
+
+	l->more = l->left == 0 || l->b.n >= PAGE_BYTES;
+	if (l->more)
+		return false;
+	l->left--;
+	l->last = id;
+	snprintf(text, sizeof(text), "%lld", (long long)id);
+	jw_obj(&l->w);
+	jw_kz(&l->w, "id", text);
+	return true;
+}
 
 static void
+list_answer(struct list *l, enum err e)
+{
+	char next[24];
+
+	snprintf(next, sizeof(next), "%lld", (long long)l->last);
+	jw_end_arr(&l->w);
+	jw_kbool(&l->w, "has_more", l->more);
+	jw_kz(&l->w, "next", l->more ? next : NULL);
+	jw_end_obj(&l->w);
+	request_answer_buf(l->r, 200, e == OK ? jw_done(&l->w) : e, &l->b);
+}
+
+static bool
 list_session(void *arg, const struct session_list_row *row)
 {
 	struct list *l = arg;
 	const struct session *s = session_get(l->r->a, row->id);
 	struct str user = row->user, key;
-	char id[24];
 
-	if (!attend_is_own(l->r, row->chat))
-		return;
-	snprintf(id, sizeof(id), "%lld", (long long)row->id);
+	if (!list_item(l, row->id))
+		return false;
 	str_cut(&user, '/', &key);
-	jw_obj(&l->w);
-	jw_kz(&l->w, "id", id);
 	jw_ki64(&l->w, "created_at", row->created_at / US_PER_S);
 	jw_ki64(&l->w, "updated_at", row->updated_at / US_PER_S);
 	jw_kstr(&l->w, "user", user);
 	jw_kz(&l->w, "state", s && s->turn ? "running" : "idle");
 	jw_end_obj(&l->w);
-}
-
-static void
-answer_list(struct request *r, struct list *l, struct buf *b, enum err e)
-{
-	jw_end_arr(&l->w);
-	jw_end_obj(&l->w);
-	request_answer_buf(r, 200, e == OK ? jw_done(&l->w) : e, b);
+	return true;
 }
 
 static void
 get_sessions(struct request *r)
 {
-	struct buf b = BUF_INIT(GATEWAY_OUT_MAX / 2);
-	struct list l = { r, { 0 } };
+	struct list l;
+	char own[24];
 
-	jw_init(&l.w, &b);
-	jw_obj(&l.w);
-	jw_key(&l.w, "sessions");
-	jw_arr(&l.w);
-	answer_list(r, &l, &b, store_session_list(r->a->db, "gateway", list_session, &l));
-	buf_free(&b);
+	snprintf(own, sizeof(own), "%lld/", (long long)r->who.id);
+	if (list_begin(&l, r, "sessions", true))
+		list_answer(&l, store_session_list(r->a->db, "gateway", r->who.scopes & SCOPE_ADMIN ? STR_NONE : str_z(own), &l.page,
+		    list_session, &l));
+	buf_free(&l.b);
 }
 
 /* The text of a stored content; what is no text is named. */
@@ -311,36 +405,29 @@ list_message(void *arg, const struct message_row *m)
 {
 	struct list *l = arg;
 	struct buf text = BUF_INIT(REQUEST_MAX);
-	char id[24];
+	bool room = true;
 
 	put_text(&text, m->content);
-	if (text.n) {                   /* else tool calls and their results */
-		snprintf(id, sizeof(id), "%lld", (long long)m->seq);
-		jw_obj(&l->w);
-		jw_kz(&l->w, "id", id);
+	if (text.n && (room = list_item(l, m->seq))) {  /* no text: tool calls and their results */
 		jw_kstr(&l->w, "role", m->role);
 		jw_kstr(&l->w, "content", buf_view(&text));
 		jw_ki64(&l->w, "created_at", m->created_at / US_PER_S);
 		jw_end_obj(&l->w);
 	}
 	buf_free(&text);
-	return true;
+	return room;
 }
 
 static void
 get_messages(struct request *r)
 {
-	struct buf b = BUF_INIT(GATEWAY_OUT_MAX / 2);
-	struct list l = { r, { 0 } };
+	struct list l;
 
 	if (!find_session(r, request_segment(r, 0)))
 		return;
-	jw_init(&l.w, &b);
-	jw_obj(&l.w);
-	jw_key(&l.w, "messages");
-	jw_arr(&l.w);
-	answer_list(r, &l, &b, store_messages(r->a->db, r->session, 0, list_message, &l));
-	buf_free(&b);
+	if (list_begin(&l, r, "messages", false))
+		list_answer(&l, store_message_page(r->a->db, r->session, &l.page, list_message, &l));
+	buf_free(&l.b);
 }
 
 static void

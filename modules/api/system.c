@@ -182,7 +182,10 @@ get_openapi(struct request *r)
 		}
 	jw_end_obj(&w);
 	jw_end_obj(&w);
-	request_answer_buf(r, 200, jw_done(&w), &b);
+	if (jw_done(&w) == OK)
+		request_answer_static(r, "application/json", buf_view(&b));
+	else
+		request_failed(r, b.err);
 	buf_free(&b);
 }
 

@@ -30,6 +30,7 @@
 #include "base/http.h"
 
 #define PORT_DIGITS_MAX 5u
+#define LOOPBACK_MAX 64u        /* octets of a Host that may be this machine's; all its names are shorter */
 
 static const char lone_cr_or_lf[] = "A line has to end with CR LF, and neither may stand alone.";
 
@@ -326,6 +327,33 @@ http_field(const struct http_request *r, const char *name)
 	if (!next_of(r, name, &at, &value) || next_of(r, name, &at, &second))
 		return STR_NONE;
 	return value;
+}
+
+struct str
+http_cookie(const struct http_request *r, const char *name)
+{
+	struct str rest = http_field(r, "Cookie"), pair, key, value = STR_NONE;
+	unsigned n = 0;
+
+	while (rest.n) {
+		str_cut(&rest, ';', &pair);
+		pair = str_trim(pair);
+		if (str_cut(&pair, '=', &key) && str_eqz(key, name)) {
+			value = pair;
+			n++;
+		}
+	}
+	return n == 1 ? value : STR_NONE;
+}
+
+bool
+http_to_loopback(const struct http_request *r)
+{
+	char text[LOOPBACK_MAX + sizeof("http://")];
+	struct url u;
+
+	snprintf(text, sizeof(text), "http://%.*s", STR_ARG(r->host));
+	return r->host.n <= LOOPBACK_MAX && url_parse(str_z(text), &u) == OK && url_is_loopback(&u);
 }
 
 /* Cuts the next element, trimmed, from a list; a separator in a quoted string is none. */
@@ -813,6 +841,34 @@ http_query(struct str query, const char *name, struct buf *out)
 	if (e != OK)
 		buf_cut(out, before);
 	return e;
+}
+
+enum err
+http_query_known(struct str query, const char *names, struct buf *out)
+{
+	struct buf name = BUF_INIT(HTTP_TARGET_MAX);
+	struct str pair, key, known;
+	bool found = true;
+
+	while (query.n && found) {
+		struct str rest = str_z(names);
+
+		str_cut(&query, '&', &pair);
+		str_cut(&pair, '=', &key);
+		buf_reset(&name);
+		if (decode_plus(key, &name) != OK) {    /* then as it was sent */
+			buf_reset(&name);
+			buf_str(&name, key);
+		}
+		for (found = key.n == 0; rest.n && !found;) {
+			str_cut(&rest, ' ', &known);
+			found = str_eq(buf_view(&name), known);
+		}
+	}
+	if (!found)
+		buf_str(out, utf8_prefix(buf_view(&name), out->max - out->n));
+	buf_free(&name);
+	return found ? OK : ERR_NOTFOUND;
 }
 
 static bool

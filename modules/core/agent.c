@@ -244,7 +244,7 @@ commit(struct agent *a)
 	bool waited = a->db->in_tx || (a->durable_owed && !light);
 	enum err e = OK;
 
-	if (a->write_failed) {
+	if (a->write_failed || a->db->refused) {        /* locks in disorder stay so, and who only reads hears of no write */
 		db_rollback(a->db);
 		return ERR_IO;
 	}
@@ -273,13 +273,13 @@ turn_end(void *arg)
 	if (a->phase == AGENT_STORAGE_FAILED) {         /* only reads happen; effects would be lies */
 		db_rollback(a->db);
 		metrics_undone(a);
-		a->write_failed = false;
+		a->write_failed = a->db->refused = false;
 		effects_drop(&a->after);
 		effects_drop(&a->soon);
 		return;
 	}
 	if (commit(a) != OK) {
-		a->write_failed = false;
+		a->write_failed = a->db->refused = false;
 		storage_failed(a);
 		return;
 	}
@@ -676,17 +676,13 @@ agent_drain(struct agent *a)
 FALLIBLE
 agent_reload(struct agent *a, struct buf *told, struct fail *f)
 {
-	static const char *const fixed[] = { "agent.name", "providers.default", "storage.database_path",
-	    "storage.durability" };
 	struct config *fresh;
 	enum log_level level;
 	enum err e = config_load(&fresh, config_path(a->config), NULL, f);
 
 	if (e != OK)
 		return e;               /* the last good configuration stays in force */
-	for (size_t i = 0; i < ARRAY_LEN(fixed); i++)
-		if (!str_eq(config_str(a->config, fixed[i]), config_str(fresh, fixed[i])))
-			buf_fmt(told, "%s changes at the next start\n", fixed[i]);
+	config_fixed(a->config, fresh, told);
 	config_free(a->config);
 	a->config = fresh;
 	metrics_models(a);

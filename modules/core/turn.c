@@ -502,6 +502,21 @@ static void on_result(void *arg, const struct llm_result *r);
 /* Nobody refused anything: memory or descriptors are short, or a file went after the request was rendered. The next
  * try renders it anew. */
 static void
+log_turn(const struct turn *t)
+{
+	log_ids(t->s->id, t->id, t->trace.id);
+}
+
+void
+turn_log(struct agent *a, int64_t id)
+{
+	const struct turn *t = turn_get(a, id);
+
+	if (t)
+		log_turn(t);
+}
+
+static void
 failed_to_ask(struct turn *t, enum err e)
 {
 	t->result = (struct llm_result){ .class = LLM_RETRY,
@@ -518,7 +533,7 @@ ask(struct effect *eff)
 	struct turn *t = CONTAINER(eff, struct turn, ask);
 	enum err e;
 
-	log_ids(t->s->id, t->id);
+	log_turn(t);
 	e = llm_start(t->a, &t->context->request, &sink, t, &t->call);
 	context_drop(t);
 	if (e != OK)
@@ -527,7 +542,7 @@ ask(struct effect *eff)
 		partial(t, t->restart_owed ? PARTIAL_RESTART : PARTIAL_BEGIN, STR_NONE, STR_NONE);
 	t->begun = true;
 	t->restart_owed = false;
-	log_ids(0, 0);
+	log_ids(0, 0, NULL);
 }
 
 /* Renders the request; ERR_* becomes a sentence, ERR_DENIED says that this message is what is refused. */
@@ -535,6 +550,7 @@ static enum err
 prepare_call(struct turn *t, struct model_info *m, struct fail *f)
 {
 	struct agent *a = t->a;
+	char trace[TRACE_HEADER_SIZE];
 	enum err e = cost_model(a, model_of(t->s), m, f);
 
 	if (e != OK)
@@ -557,6 +573,8 @@ prepare_call(struct turn *t, struct model_info *m, struct fail *f)
 	}
 	if (t->context->request.max_tokens > m->max_output)
 		t->context->request.max_tokens = m->max_output;
+	if (trace_header(&t->trace, trace) == OK)
+		t->context->request.trace = arena_str(&t->context->arena, str_z(trace));
 	t->estimate = t->counted > 0 ? t->counted : t->context->estimated_input;
 	if (t->counted <= 0 && t->estimate > m->window)
 		t->estimate = m->window;        /* more is never asked, so more is never booked */
@@ -941,14 +959,14 @@ start_tool(struct effect *eff)
 	struct turn *t = r->t;
 	enum err e;
 
-	log_ids(t->s->id, t->id);
+	log_turn(t);
 	partial(t, PARTIAL_TOOL, STR_NONE, str_z(r->name));
 	e = bus_invoke(t->a, str_z(r->name), str_z(r->input), t->s->id, t->id, on_tool, r, &r->inv);
 	if (e == ERR_NOTFOUND)
 		on_tool(r, NULL, e, S("there is no tool of this name"));
 	else if (e != OK)
 		on_tool(r, NULL, e, str_z(err_str(e)));
-	log_ids(0, 0);
+	log_ids(0, 0, NULL);
 }
 
 static void
@@ -1134,7 +1152,7 @@ turn_run(void *arg)
 	assert(!t->running);
 	if (a->write_failed)
 		return;                 /* memory is about to be rebuilt */
-	log_ids(t->s->id, t->id);
+	log_turn(t);
 	t->running = true;
 	for (int i = 0; r == NEXT && t->state != TURN_DONE && !a->write_failed; i++) {
 		assert(i < TURN_STEPS_MAX);
@@ -1143,7 +1161,7 @@ turn_run(void *arg)
 	t->running = false;
 	if (t->state == TURN_DONE && !a->write_failed)
 		session_turn_over(t->s);        /* frees t */
-	log_ids(0, 0);
+	log_ids(0, 0, NULL);
 }
 
 /* ---- callbacks: record and schedule -------------------------------------------------------------------------- */
@@ -1321,6 +1339,7 @@ turn_new(struct session *s, int64_t id, int64_t inbound, struct turn **out)
 	t->a = s->a;
 	t->s = s;
 	t->id = id;
+	session_trace(t->a, inbound, &t->trace);
 	buf_init(&t->answer, REPLY_MAX);
 	buf_init(&t->result_text, REQUEST_MAX);
 	t->begin.run = on_begin;

@@ -27,6 +27,7 @@
 #define PAGE "100"                      /* models of one page */
 #define PAGES_MAX 10
 #define EVENT_ARENA_MAX (16u << 20)
+#define TRACE "traceparent: "
 #define SLOWEST_US 10                   /* a byte, of a large body: a side question may take that long on top */
 
 struct op;
@@ -41,6 +42,7 @@ struct op {
 	struct sse sse;
 	struct arena ar;                /* reset for every event */
 	struct buf body;                /* of an answer that is no stream */
+	char trace[sizeof(TRACE) + TRACE_HEADER_SIZE];  /* a header; "" none */
 	unsigned status;
 	/* plain questions: who takes the answer (NULL: there is none), and whom it is for */
 	void (*plain)(struct op *op, const struct json *answer);
@@ -84,6 +86,16 @@ op_free(struct op *op)
 	buf_free(&op->body);
 	buf_free(&op->models);
 	free(op);
+}
+
+/* Log lines are of its trace. */
+static void
+log_op(const struct op *op)
+{
+	char id[sizeof(((struct trace *)0)->id)];
+
+	snprintf(id, sizeof(id), "%.32s", op->trace + sizeof(TRACE "00-") - 1);
+	log_ids(0, 0, op->trace[0] ? id : NULL);
 }
 
 /* ---- the answer ------------------------------------------------------------------------- */
@@ -175,7 +187,9 @@ on_stop(struct op *op, const struct json *delta)
 			    json_str(delta, "stop_details.category", STR_NONE)));
 			return;
 		}
+	log_op(op);
 	log_warn("anthropic", "unknown stop_reason %.*s taken as the end of the answer", STR_ARG(reason));
+	log_ids(0, 0, NULL);
 	llm_feed_stop(op->call, LLM_STOP_END, STR_NONE);
 }
 
@@ -378,8 +392,10 @@ on_done(void *arg, struct fetch_op *f, const struct fetch_result *r)
 	}
 	op->fetch = NULL;               /* freed by fetch after this call */
 	if (op->plain) {
+		log_op(op);
 		if (r->err != OK || op->status != 200)
 			log_info("anthropic", "no answer to a side question: status %u %s", op->status, r->why);
+		log_ids(0, 0, NULL);
 		op->plain(op, r->err == OK && op->status == 200 ? plain_body(op) : NULL);
 	}
 	if (op->fetch == NULL)          /* else it goes on with another page */
@@ -544,8 +560,8 @@ send(struct op *op, const char *path, struct body *body)
 	enum err e = write_address(op->p->a->config, path, &url, &key);
 
 	if (e == OK) {
-		const char *headers[] = { "content-type: application/json",
-		    "anthropic-version: " ANTHROPIC_VERSION, key.p, NULL };
+		const char *headers[] = { "content-type: application/json", "anthropic-version: " ANTHROPIC_VERSION, key.p,
+		    op->trace[0] ? op->trace : NULL, NULL };
 		const struct fetch_req req = { .method = body ? "POST" : "GET", .url = url.p, .headers = headers,
 		    .body_from = body, .idle_us = op->plain ? 0 : LLM_IDLE_US, .once = !op->plain,
 		    .total_us = op->plain ? LLM_PLAIN_US + (body ? (int64_t)body_size(body) * SLOWEST_US : 0) : 0,
@@ -566,6 +582,8 @@ post(struct op *op, const char *path, const struct llm_request *r, void **out)
 	struct body body;
 	enum err e;
 
+	if (r->trace.n)
+		snprintf(op->trace, sizeof(op->trace), TRACE "%.*s", STR_ARG(r->trace));
 	body_init(&body, REQUEST_MAX);
 	e = write_body(&body, op->p->a, r, op->plain != NULL);
 	if (e == OK)

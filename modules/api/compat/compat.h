@@ -58,6 +58,7 @@ struct compat {
 	struct buf text;                /* of the answer; of a pass-through, so far */
 	struct buf calls;               /* of the client's tools: blocks */
 	struct effect begin;
+	char trace[TRACE_HEADER_SIZE];
 	/* responses.c */
 	int64_t seq;                    /* of the next event */
 	bool in_message;                /* its item is open */

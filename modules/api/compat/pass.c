@@ -171,6 +171,8 @@ pass_run(struct request *r, struct str model)
 	} else {
 		llm_limits_take(r->a, c->model, input);
 		q->model = c->model;
+		if (trace_header(&r->trace, c->trace) == OK)
+			q->trace = str_z(c->trace);
 		if (q->max_tokens == 0)
 			q->max_tokens = llm_max_tokens(r->a);
 		if (q->max_tokens > m.max_output)

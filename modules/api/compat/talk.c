@@ -559,6 +559,12 @@ done(struct request *r, struct str text)
 		reply_done(r, &a);
 }
 
+static void
+stopping(struct request *r)
+{
+	attend_done(r, S("Stopping."));
+}
+
 /* ---- the request --------------------------------------------------------------------------------- */
 
 /* The chat of a named conversation. */
@@ -706,7 +712,7 @@ clash(struct request *r, struct arena *ar, struct str tools)
 void
 talk_run(struct request *r)
 {
-	static const struct attend waits = { streams, begin, on_partial, done };
+	static const struct attend waits = { streams, begin, on_partial, done, stopping };
 	struct compat *c = compat_of(r);
 	struct ask q = c->ask;          /* what it was said with is not kept while its answer is made */
 	struct talk k = { .r = r, .q = &q, .named = q.session.n > 0, .text = BUF_INIT(REQUEST_MAX), .options = BUF_INIT(REQUEST_MAX) };

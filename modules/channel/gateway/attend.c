@@ -201,6 +201,15 @@ on_stored(struct effect *e)
 }
 
 static void
+on_heard(struct effect *e)
+{
+	struct request *r = CONTAINER(e, struct request, release);
+
+	r->stored = true;
+	r->attend->stopping(r);
+}
+
+static void
 on_joined(struct effect *e)
 {
 	struct request *r = CONTAINER(e, struct request, release);
@@ -244,11 +253,15 @@ attend_put(struct request *r, struct inbound *in)
 	in->to.chat = str_z(r->chat);
 	in->to.reply_to = in->ref = str_z(r->ref);
 	in->sent_at = clock_us();
+	in->trace = &r->trace;
 	r->release.run = on_stored;
-	e = inbound_put(r->a, in, &fresh);
-	r->stored = !r->a->db->in_tx && !r->a->write_failed;
-	if (e == OK)
-		e = store_inbound_known(r->a->db, in->to.channel, in->dedup, &r->inbound);
+	e = store_inbound_known(r->a->db, in->to.channel, in->dedup, &r->inbound);
+	if (e == OK && r->inbound == 0) {       /* else nothing is made for it, not even a conversation */
+		e = inbound_put(r->a, in, &fresh);
+		r->stored = !r->a->db->in_tx && !r->a->write_failed;
+		if (e == OK)
+			e = store_inbound_known(r->a->db, in->to.channel, in->dedup, &r->inbound);
+	}
 	if (e == OK)
 		e = store_session_known(r->a->db, r->a->name, &in->to, &r->session);
 	if (e == OK)
@@ -259,8 +272,10 @@ attend_put(struct request *r, struct inbound *in)
 		r->inbound = 0;
 		request_error(r, 409, "idempotency_mismatch", NULL, "use a new Idempotency-Key for another message",
 		    "this Idempotency-Key came with another message before");
-	} else if (fresh && stops) {    /* what is stopped says so where it is awaited; this says only that the word was heard */
-		attend_done(r, S("Stopping."));
+	} else if (fresh && stops) {
+		r->ref[0] = '\0';
+		r->release.run = on_heard;
+		agent_after(r->a, &r->release);
 	} else if (fresh) {             /* begins when it is on the disk; a word like /help is answered in the same commit */
 		agent_after(r->a, &r->release);
 	} else {

@@ -8,13 +8,18 @@
  * then the body is read.
  *
  * What a request wrote is told after its commit: the answer is held until then.
+ *
+ * Only what answers a GET is compressed. The length of other answers, which may repeat
+ * what was asked beside a secret (a new key), would tell of it to who sees but the length.
  */
 #include "channel/gateway/gateway.h"
+#include "base/deflate.h"
 
 #include <assert.h>
 #include <stdarg.h>
 
 #define JSON_TYPE "application/json"
+#define ETAG_BYTES 16u                  /* of a hash: they tell contents apart, not forgers */
 
 struct request *
 request_new(struct conn *c)
@@ -27,7 +32,9 @@ request_new(struct conn *c)
 		return NULL;
 	r->c = c;
 	r->a = c->g->a;
-	IGNORE(rand_bytes(id, sizeof(id)));     /* a name for people and logs */
+	IGNORE(rand_bytes(id, sizeof(id)));     /* names for people and logs */
+	IGNORE(trace_new(&r->trace));
+	IGNORE(trace_parse(http_field(request_head(r), "traceparent"), &r->trace)); /* or the new one stays */
 	enc_hex(&hex, id, sizeof(id));
 	snprintf(r->id, sizeof(r->id), "%s", buf_z(&hex));
 	buf_free(&hex);
@@ -48,6 +55,8 @@ request_free(struct request *r)
 			*at = r->next;
 			break;
 		}
+	if (r->status)
+		metrics_count(r->a, METRIC_REQUESTS, (size_t)r->status / 100 - 1);
 	ev_timer_cancel(r->a->ev, &r->timer);
 	effect_cancel(&r->release);
 	if (r->invocation)
@@ -62,9 +71,9 @@ request_free(struct request *r)
 }
 
 void
-request_revokes(struct request *r, int64_t principal)
+request_revokes(struct request *r)
 {
-	r->revokes = principal;
+	r->revokes = true;
 }
 
 struct agent *
@@ -105,6 +114,7 @@ put_head(struct request *r, struct buf *b, int status, const char *type, struct 
 	const struct http_request *h = request_head(r);
 	struct str origin = http_field(h, "origin");
 
+	r->status = status;
 	http_put_status(b, status);
 	http_put_date(b, clock_us());
 	http_put_field(b, "X-Request-Id", str_z(r->id));
@@ -125,6 +135,15 @@ put_head(struct request *r, struct buf *b, int status, const char *type, struct 
 	buf_str(b, fields);
 }
 
+/* Has whoever sent it been shut out since? When that cannot be read, he has. */
+static bool
+is_shut_out(const struct request *r)
+{
+	bool holds = false;
+
+	return r->who.id && (store_api_key_holds(r->a->db, r->who.id, r->who.login, &holds) != OK || !holds);
+}
+
 static void
 on_release(struct effect *e)
 {
@@ -133,7 +152,7 @@ on_release(struct effect *e)
 
 	r->stored = true;
 	for (struct conn *o = r->revokes ? c->g->conns : NULL; o; o = o->next)
-		if (o->req && o->req != r && o->req->who.id == r->revokes)
+		if (o->req && o->req != r && is_shut_out(o->req))
 			conn_drop(o);
 	if (r->held.n == 0)             /* what it waits for has yet to come */
 		return;
@@ -157,10 +176,27 @@ request_send_held(struct request *r)
 	}
 }
 
+/* Could this be compressed? Then caches have to know that it depends on who asks. */
+static bool
+is_worth_gzip(const struct request *r, int status, const char *type, size_t n)
+{
+	return status == 200 && type && r->route && strcmp(r->route->method, "GET") == 0 && n >= GATEWAY_GZIP_MIN &&
+	    n <= GATEWAY_GZIP_MAX && (strncmp(type, "text/", 5) == 0 || strncmp(type, "application/", 12) == 0);
+}
+
+static bool
+wants_gzip(const struct request *r)
+{
+	int q = http_accepts(request_head(r), "Accept-Encoding", "gzip");
+
+	return q > 0 && q >= http_accepts(request_head(r), "Accept-Encoding", "identity");
+}
+
 void
 request_answer_raw(struct request *r, int status, const char *type, struct str fields, struct str body)
 {
-	bool head = str_eqz(request_head(r)->method, "HEAD");
+	bool head = str_eqz(request_head(r)->method, "HEAD"), worth = is_worth_gzip(r, status, type, body.n);
+	struct buf zipped = BUF_INIT(GATEWAY_GZIP_MAX);
 
 	assert(!r->answered);
 	r->answered = true;
@@ -174,11 +210,20 @@ request_answer_raw(struct request *r, int status, const char *type, struct str f
 		r->closes = true;       /* nobody reads its body */
 	buf_reset(&r->held);
 	put_head(r, &r->held, status, body.n ? type : NULL, fields);
-	if (status != 204 && status >= 200)
+	if (worth)
+		http_put_field(&r->held, "Vary", S("Accept-Encoding"));
+	if (worth && wants_gzip(r) && buf_room(&zipped, body.n))
+		zipped.n = deflate_gzip(body, zipped.p);
+	if (zipped.n) {
+		http_put_field(&r->held, "Content-Encoding", S("gzip"));
+		body = buf_view(&zipped);
+	}
+	if (status != 204 && status != 304 && status >= 200)
 		http_put_number(&r->held, "Content-Length", body.n);
 	http_put_end(&r->held);
 	if (!head)
 		buf_str(&r->held, body);
+	buf_free(&zipped);
 	if (r->held.err != OK) {
 		conn_drop(r->c);
 		return;
@@ -237,6 +282,38 @@ openai_error(const struct request *r, struct buf *out, int status, const char *t
 }
 
 void
+request_answer_static(struct request *r, const char *content_type, struct str body)
+{
+	unsigned char digest[SHA256_SIZE];
+	struct buf weak = BUF_INIT(64), fields = BUF_INIT(256);
+	const struct http_request *head = request_head(r);
+	bool worth = is_worth_gzip(r, 200, content_type, body.n);
+	const char *tag, *name = "If-None-Match";
+	struct sha256 h;
+
+	sha256_init(&h);
+	sha256_update(&h, body.p, body.n);
+	sha256_final(&h, digest);
+	buf_puts(&weak, "W/\"");
+	enc_hex(&weak, digest, ETAG_BYTES);
+	buf_putc(&weak, '"');
+	tag = buf_z(&weak) + 2;
+	/* compressed it is other octets of the same content */
+	buf_fmt(&fields, "Cache-Control: no-cache\r\nETag: %s\r\n", worth && wants_gzip(r) ? buf_z(&weak) : tag);
+	if (weak.err != OK) {
+		request_failed(r, weak.err);
+	} else if (http_list_has(head, name, buf_z(&weak)) || http_list_has(head, name, tag) || http_list_has(head, name, "*")) {
+		if (worth)
+			buf_puts(&fields, "Vary: Accept-Encoding\r\n");
+		request_answer_raw(r, 304, NULL, buf_view(&fields), STR_NONE);
+	} else {
+		request_answer_raw(r, 200, content_type, buf_view(&fields), body);
+	}
+	buf_free(&weak);
+	buf_free(&fields);
+}
+
+void
 request_error_json(struct request *r, struct buf *out, int status, const char *type, const char *param, const char *hint,
     const char *message)
 {
@@ -277,10 +354,12 @@ answer_error(struct request *r, int status, const char *type, const char *param,
 	if (r->wait_s)
 		http_put_number(&all, "Retry-After", (uint64_t)r->wait_s);
 	request_error_json(r, &b, status, type, param, hint, message);
+	log_ids(0, 0, r->trace.id);
 	if (status >= 500)
 		log_warn("gateway", "%d to request %s: %s", status, r->id, message);
 	else
 		log_debug("gateway", "%d to request %s: %s", status, r->id, message);
+	log_ids(0, 0, NULL);
 	request_answer_raw(r, status, JSON_TYPE, buf_view(&all), buf_view(&b));
 	buf_free(&all);
 	buf_free(&b);
@@ -316,6 +395,13 @@ request_answer_buf(struct request *r, int status, enum err e, const struct buf *
 		request_answer(r, status, buf_view(b));
 	else
 		request_failed(r, e);
+}
+
+void
+request_too_large(struct request *r)
+{
+	metrics_count(r->a, METRIC_LIMITS, REACHED_BODY_BYTES);
+	request_error(r, 413, "too_large", NULL, NULL, "the body is too large: %zu bytes are the most", r->body.max);
 }
 
 void
@@ -475,8 +561,8 @@ is_our_host(const struct request *r, struct str host)
 	struct str name = without_port(host);
 
 	return str_ieq(name, S("localhost")) || str_eqz(name, "127.0.0.1") || str_eqz(name, "[::1]") ||
-	    str_ieq(name, str_z(r->c->g->host)) ||
-	    (name.n > 2 && name.p[0] == '[' && str_ieq(str_sub(name, 1, name.n - 2), str_z(r->c->g->host))) ||
+	    (name.n && str_ieq(name, str_z(r->c->at->host))) ||
+	    (name.n > 2 && name.p[0] == '[' && str_ieq(str_sub(name, 1, name.n - 2), str_z(r->c->at->host))) ||
 	    config_lists(r->a->config, "gateway.allowed_hosts", name);
 }
 
@@ -512,6 +598,15 @@ fits(struct request *r, const char *pattern)
 	return true;
 }
 
+/* Metrics that have an address of their own are there and not here; beside them is only what says that it lives. */
+static bool
+is_here(const struct request *r, const char *path)
+{
+	if (strcmp(path, "/metrics") == 0)
+		return r->c->at->metrics_only || !r->c->g->metrics_apart;
+	return !r->c->at->metrics_only || strcmp(path, "/health") == 0;
+}
+
 /* Finds the route; else says 404, or 405 with the methods that there are. */
 static bool
 find_route(struct request *r)
@@ -522,7 +617,7 @@ find_route(struct request *r)
 
 	for (size_t i = 0; features[i]; i++)
 		for (const struct route *t = features[i]->routes; t && t->method && !r->route; t++) {
-			if (!fits(r, t->path))
+			if (!is_here(r, t->path) || !fits(r, t->path))
 				continue;
 			if (str_eqz(method, t->method) || (head && strcmp(t->method, "GET") == 0))
 				r->route = t;
@@ -540,7 +635,7 @@ find_route(struct request *r)
 		http_put_field(&fields, "Allow", buf_view(&allow));
 		if (str_eqz(method, "OPTIONS") && http_field(request_head(r), "origin").n)
 			buf_puts(&fields, "Access-Control-Allow-Methods: GET, POST, DELETE\r\nAccess-Control-Max-Age: 600\r\n"
-			    "Access-Control-Allow-Headers: Authorization, Content-Type, Idempotency-Key, Last-Event-ID\r\n");
+			    "Access-Control-Allow-Headers: Authorization, Content-Type, Idempotency-Key, Last-Event-ID, traceparent\r\n");
 		if (str_eqz(method, "OPTIONS"))
 			request_answer_raw(r, 204, NULL, buf_view(&fields), STR_NONE);
 		else
@@ -557,7 +652,7 @@ find_route(struct request *r)
 static bool
 has_credential_in_query(struct str query)
 {
-	static const char *const names[] = { "token", "access_token", "key", "api_key", "bearer_token" };
+	static const char *const names[] = { "token", "access_token", "key", "api_key", "bearer_token", "ticket" };
 	struct buf out = BUF_INIT(HTTP_TARGET_MAX);
 	bool found = false;
 
@@ -567,12 +662,13 @@ has_credential_in_query(struct str query)
 	return found;
 }
 
-/* What is open to whoever is on this machine is not open to the world. */
+/* What is open to whoever is on this machine is not open to the world; who came by another name came from elsewhere. */
 static bool
 is_guarded(const struct request *r)
 {
-	return r->c->g->is_public || config_bool(r->a->config, "gateway.allow_public") ||
-	    config_bool(r->a->config, "prometheus.require_auth");
+	return r->c->at->is_public || config_bool(r->a->config, "gateway.allow_public") ||
+	    config_bool(r->a->config, "prometheus.require_auth") ||
+	    config_lists(r->a->config, "gateway.allowed_hosts", without_port(request_head(r)->host));
 }
 
 static bool
@@ -591,15 +687,20 @@ authenticate(struct request *r)
 		return false;
 	}
 	e = g->auth->check(g->auth_self, request_head(r), str_z(r->c->peer), &r->who, &wait_s, &f);
+	if (e == OK)
+		conn_known(r->c);
 	if (e == ERR_LIMIT) {
+		metrics_count(r->a, METRIC_LIMITS, REACHED_RATE);
 		r->wait_s = wait_s;
 		request_error(r, 429, "rate_limit", NULL, NULL, "%s", f.text[0] ? f.text : "too many requests");
 	} else if (e == ERR_AUTH) {
 		answer_error(r, 401, "unauthorized", NULL, "make a key with: blufio pair --gateway",
 		    S("WWW-Authenticate: Bearer realm=\"blufio\"\r\n"), f.text[0] ? f.text : "a valid credential is wanted");
+	} else if (e == ERR_DENIED) {
+		request_error(r, 403, "forbidden", NULL, "see docs/API.md, \"Browsers\"", "%s", f.text);
 	} else if (e != OK) {
 		request_failed(r, e);
-	} else if (!(r->who.scopes & scope)) {
+	} else if (scope && !(r->who.scopes & scope)) {
 		request_error(r, 403, "forbidden", NULL, NULL, "this credential lacks the scope of this route");
 	} else {
 		if (r->a->db->in_tx) {  /* a signature that was seen: nothing is done on it before that is stored */
@@ -612,14 +713,15 @@ authenticate(struct request *r)
 	return false;
 }
 
-bool
-request_admit(struct request *r)
+static bool
+admit(struct request *r)
 {
 	const struct http_request *h = request_head(r);
 	struct str origin = http_field(h, "origin");
 	bool reads = str_eqz(h->method, "GET") || str_eqz(h->method, "HEAD") || str_eqz(h->method, "OPTIONS");
 	bool body = h->chunked || h->content_length > 0;
 	struct str parameters, type;
+	enum err e;
 
 	if (!is_our_host(r, h->host))
 		request_error(r, 421, "misdirected_request", NULL, "blufio config set gateway.allowed_hosts '[\"name\"]'",
@@ -629,7 +731,9 @@ request_admit(struct request *r)
 		    "a credential has no place in an address, where logs keep it");
 	else if (str_eqz(h->target, "*"))
 		request_answer_raw(r, 204, NULL, S("Allow: GET, HEAD, POST, DELETE, OPTIONS\r\n"), STR_NONE);
-	else if (http_path_decode(h->path, &r->path) != OK)
+	else if ((e = http_path_decode(h->path, &r->path)) == ERR_NOMEM)
+		request_error(r, 503, "overloaded", NULL, "try again later", "no memory for the request's path");
+	else if (e != OK)
 		request_error(r, 400, "invalid_request", NULL, NULL, "the path cannot be read");
 	else if (!find_route(r))
 		return false;
@@ -651,12 +755,23 @@ request_admit(struct request *r)
 		}
 		buf_init(&r->body, r->route->scope & ROUTE_FILES ? BODY_MAX_FILES : BODY_MAX_API);
 		if (h->content_length > (int64_t)r->body.max) {
-			request_error(r, 413, "too_large", NULL, NULL, "the body is too large");
+			request_too_large(r);
 			return false;
 		}
 		return true;
 	}
 	return false;
+}
+
+bool
+request_admit(struct request *r)
+{
+	bool admitted;
+
+	log_ids(0, 0, r->trace.id);
+	admitted = admit(r);
+	log_ids(0, 0, NULL);
+	return admitted;
 }
 
 void
@@ -674,8 +789,11 @@ request_run(struct request *r)
 	else if (r->a->phase != AGENT_READY && !(r->route->scope & SCOPE_OPEN))
 		request_error(r, 503, "unavailable", NULL, "try again later", "%s", r->a->phase == AGENT_DRAINING ?
 		    "blufio is stopping" : "the storage does not work at the moment");
-	else
+	else {
+		log_ids(0, 0, r->trace.id);
 		r->route->run(r);
+		log_ids(0, 0, NULL);
+	}
 }
 
 /* ---- bodies ------------------------------------------------------------------------------------- */
