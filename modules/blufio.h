@@ -190,11 +190,15 @@ const char *turn_state_name(enum turn_state s);
 
 enum turn_outcome {
 	OUTCOME_NONE, OUTCOME_ANSWERED, OUTCOME_STOPPED, OUTCOME_FAILED,
-	OUTCOME_REFUSED, OUTCOME_NO_BUDGET, OUTCOME_SET_ASIDE, OUTCOME_COUNT
+	OUTCOME_REFUSED, OUTCOME_NO_BUDGET, OUTCOME_SET_ASIDE,
+	OUTCOME_LENGTH,             /* a program's: the answer reached its limit */
+	OUTCOME_CALLS,              /* a program's: it waits for the program's own tools */
+	OUTCOME_COUNT
 };
 const char *turn_outcome_name(enum turn_outcome o);
 
-enum step_state { STEP_PENDING, STEP_RUNNING, STEP_DONE, STEP_INTERRUPTED };
+/* STEP_CLIENT: a call of a tool that the asking program has; its result comes with a later message. */
+enum step_state { STEP_PENDING, STEP_RUNNING, STEP_DONE, STEP_INTERRUPTED, STEP_CLIENT };
 enum outbox_state { OUTBOX_READY, OUTBOX_SENDING, OUTBOX_SENT, OUTBOX_FAILED, OUTBOX_STATE_COUNT };
 const char *outbox_state_name(enum outbox_state s);
 enum inbound_state { INBOUND_QUEUED, INBOUND_TAKEN, INBOUND_DONE };
@@ -211,6 +215,7 @@ struct attachment {
 	struct str source;          /* how the channel finds it again */
 	struct str name;            /* of the file, as the sender called it; untrusted; may be empty */
 	int64_t bytes;              /* as announced; 0 unknown */
+	struct str data;            /* in struct inbound: base64 of the bytes, for a channel that is given them; may be empty */
 };
 /* One incoming message as a channel hands it over; all views borrowed. */
 struct inbound {
@@ -225,6 +230,8 @@ struct inbound {
 	size_t n_attachments;
 	struct str album;           /* messages of a chat that share it are parts of one; may be empty */
 	int64_t position;           /* of this part among them */
+	struct str options;         /* what a program asks for beside its words: JSON (api/compat/talk.c); may be empty */
+	struct str digest;          /* of the conversation as the program told it; may be empty */
 	const struct trace *trace;  /* of the request that brought it; NULL: its turn gets a new one */
 };
 /* Stores the message in this loop turn's transaction and schedules its session; control words
@@ -335,6 +342,10 @@ struct llm_request {
 	/* tools are the registry's, sorted by id (bus_tools_json) */
 	struct str tools;                   /* JSON array of {name, description, input_schema}; empty = none */
 	struct str trace;                   /* traceparent, for the provider's log; may be empty */
+	struct str stop;                    /* JSON array of texts that end the answer; empty = none */
+	struct str schema;                  /* JSON Schema of the answer; empty = none */
+	struct str effort;                  /* low, medium, high, xhigh, max; empty = the model's own */
+	bool no_tools, one_call;            /* it may use none of them; one at a time */
 };
 /* How a failed call is to be treated. */
 enum llm_class {
@@ -539,9 +550,12 @@ struct channel_ops {
  * finds the route, asks who it is from, checks the scope, and only then reads the body. */
 
 /* SCOPE_OPEN wants no credential; beside another scope it does so only while nobody but this machine can reach the
- * gateway and prometheus.require_auth is off. */
-enum { SCOPE_CHAT = 1, SCOPE_READ = 2, SCOPE_TOOLS = 4, SCOPE_ADMIN = 8, SCOPE_ALL = 15, SCOPE_OPEN = 16 };
+ * gateway and prometheus.require_auth is off. ROUTE_FILES stands among a route's scopes: its body has up to
+ * BODY_MAX_FILES. */
+enum { SCOPE_CHAT = 1, SCOPE_READ = 2, SCOPE_TOOLS = 4, SCOPE_ADMIN = 8, SCOPE_ALL = 15, SCOPE_OPEN = 16,
+	ROUTE_FILES = 32 };
 #define BODY_MAX_API (2u << 20)         /* bytes of a request's body: a message of MESSAGE_MAX, escaped */
+#define BODY_MAX_FILES (8u << 20)       /* the same where files come as base64: one of the largest that Claude takes */
 
 /* Whoever a credential stands for. */
 struct principal {
@@ -555,7 +569,7 @@ struct principal {
 struct request;                         /* being answered; see channel/gateway/gateway.h for what is inside */
 struct route {
 	const char *method, *path;      /* "/v1/sessions/{id}/messages": a segment in braces is any */
-	unsigned scope;
+	unsigned scope;                 /* any of these suffices */
 	void (*run)(struct request *r); /* once the body is there: answers now or later, once */
 	const char *summary;            /* for /openapi.json */
 };
@@ -641,6 +655,7 @@ struct agent {
 	void *provider_self;
 	struct provider_health provider_health;
 	struct llm_pool pools[LLM_POOLS_MAX];        /* llm.c: rate limits */
+	size_t llm_calls;                    /* in flight */
 	struct metrics metrics;              /* metrics.c */
 	int64_t cost_day, cost_spent;        /* cost.c: nano-dollars of that UTC day; day 0 = read it from the rows */
 	struct channel channels[8];

@@ -524,6 +524,7 @@ finish_head(struct http *h)
 {
 	struct str head = buf_view(&h->head), line = line_at(head, 0);
 
+	h->state = HTTP_AT_BODY;        /* it is whole: whoever answers an error may look at it */
 	if (head.p != h->read_at)
 		read_request_line(h, line);
 	h->req.fields = str_sub(head, line.n + 2, head.n - line.n - 4);
@@ -536,7 +537,8 @@ finish_head(struct http *h)
 		return HTTP_BAD;
 	h->left = h->req.content_length > 0 ? (uint64_t)h->req.content_length : 0;
 	h->room = h->body_max;
-	h->state = h->req.chunked ? HTTP_AT_SIZE : HTTP_AT_BODY;
+	if (h->req.chunked)
+		h->state = HTTP_AT_SIZE;
 	return HTTP_HEAD;
 }
 

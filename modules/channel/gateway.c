@@ -137,19 +137,49 @@ waits_for(const struct request *r, const struct target *to, int64_t turn)
 	    str_eqz(to->reply_to, r->ref) && str_eqz(to->chat, r->chat);
 }
 
-/* The reply to whoever waits for it, or else more of its text. */
-static void
+/* The reply to whoever waits for it, or else more of its text; false when nobody does. */
+static bool
 tell(struct gateway *g, const struct target *to, const struct outbox_item *item, const struct partial *p)
 {
+	bool told = false;
+
 	for (struct request *r = g->waiting, *more; r; r = more) {      /* one that is told goes, no other one does */
 		more = r->wait_next;
 		if (!waits_for(r, to, item ? item->turn : p->turn))
 			continue;
+		told = told || !r->c->eof;      /* it has said all; it may be gone as well */
 		if (item)
-			r->reply(r, item);
+			attend_reply(r, item);
 		else
-			r->partial(r, p);
+			r->attend->partial(r, p);
 	}
+	return told;
+}
+
+struct fetched { struct buf bytes; enum err err; };
+
+static void
+take_data(void *arg, struct str data)
+{
+	struct fetched *f = arg;
+
+	f->err = dec_base64(data, &f->bytes);
+}
+
+/* The bytes came with the message and stand in its row. */
+static void
+gw_fetch(void *self, const struct attachment *at)
+{
+	const struct gateway *g = self;
+	struct fetched f = { BUF_INIT(BODY_MAX_FILES), ERR_NOTFOUND };
+	enum err e = store_attachment_data(g->a->db, at->id, take_data, &f);
+
+	if (e == OK)
+		e = f.err;
+	if (e == OK)
+		e = media_data(g->a, at->id, buf_view(&f.bytes));
+	media_end(g->a, at->id, e, S("its bytes cannot be read"), e != ERR_PARSE, -1);
+	buf_free(&f.bytes);
 }
 
 static void
@@ -157,14 +187,13 @@ gw_send(void *self, const struct outbox_item *item)
 {
 	struct gateway *g = self;
 
-	tell(g, &item->to, item, NULL);
-	outbox_done(g->a, item->id, STR_NONE);
+	outbox_done(g->a, item->id, tell(g, &item->to, item, NULL) ? S("told") : STR_NONE);
 }
 
 static void
 gw_partial(void *self, const struct partial *p)
 {
-	tell(self, &p->to, NULL, p);
+	(void)tell(self, &p->to, NULL, p);
 }
 
 static void
@@ -180,7 +209,7 @@ gw_status(void *self, struct jw *w)
 
 static const struct channel_ops ops = {
 	.wanted = gw_wanted, .start = gw_start, .load = gw_load, .stop_intake = gw_stop_intake, .reset = gw_reset,
-	.free = gw_free, .send = gw_send, .partial = gw_partial, .status = gw_status
+	.free = gw_free, .fetch = gw_fetch, .send = gw_send, .partial = gw_partial, .status = gw_status
 };
 const struct feature gateway_feature = {
 	.name = ME, .kind = FEATURE_CHANNEL, .keys = keys, .channel = &ops,

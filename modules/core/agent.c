@@ -220,7 +220,7 @@ on_retry(void *arg)
 static void
 drained(struct agent *a)
 {
-	if (a->phase == AGENT_DRAINING && !turns_busy(a) && !outbox_in_flight(a) && !a->after.head && !a->soon.head)
+	if (a->phase == AGENT_DRAINING && !turns_busy(a) && !a->llm_calls && !outbox_in_flight(a) && !a->after.head && !a->soon.head)
 		ev_stop(a->ev);
 }
 
@@ -709,6 +709,8 @@ agent_free(struct agent *a)
 	a->phase = AGENT_STOPPED;
 	if (a->outbox)
 		clear(a);
+	if (a->db)
+		db_rollback(a->db);     /* what follows is committed: calls that end here are booked */
 	for (size_t i = 0; i < a->n_channels; i++)
 		a->channels[i].feature->channel->free(a->channels[i].self);
 	a->n_channels = 0;
@@ -723,7 +725,6 @@ agent_free(struct agent *a)
 	if (a->provider)
 		a->provider->provider->free(a->provider_self);
 	if (a->db) {
-		db_rollback(a->db);
 		/* a clean stop is no death: what was running is not held against its message */
 		if (loaded && (store_meta_set(a->db, "running", 0) != OK || db_commit(a->db) != OK))
 			log_warn("storage", "the clean stop could not be recorded: %s", a->db->why);

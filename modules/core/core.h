@@ -9,7 +9,7 @@
 
 #include "blufio.h"
 
-#define SCHEMA_VERSION 4
+#define SCHEMA_VERSION 5
 
 /* ---- rows (store.c) ------------------------------------------------------- */
 
@@ -24,6 +24,7 @@ struct inbound_row {
 	int64_t hold_until;             /* an album: more parts may come until then; 0: it is none */
 	int64_t attachments;            /* how many */
 	int64_t received_at;
+	struct str options;
 };
 struct turn_row {
 	int64_t id, session, inbound, next_at, round, attempt, deaths;
@@ -127,8 +128,10 @@ FALLIBLE store_inbound_next(struct db *db, int64_t session, void (*fn)(void *arg
 FALLIBLE store_inbound_get(struct db *db, int64_t id, void (*fn)(void *arg, const struct inbound_row *r), void *arg);
 FALLIBLE store_inbound_known(struct db *db, struct str channel, struct str dedup, int64_t *id);   /* 0 = none */
 FALLIBLE store_inbound_turn(struct db *db, int64_t id, int64_t *turn);     /* that answers it; 0 = none yet */
-/* Appends the reply of a turn, delivered or not. */
-FALLIBLE store_reply(struct db *db, int64_t turn, struct buf *text, bool *found);
+/* Messages with that digest, the newest first, 16 at most. */
+FALLIBLE store_inbound_digest(struct db *db, struct str digest, void (*fn)(void *arg, int64_t id), void *arg);
+/* Appends the reply of a turn, delivered or not; told (may be NULL): somebody took it. */
+FALLIBLE store_reply(struct db *db, int64_t turn, struct buf *text, bool *found, bool *told);
 /* Appends what was said to a message that has no turn: a word like /help. Nothing said is found, too. */
 FALLIBLE store_notice(struct db *db, int64_t inbound, struct buf *text, bool *found);
 /* A list is read from behind after (0: from its begin) until fn returns false. */
@@ -136,6 +139,10 @@ struct page { bool newest_first; int64_t after; };
 /* The channel's conversations whose chat begins with prefix; user is how the channel calls the person. */
 FALLIBLE store_session_list(struct db *db, const char *channel, struct str prefix, const struct page *p,
     bool (*fn)(void *arg, const struct session_list_row *r), void *arg);
+/* The turn of the newest message of its running history: id, inbound, round, outcome; id 0: none. */
+FALLIBLE store_session_tip(struct db *db, int64_t id, struct turn_row *out);
+/* What was said in from, up to the turn of that message, becomes the history of to, which has none. */
+FALLIBLE store_session_branch(struct db *db, int64_t from, int64_t inbound, int64_t to);
 /* What was said in it goes, and nobody finds it again; what it cost stays. */
 FALLIBLE store_session_erase(struct db *db, int64_t id);
 FALLIBLE store_inbound_set(struct db *db, int64_t id, enum inbound_state state);
@@ -156,6 +163,8 @@ FALLIBLE store_inbound_hold(struct db *db, int64_t inbound, int64_t hold_until);
 FALLIBLE store_attachment_add(struct db *db, int64_t inbound, struct str channel, int64_t position, const struct attachment *at);
 /* inbound 0: all that are wanted, oldest first; else that message's, in its order */
 FALLIBLE store_attachments(struct db *db, int64_t inbound, void (*fn)(void *arg, const struct attachment_row *r), void *arg);
+/* The base64 that one which is wanted came as. */
+FALLIBLE store_attachment_data(struct db *db, int64_t id, void (*fn)(void *arg, struct str data), void *arg);
 FALLIBLE store_attachment_set(struct db *db, int64_t id, enum attachment_state state, struct str hash, struct str text);
 FALLIBLE store_attachment_retry(struct db *db, int64_t id, int64_t attempts, int64_t next_at);
 FALLIBLE store_attachments_drop(struct db *db, int64_t inbound, struct str why);   /* wanted -> failed */
@@ -205,6 +214,7 @@ FALLIBLE store_outbox_open(struct db *db, void (*fn)(void *arg, const struct out
 
 FALLIBLE store_cost_add(struct db *db, int64_t session, int64_t turn, const char *feature, const char *provider,
     const char *model, const struct usage *u, int64_t nano, bool estimated);
+FALLIBLE store_cost_turn(struct db *db, int64_t turn, struct usage *out);         /* the sum */
 FALLIBLE store_cost_between(struct db *db, int64_t from, int64_t to, int64_t *nano);      /* to is not in it */
 
 /* What a secret is stored and found as. */
@@ -273,6 +283,7 @@ struct turn {
 	struct buf answer;              /* all visible text so far */
 	size_t round_from;              /* where the running round's text begins in it */
 	char *ref;                      /* the channel's placeholder, NULL none */
+	struct buf options;             /* of its message */
 	char reply_to[64];              /* the message it answers, as its channel calls it; "" none */
 	struct trace trace;             /* of its message while this process knows it, else a new one: no column */
 	int64_t saved_at;               /* when partial text last reached the disk */
@@ -370,6 +381,8 @@ void models_free(struct agent *a);
 /* "/model" and "/model WORD": which one answers here, which there are, another one. */
 void model_word(struct agent *a, int64_t session, const struct target *to, struct str arg);
 const char *model_of(const struct session *s);       /* its own, or the default */
+/* The i-th model that has a price; one may come twice. */
+bool model_priced(struct agent *a, size_t i, struct str *id);
 /* Appends up to three models that have a price and a name like this one. */
 void model_nearest(struct agent *a, struct str like, struct buf *out);
 

@@ -693,7 +693,7 @@ static void
 start(struct effect *eff)
 {
 	struct item *it = CONTAINER(eff, struct item, start);
-	struct attachment at = { it->id, it->kind, str_z(it->source), str_z(it->name), it->bytes };
+	struct attachment at = { it->id, it->kind, str_z(it->source), str_z(it->name), it->bytes, STR_NONE };
 	void *self;
 	const struct channel_ops *ops = ops_of(it, &self);
 	struct buf path = BUF_INIT(4096);

@@ -403,7 +403,8 @@ inbound_put(struct agent *a, const struct inbound *in, bool *fresh)
 	int64_t user, session, album = 0, id = 0;
 	enum err e;
 
-	if ((text.n == 0 && in->n_attachments == 0) || in->text.n > MESSAGE_MAX || in->n_attachments > ATTACHMENTS_MAX)
+	if ((text.n == 0 && in->n_attachments == 0 && in->options.n == 0) || in->text.n > MESSAGE_MAX ||
+	    in->n_attachments > ATTACHMENTS_MAX)
 		return ERR_LIMIT;
 	e = store_user_for(a->db, in->to.channel, in->sender, in->sender_name, &user);
 	if (e == OK)

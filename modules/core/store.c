@@ -113,9 +113,15 @@ static const char schema_4[] =
     "CREATE INDEX logins_age ON logins(expires_at);"
     "CREATE INDEX api_keys_minted_by ON api_keys(minted_by);";
 
+/* What a program asks for beside its words, and a hash of all that it told of the conversation. */
+static const char schema_5[] =
+    "ALTER TABLE inbound ADD COLUMN options TEXT NOT NULL DEFAULT '';"
+    "ALTER TABLE inbound ADD COLUMN digest TEXT NOT NULL DEFAULT '';"
+    "CREATE INDEX inbound_digest ON inbound(digest) WHERE digest <> '';";
+
 /* migrations[v] takes a database of version v to v + 1 (in parts: C99 promises strings of 4095 bytes) */
 static const char *const migrations[SCHEMA_VERSION][2] = { { schema_1, schema_1b }, { schema_2, "" }, { schema_3, "" },
-    { schema_4, "" } };
+    { schema_4, "" }, { schema_5, "" } };
 
 #define ROWS(db, r, sql, ...) \
 	db_query((db), (r), (sql), (const struct db_val[]){ __VA_ARGS__ }, \
@@ -399,10 +405,10 @@ store_inbound_add(struct db *db, int64_t session, const struct inbound *in, enum
 {
 	const struct db_val v[] = { DBI(session), DBS(in->to.channel), DBS(in->dedup), DBS(in->ref),
 	    DBS(in->sender), DBS(in->to.reply_to), DBS(in->text), DBI(state), DBI(in->sent_at), DBI(clock_us()),
-	    DBS(in->album) };
+	    DBS(in->album), DBS(in->options), DBS(in->digest) };
 	int64_t changes;
 	enum err e = db_exec(db, "INSERT INTO inbound(session_id, channel, dedup, ref, sender, reply_to, text,"
-	    " state, sent_at, received_at, album) VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)"
+	    " state, sent_at, received_at, album, options, digest) VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)"
 	    " ON CONFLICT(channel, dedup) DO NOTHING", v, ARRAY_LEN(v), id, &changes);
 
 	if (e == OK && changes == 0)
@@ -416,21 +422,22 @@ inbound_row(struct db_row *r, void (*fn)(void *arg, const struct inbound_row *r)
 	*found = db_step(r);
 	if (*found && fn) {
 		const struct inbound_row row = { db_i64(r, 0), db_i64(r, 1), db_str(r, 2), db_str(r, 3), db_str(r, 4),
-		    db_i64(r, 5), db_i64(r, 6), db_i64(r, 7) };
+		    db_i64(r, 5), db_i64(r, 6), db_i64(r, 7), db_str(r, 8) };
 
 		fn(arg, &row);
 	}
 	return db_end(r);
 }
 
+#define INBOUND_COLUMNS "SELECT id, session_id, text, reply_to, sender, hold_until," \
+	" (SELECT count(*) FROM attachments WHERE inbound_id = inbound.id), received_at, options FROM inbound "
+
 FALLIBLE
 store_inbound_next(struct db *db, int64_t session, void (*fn)(void *arg, const struct inbound_row *r), void *arg, bool *found)
 {
 	struct db_row r;
 
-	ROWS(db, &r, "SELECT id, session_id, text, reply_to, sender, hold_until,"
-	    " (SELECT count(*) FROM attachments WHERE inbound_id = inbound.id), received_at FROM inbound"
-	    " WHERE session_id = ?1 AND state = 0 ORDER BY id LIMIT 1", DBI(session));
+	ROWS(db, &r, INBOUND_COLUMNS "WHERE session_id = ?1 AND state = 0 ORDER BY id LIMIT 1", DBI(session));
 	return inbound_row(&r, fn, arg, found);
 }
 
@@ -441,8 +448,7 @@ store_inbound_get(struct db *db, int64_t id, void (*fn)(void *arg, const struct 
 	bool found;
 	enum err e;
 
-	ROWS(db, &r, "SELECT id, session_id, text, reply_to, sender, hold_until,"
-	    " (SELECT count(*) FROM attachments WHERE inbound_id = inbound.id), received_at FROM inbound WHERE id = ?1", DBI(id));
+	ROWS(db, &r, INBOUND_COLUMNS "WHERE id = ?1", DBI(id));
 	e = inbound_row(&r, fn, arg, &found);
 	return e != OK ? e : found ? OK : ERR_NOTFOUND;
 }
@@ -456,21 +462,35 @@ store_inbound_known(struct db *db, struct str channel, struct str dedup, int64_t
 }
 
 FALLIBLE
+store_inbound_digest(struct db *db, struct str digest, void (*fn)(void *arg, int64_t id), void *arg)
+{
+	struct db_row r;
+
+	ROWS(db, &r, "SELECT id FROM inbound WHERE digest = ?1 AND digest <> '' ORDER BY id DESC LIMIT 16", DBS(digest));
+	while (db_step(&r))
+		fn(arg, db_i64(&r, 0));
+	return db_end(&r);
+}
+
+FALLIBLE
 store_inbound_turn(struct db *db, int64_t id, int64_t *turn)
 {
 	return get_i64(db, "SELECT max(id) FROM turns WHERE inbound_id = ?1", DBI(id), 0, turn);
 }
 
 FALLIBLE
-store_reply(struct db *db, int64_t turn, struct buf *text, bool *found)
+store_reply(struct db *db, int64_t turn, struct buf *text, bool *found, bool *told)
 {
 	struct db_row r;
 	enum err e;
 
-	ROWS(db, &r, "SELECT text FROM outbox WHERE turn_id = ?1 AND kind = 0 ORDER BY id DESC LIMIT 1", DBI(turn));
+	ROWS(db, &r, "SELECT text, external_id <> '' FROM outbox WHERE turn_id = ?1 AND kind = 0 ORDER BY id DESC LIMIT 1",
+	    DBI(turn));
 	*found = db_step(&r);
 	if (*found)
 		buf_str(text, db_str(&r, 0));
+	if (told)
+		*told = *found && db_i64(&r, 1) != 0;
 	e = db_end(&r);
 	return e != OK ? e : text->err;
 }
@@ -512,6 +532,36 @@ store_session_list(struct db *db, const char *channel, struct str prefix, const 
 }
 
 FALLIBLE
+store_session_tip(struct db *db, int64_t id, struct turn_row *out)
+{
+	struct db_row r;
+
+	*out = (struct turn_row){ .id = 0 };
+	ROWS(db, &r, "SELECT t.id, t.inbound_id, t.round, t.outcome FROM messages m JOIN turns t ON t.id = m.turn_id"
+	    " WHERE m.session_id = ?1 AND m.void = 0 AND m.seq >= (SELECT history_seq FROM sessions WHERE id = ?1)"
+	    " ORDER BY m.seq DESC LIMIT 1", DBI(id));
+	if (db_step(&r))
+		*out = (struct turn_row){ .id = db_i64(&r, 0), .session = id, .inbound = db_i64(&r, 1), .round = db_i64(&r, 2),
+		    .outcome = (enum turn_outcome)db_i64(&r, 3) };
+	return db_end(&r);
+}
+
+FALLIBLE
+store_session_branch(struct db *db, int64_t from, int64_t inbound, int64_t to)
+{
+	enum err e = DB_EXEC(db, "INSERT INTO messages(session_id, seq, turn_id, role, content, created_at)"
+	    " SELECT ?3, m.seq, m.turn_id, m.role, m.content, m.created_at FROM messages m LEFT JOIN turns t ON t.id = m.turn_id"
+	    " WHERE m.session_id = ?1 AND m.void = 0 AND m.seq >= (SELECT history_seq FROM sessions WHERE id = ?1)"
+	    " AND coalesce(t.inbound_id, 0) <= ?2", DBI(from), DBI(inbound), DBI(to));
+
+	if (e == OK)
+		e = DB_EXEC(db, "INSERT INTO media_uses(hash, session_id, seq) SELECT hash, ?2, seq FROM media_uses"
+		    " WHERE session_id = ?1", DBI(from), DBI(to));
+	return e != OK ? e : DB_EXEC(db, "UPDATE sessions SET (prompt, model, thinking_seq) = (SELECT prompt, model, thinking_seq"
+	    " FROM sessions WHERE id = ?1) WHERE id = ?2", DBI(from), DBI(to));
+}
+
+FALLIBLE
 store_session_erase(struct db *db, int64_t id)
 {
 	enum err e = DB_EXEC(db, "DELETE FROM messages WHERE session_id = ?1", DBI(id));
@@ -519,7 +569,7 @@ store_session_erase(struct db *db, int64_t id)
 	if (e == OK)
 		e = DB_EXEC(db, "DELETE FROM media_uses WHERE session_id = ?1", DBI(id));
 	if (e == OK)
-		e = DB_EXEC(db, "UPDATE inbound SET text = '' WHERE session_id = ?1", DBI(id));
+		e = DB_EXEC(db, "UPDATE inbound SET text = '', options = '', digest = '' WHERE session_id = ?1", DBI(id));
 	if (e == OK)
 		e = DB_EXEC(db, "UPDATE outbox SET text = '' WHERE session_id = ?1", DBI(id));
 	if (e == OK)
@@ -591,7 +641,7 @@ FALLIBLE
 store_inbound_expire(struct db *db, int64_t before, int64_t newest_kept)
 {
 	/* the message itself lives on in messages; turns keep their inbound row's text elsewhere */
-	return DB_EXEC(db, "UPDATE inbound SET dedup = 'expired:' || id, text = '' WHERE state = 2"
+	return DB_EXEC(db, "UPDATE inbound SET dedup = 'expired:' || id, text = '', options = '' WHERE state = 2"
 	    " AND received_at < ?1 AND id <= (SELECT max(id) FROM inbound) - ?2 AND substr(dedup, 1, 8) <> 'expired:'",
 	    DBI(before), DBI(newest_kept));
 }
@@ -623,9 +673,20 @@ store_inbound_hold(struct db *db, int64_t inbound, int64_t hold_until)
 FALLIBLE
 store_attachment_add(struct db *db, int64_t inbound, struct str channel, int64_t position, const struct attachment *at)
 {
-	return DB_EXEC(db, "INSERT INTO attachments(inbound_id, channel, position, kind, source, name, bytes, created_at)"
-	    " VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)", DBI(inbound), DBS(channel), DBI(position), DBI(at->kind),
-	    DBS(at->source), DBS(at->name), DBI(at->bytes), DBI(clock_us()));
+	return DB_EXEC(db, "INSERT INTO attachments(inbound_id, channel, position, kind, source, name, bytes, created_at, text)"
+	    " VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)", DBI(inbound), DBS(channel), DBI(position), DBI(at->kind),
+	    DBS(at->source), DBS(at->name), DBI(at->bytes), DBI(clock_us()), DBS(at->data));
+}
+
+FALLIBLE
+store_attachment_data(struct db *db, int64_t id, void (*fn)(void *arg, struct str data), void *arg)
+{
+	struct db_row r;
+
+	ROWS(db, &r, "SELECT text FROM attachments WHERE id = ?1 AND state = 0", DBI(id));
+	if (db_step(&r))
+		fn(arg, db_str(&r, 0));
+	return db_end(&r);
 }
 
 FALLIBLE
@@ -634,11 +695,11 @@ store_attachments(struct db *db, int64_t inbound, void (*fn)(void *arg, const st
 	struct db_row r;
 
 	if (inbound)
-		ROWS(db, &r, "SELECT id, kind, source, name, bytes, inbound_id, state, attempts, next_at, channel, hash, text"
-		    " FROM attachments WHERE inbound_id = ?1 ORDER BY position, id", DBI(inbound));
+		ROWS(db, &r, "SELECT id, kind, source, name, bytes, inbound_id, state, attempts, next_at, channel, hash,"
+		    " CASE state WHEN 0 THEN '' ELSE text END FROM attachments WHERE inbound_id = ?1 ORDER BY position, id", DBI(inbound));
 	else
 		db_query(db, &r, "SELECT id, kind, source, name, bytes, inbound_id, state, attempts, next_at, channel, hash,"
-		    " text FROM attachments WHERE state = 0 ORDER BY id", NULL, 0);
+		    " '' FROM attachments WHERE state = 0 ORDER BY id", NULL, 0);
 	while (db_step(&r)) {
 		const struct attachment_row row = {
 			.at = { db_i64(&r, 0), (enum attachment_kind)db_i64(&r, 1), db_str(&r, 2), db_str(&r, 3), db_i64(&r, 4) },
@@ -1027,6 +1088,20 @@ store_cost_add(struct db *db, int64_t session, int64_t turn, const char *feature
 	    " VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)", DBI(clock_us()), DBI(session), DBI(turn),
 	    DBZ(feature), DBZ(provider), DBZ(model), DBI(u->input), DBI(u->output), DBI(u->cache_read), DBI(u->write_5m),
 	    DBI(u->write_1h), DBI(nano), DBI(estimated));
+}
+
+FALLIBLE
+store_cost_turn(struct db *db, int64_t turn, struct usage *out)
+{
+	struct db_row r;
+
+	*out = (struct usage){ 0 };
+	ROWS(db, &r, "SELECT coalesce(sum(input), 0), coalesce(sum(output), 0), coalesce(sum(cache_read), 0),"
+	    " coalesce(sum(write_5m), 0), coalesce(sum(write_1h), 0) FROM cost_ledger WHERE turn_id = ?1"
+	    " AND at >= (SELECT created_at FROM turns WHERE id = ?1)", DBI(turn));
+	if (db_step(&r))
+		*out = (struct usage){ db_i64(&r, 0), db_i64(&r, 1), db_i64(&r, 2), db_i64(&r, 3), db_i64(&r, 4) };
+	return db_end(&r);
 }
 
 FALLIBLE

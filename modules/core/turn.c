@@ -21,6 +21,8 @@
 #include <assert.h>
 
 #define TURN_STEPS_MAX 64               /* steps of one driver run: more means a loop */
+#define INTERRUPTED "interrupted: the agent was stopped while this tool ran; it was not run again, and whether it took" \
+	" effect is unknown"
 #define OUT_OF_MEMORY "I ran out of memory while preparing the request. Please send it again."
 
 enum step { NEXT, WAIT };
@@ -44,7 +46,7 @@ const char *
 turn_outcome_name(enum turn_outcome o)
 {
 	static const char *const names[] = { "none", "answered", "stopped", "failed", "refused",
-	    "no_budget", "set_aside" };
+	    "no_budget", "set_aside", "length", "calls" };
 
 	return o < ARRAY_LEN(names) ? names[o] : "?";
 }
@@ -292,7 +294,7 @@ conclude(struct turn *t, enum turn_outcome outcome, struct str text)
 			buf_puts(&t->answer, "\n\n");
 		buf_str(&t->answer, text);
 	}
-	if (str_trim(buf_view(&t->answer)).n == 0) {
+	if (str_trim(buf_view(&t->answer)).n == 0 && outcome != OUTCOME_LENGTH && outcome != OUTCOME_CALLS) {
 		buf_reset(&t->answer);
 		buf_puts(&t->answer, "(The model ended its answer without any text.)");
 	}
@@ -314,6 +316,8 @@ static enum step
 conclude_fail(struct turn *t, enum turn_outcome outcome, const struct fail *f)
 {
 	log_warn("turn", "%s: %s", turn_outcome_name(outcome), f->text);
+	if (t->options.n)               /* a program is told that its request failed: it did not happen */
+		agent_wrote(t->a, store_messages_void(t->a->db, t->id));
 	return conclude(t, outcome, str_z(f->text));
 }
 
@@ -378,13 +382,73 @@ take_message(void *arg, const struct inbound_row *r)
 	buf_free(&text);
 }
 
+static void
+put_result(struct buf *out, struct str id, struct str content, bool failed)
+{
+	buf_puts(out, "{\"type\":\"tool_result\",\"tool_use_id\":");
+	json_quote(out, id);
+	buf_puts(out, ",\"content\":");
+	json_quote(out, content);
+	buf_puts(out, failed ? ",\"is_error\":true}," : "},");
+}
+
+struct resuming { struct buf *out; const struct json *results; };
+
+/* A call of the answer that waited: our own have their result, the program brings its own. */
+static void
+put_awaited(void *arg, const struct step_row *s)
+{
+	struct resuming *k = arg;
+	const struct json *r = k->results ? k->results->first : NULL;
+
+	if (!s->tool)
+		return;
+	while (r && !str_eq(json_str(r, "id", STR_NONE), s->call_id))
+		r = r->next;
+	if (s->state != STEP_CLIENT)
+		put_result(k->out, s->call_id, s->state == STEP_INTERRUPTED ? str_z(INTERRUPTED) : s->output,
+		    s->failed || s->state == STEP_INTERRUPTED);
+	else if (r)
+		put_result(k->out, s->call_id, json_str(r, "content", STR_NONE), false);
+	else
+		put_result(k->out, s->call_id, S("the program gave no result"), true);
+}
+
+/* What a program's message brings beside its words and files: results of its tools, and what it says of how to
+ * answer, where that has changed: it stands here, so that nothing before it moves. */
+static enum err
+put_options(struct turn *t, struct buf *out)
+{
+	struct arena ar = ARENA_INIT(JSON_TREE_MAX(t->options.n));
+	const struct json *o = NULL;
+	enum err e = t->options.n ? json_parse(&ar, buf_view(&t->options), &o, NULL) : OK;
+	struct str text = json_str(o, "instructions", STR_NONE);
+	struct resuming k = { out, json_at(o, "results") };
+	struct turn_row tip = { .id = 0 };
+
+	if (e == OK)
+		e = store_session_tip(t->a->db, t->s->id, &tip);
+	if (e == OK && tip.outcome == OUTCOME_CALLS)
+		e = store_steps(t->a->db, tip.id, tip.round, put_awaited, &k);
+	else if (k.results)             /* of calls that only the program's own history has */
+		for (const struct json *r = k.results->first; r; r = r->next)
+			put_result(out, json_str(r, "id", STR_NONE), json_str(r, "content", STR_NONE), false);
+	if (text.n) {
+		buf_puts(out, "{\"type\":\"text\",\"text\":");
+		json_quote(out, text);
+		buf_puts(out, "},");
+	}
+	arena_free(&ar);
+	return e != OK ? e : out->err;
+}
+
 /* The message joins the history; false when nothing of it can be read, k->notes says why. */
 static bool
 append_message(struct turn *t, struct taking *k)
 {
-	enum err e = OK;
+	enum err e = put_options(t, &k->blocks);
 
-	if (t->attachments)
+	if (e == OK && t->attachments)
 		e = media_blocks(t->a, t->inbound, t->s->id, t->s->next_seq, &k->blocks, &k->notes);
 	if (e == OK)
 		e = store_inbound_get(t->a->db, t->inbound, take_message, k);
@@ -673,18 +737,32 @@ step_over(struct turn *t, enum step_state state, bool failed, struct str note)
 	t->model_step = 0;
 }
 
+/* Has the program a tool of this name? */
+static bool
+is_clients(const struct json *options, struct str name)
+{
+	const struct json *tools = json_at(options, "tools"), *tool = tools ? tools->first : NULL;
+
+	while (tool && !str_eq(json_str(tool, "name", STR_NONE), name))
+		tool = tool->next;
+	return tool != NULL;
+}
+
 /* Rows and structs for the tool calls of the finished answer; false when there are none. */
 static bool
 plan_tools(struct turn *t, struct str content)
 {
-	struct arena ar = ARENA_INIT(JSON_TREE_MAX(content.n));
-	const struct json *blocks = NULL;
+	struct arena ar = ARENA_INIT(JSON_TREE_MAX(content.n) + JSON_TREE_MAX(t->options.n));
+	const struct json *blocks = NULL, *options = NULL;
 	enum err e = json_parse(&ar, content, &blocks, NULL);
 	int64_t n = 0, id;
 
+	if (e == OK && t->options.n)
+		e = json_parse(&ar, buf_view(&t->options), &options, NULL);
 	for (const struct json *b = e == OK ? blocks->first : NULL; b && e == OK; b = b->next) {
 		const struct json *input = json_at(b, "input");
-		const struct step_row step = { .idx = n + 1, .tool = true, .state = STEP_PENDING,
+		const struct step_row step = { .idx = n + 1, .tool = true,
+		    .state = is_clients(options, json_str(b, "name", STR_NONE)) ? STEP_CLIENT : STEP_PENDING,
 		    .name = json_str(b, "name", STR_NONE), .call_id = json_str(b, "id", STR_NONE),
 		    .input = input ? input->raw : S("{}") };
 
@@ -733,9 +811,13 @@ answered(struct turn *t)
 		    STR_ARG(utf8_prefix(r->detail, 300)), str_ends(r->detail, S(".")) ? "" : "."));
 		return conclude(t, OUTCOME_REFUSED, str_z(f.text));
 	case LLM_STOP_MAX_TOKENS:
+		if (t->options.n)
+			return conclude(t, OUTCOME_LENGTH, STR_NONE);
 		return conclude(t, OUTCOME_ANSWERED, S("(The answer reached its length limit. Send \"go on\""
 		    " to continue.)"));
 	case LLM_STOP_WINDOW:
+		if (t->options.n)
+			return conclude(t, OUTCOME_LENGTH, STR_NONE);
 		return conclude(t, OUTCOME_ANSWERED, S("(This conversation has filled the model's memory."
 		    " Send /new to start a fresh one.)"));
 	case LLM_STOP_NONE: case LLM_STOP_END: case LLM_STOP_TOOLS: case LLM_STOP_SEQUENCE:
@@ -939,13 +1021,14 @@ append_results(struct turn *t)
 		const char *text = r->output ? r->output : "the result was lost: out of memory";
 
 		if (r->state == STEP_INTERRUPTED)
-			text = "interrupted: the agent was stopped while this tool ran; it was not run again,"
-			    " and whether it took effect is unknown";
+			text = INTERRUPTED;
+		else if (r->state == STEP_CLIENT)
+			text = "not asked for: the answer was stopped";
 		jw_obj(&w);
 		jw_kz(&w, "type", "tool_result");
 		jw_kz(&w, "tool_use_id", r->call_id);
 		jw_kz(&w, "content", text);
-		if (r->failed || r->state == STEP_INTERRUPTED)
+		if (r->failed || r->state == STEP_INTERRUPTED || r->state == STEP_CLIENT)
 			jw_kbool(&w, "is_error", true);
 		jw_end_obj(&w);
 	}
@@ -960,7 +1043,7 @@ append_results(struct turn *t)
 static enum step
 step_tools(struct turn *t)
 {
-	size_t open = 0;
+	size_t open = 0, clients = 0;
 
 	if (!admit(t))
 		return wait_for_admission(t);
@@ -982,9 +1065,12 @@ step_tools(struct turn *t)
 			agent_wrote(t->a, store_step_set(t->a->db, r->step, STEP_DONE, r->failed, str_z(r->output)));
 		}
 		open += r->state == STEP_RUNNING;
+		clients += r->state == STEP_CLIENT;
 	}
 	if (open)
 		return WAIT;
+	if (clients)                    /* their results come with the program's next message, ours stand in their rows */
+		return conclude(t, OUTCOME_CALLS, STR_NONE);
 	append_results(t);
 	tools_free(t);
 	progress(t);
@@ -1229,6 +1315,7 @@ take_inbound(void *arg, const struct inbound_row *r)
 	t->received_at = r->received_at;
 	t->hold_until = r->hold_until;
 	t->attachments = r->attachments;
+	buf_str(&t->options, r->options);
 }
 
 static enum err
@@ -1240,8 +1327,12 @@ turn_new(struct session *s, int64_t id, int64_t inbound, struct turn **out)
 	if (t == NULL)
 		return ERR_NOMEM;
 	t->inbound = inbound;
+	buf_init(&t->options, REQUEST_MAX);
 	e = store_inbound_get(s->a->db, inbound, take_inbound, t);
+	if (e == OK)
+		e = t->options.err;
 	if (e != OK) {
+		buf_free(&t->options);
 		free(t);
 		return e;
 	}
@@ -1257,6 +1348,7 @@ turn_new(struct session *s, int64_t id, int64_t inbound, struct turn **out)
 	ev_timer_init(&t->timer, turn_run, t);
 	ev_timer_init(&t->deadline, on_deadline, t);
 	if (map_put(s->a->turns->by_id, id_key(&t->id), t) != OK) {
+		buf_free(&t->options);
 		free(t);
 		return ERR_NOMEM;
 	}
@@ -1302,6 +1394,7 @@ turn_free(struct turn *t)
 	slot_release(t);
 	buf_free(&t->answer);
 	buf_free(&t->result_text);
+	buf_free(&t->options);
 	free(t->ref);
 	free(t);
 }

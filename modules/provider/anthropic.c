@@ -460,6 +460,36 @@ write_blocks(struct jw *w, struct body *b, struct agent *a, struct str content)
 	return e;
 }
 
+/* What the request asks for beyond its words. Without tools there is nothing to choose. */
+static void
+write_wishes(struct jw *w, const struct llm_request *r)
+{
+	if (r->tools.n && (r->no_tools || r->one_call)) {
+		jw_key(w, "tool_choice");
+		jw_obj(w);
+		jw_kz(w, "type", r->no_tools ? "none" : "auto");
+		if (!r->no_tools)
+			jw_kbool(w, "disable_parallel_tool_use", true);
+		jw_end_obj(w);
+	}
+	if (r->stop.n)
+		jw_kraw(w, "stop_sequences", r->stop);
+	if (!r->effort.n && !r->schema.n)
+		return;
+	jw_key(w, "output_config");
+	jw_obj(w);
+	if (r->effort.n)
+		jw_kstr(w, "effort", r->effort);
+	if (r->schema.n) {
+		jw_key(w, "format");
+		jw_obj(w);
+		jw_kz(w, "type", "json_schema");
+		jw_kraw(w, "schema", r->schema);
+		jw_end_obj(w);
+	}
+	jw_end_obj(w);
+}
+
 static enum err
 write_body(struct body *b, struct agent *a, const struct llm_request *r, bool counting)
 {
@@ -476,6 +506,7 @@ write_body(struct body *b, struct agent *a, const struct llm_request *r, bool co
 	write_cache_control(&w);
 	if (r->tools.n)
 		jw_kraw(&w, "tools", r->tools);
+	write_wishes(&w, r);
 	if (r->system.n) {
 		jw_key(&w, "system");
 		jw_arr(&w);

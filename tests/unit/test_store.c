@@ -143,13 +143,14 @@ TEST(schema)
 		CHECK_OK(db_script(db, "PRAGMA user_version = 7"));
 		CHECK_ERR(store_migrate(db, sc.path, &f), ERR_UNSUPPORTED);
 		CHECK(FAULTED() || (strstr(f.text, sc.path) && strstr(f.text, "schema version 7") &&
-		    strstr(f.text, "up to 4; next: ")));
+		    strstr(f.text, "up to 5; next: ")));
 		ONE("PRAGMA user_version", 7);
 	}
 	scratch_end(&sc);
 }
 
-#define BACK_TO_3 "DROP TABLE logins; DROP INDEX api_keys_minted_by;"
+#define BACK_TO_4 "DROP INDEX inbound_digest; ALTER TABLE inbound DROP COLUMN digest; ALTER TABLE inbound DROP COLUMN options;"
+#define BACK_TO_3 BACK_TO_4 "DROP TABLE logins; DROP INDEX api_keys_minted_by;"
 #define BACK_TO_2 BACK_TO_3 "DROP TABLE nonces; DROP TABLE api_keys; DROP INDEX turns_inbound; DROP INDEX outbox_reply;"
 
 /* What version 1 stored is there in today's version, with the new columns empty. */
@@ -229,7 +230,7 @@ TEST(of_the_gateway)
 	    " (2, 0, 1, 4, 'gateway', '7/x', '', 'k', 'the answer', '', 2, 1, 1);";
 	struct buf text = BUF_INIT(1000);
 	int64_t id = -1;
-	bool found = false;
+	bool found = false, told = true;
 
 	if (begin()) {
 		CHECK_OK(db_script(db, rows));
@@ -239,9 +240,9 @@ TEST(of_the_gateway)
 		CHECK(id == 0 || FAULTED());
 		CHECK_OK(store_inbound_turn(db, 3, &id));
 		CHECK(id == 4 || FAULTED());
-		CHECK_OK(store_reply(db, 4, &text, &found));
-		CHECK((found && str_eqz(buf_view(&text), "the answer")) || FAULTED());
-		CHECK_OK(store_reply(db, 5, &text, &found));
+		CHECK_OK(store_reply(db, 4, &text, &found, &told));
+		CHECK((found && !told && str_eqz(buf_view(&text), "the answer")) || FAULTED());
+		CHECK_OK(store_reply(db, 5, &text, &found, NULL));
 		CHECK(!found || FAULTED());
 		buf_reset(&text);
 		check_list("", true, 0, "1,7/x,7/ann;");
@@ -284,6 +285,68 @@ TEST(from_version_3)
 		ONE("SELECT count(*) FROM api_keys WHERE id = 7", 1);
 		ONE("SELECT count(*) FROM logins", 0);
 		ONE("SELECT count(*) FROM sqlite_master WHERE name IN ('api_keys_minted_by', 'logins_key', 'logins_age')", 3);
+	}
+	scratch_end(&sc);
+}
+
+TEST(from_version_4)
+{
+	struct fail f = FAIL_INIT;
+
+	if (begin()) {
+		CHECK_OK(db_script(db, BACK_TO_4 "PRAGMA user_version = 4; INSERT INTO users VALUES(1, 'P', 1);"
+		    "INSERT INTO sessions(id, agent, channel, chat, thread, user_id, created_at) VALUES(1, 'a', 'c', '1', '', 1, 1);"
+		    "INSERT INTO inbound(session_id, channel, dedup, ref, sender, reply_to, text, state, sent_at, received_at)"
+		    " VALUES(1, 'c', 'd', '', 's', '', 'text', 0, 1, 1)"));
+		CHECK_OK(store_migrate(db, sc.path, &f));
+		ONE("PRAGMA user_version", SCHEMA_VERSION);
+		ONE("SELECT count(*) FROM inbound WHERE text = 'text' AND options = '' AND digest = ''", 1);
+	}
+	scratch_end(&sc);
+}
+
+/* What programs that tell the whole conversation each time are found by, and what becomes of it. */
+TEST(conversations_of_programs)
+{
+	static const char rows[] = "INSERT INTO users VALUES(1, 'P', 1);"
+	    "INSERT INTO sessions(id, agent, channel, chat, thread, user_id, prompt, model, thinking_seq, created_at)"
+	    " VALUES(1, 'a', 'gateway', '7/x', '', 1, 'be kind', 'm', 2, 1), (2, 'a', 'gateway', '7/y', '', 1, NULL, '', 0, 1);"
+	    "INSERT INTO inbound(id, session_id, channel, dedup, ref, sender, reply_to, text, state, sent_at, received_at, options, digest)"
+	    " VALUES(3, 1, 'gateway', 'k', '', 's', 'k', 'one', 2, 1, 1, '{}', 'd1'),"
+	    " (4, 1, 'gateway', 'l', '', 's', 'l', 'two', 2, 1, 1, '{}', 'd2'), (5, 1, 'gateway', 'm', '', 's', 'm', 'x', 2, 1, 1, '', 'd2'),"
+	    " (6, 1, 'gateway', 'n', '', 's', 'n', 'y', 2, 1, 1, '', '');"
+	    "INSERT INTO turns(id, session_id, inbound_id, outcome, round, created_at, updated_at) VALUES(10, 1, 3, 1, 2, 1, 1),"
+	    " (11, 1, 4, 7, 0, 1, 1), (12, 1, 5, 3, 0, 1, 1);"
+	    "INSERT INTO messages VALUES(1, 1, 1, 0, 'user', 'told', 0, 1), (2, 1, 2, 10, 'user', 'one', 0, 1),"
+	    " (3, 1, 3, 10, 'assistant', 'ONE', 0, 1), (4, 1, 4, 11, 'user', 'two', 0, 1), (5, 1, 5, 12, 'user', 'void', 1, 1);"
+	    "INSERT INTO media VALUES('h', 'image/png', 1, 1, 1, 0, 1); INSERT INTO media_uses VALUES('h', 1, 2);";
+	struct usage u = { .input = 1, .output = 2, .cache_read = 3, .write_5m = 4, .write_1h = 5 };
+	struct turn_row tip = { .id = 0 };
+
+	if (begin()) {
+		CHECK_OK(db_script(db, rows));
+		SAW(store_inbound_digest(db, S("d2"), see_id, NULL), "5;4;");
+		SAW(store_inbound_digest(db, S(""), see_id, NULL), "");
+		CHECK_OK(store_session_tip(db, 1, &tip));
+		CHECK((tip.id == 11 && tip.inbound == 4 && tip.outcome == OUTCOME_LENGTH) || FAULTED());
+		CHECK_OK(store_session_tip(db, 2, &tip));
+		CHECK(tip.id == 0 || FAULTED());
+		CHECK_OK(store_session_branch(db, 1, 3, 2));
+		SAW(store_messages(db, 2, 0, see_message, NULL), "1usertold;2userone;3assistantONE;");
+		ONE("SELECT count(*) FROM sessions WHERE prompt = 'be kind' AND model = 'm' AND thinking_seq = 2", 2);
+		ONE("SELECT count(*) FROM media_uses WHERE session_id = 2", 1);
+		CHECK_OK(store_session_tip(db, 2, &tip));
+		CHECK((tip.id == 10 && tip.inbound == 3 && tip.round == 2) || FAULTED());
+		CHECK_OK(store_session_new_history(db, 1, 6));
+		CHECK_OK(store_session_tip(db, 1, &tip));
+		CHECK(tip.id == 0 || FAULTED());
+		CHECK_OK(store_cost_add(db, 1, 10, "message", "p", "m", &u, 1, false));
+		CHECK_OK(store_cost_add(db, 1, 10, "tool", "p", "m", &u, 1, false));
+		CHECK_OK(store_cost_add(db, 1, 11, "message", "p", "m", &u, 1, false));
+		CHECK_OK(store_cost_turn(db, 10, &u));
+		CHECK((u.input == 2 && u.output == 4 && u.cache_read == 6 && u.write_5m == 8 && u.write_1h == 10) || FAULTED());
+		CHECK_OK(store_session_erase(db, 1));
+		ONE("SELECT count(*) FROM inbound WHERE options <> '' OR digest <> ''", 0);
 	}
 	scratch_end(&sc);
 }
@@ -774,7 +837,9 @@ main(int argc, char **argv)
 	RUN(pages);
 	RUN(from_version_2);
 	RUN(from_version_3);
+	RUN(from_version_4);
 	RUN(of_the_gateway);
+	RUN(conversations_of_programs);
 	RUN(migration_is_whole_or_not_at_all);
 	RUN(people);
 	RUN(pairing_codes);

@@ -98,14 +98,6 @@ watch(struct conn *c)
 		conn_drop(c);
 }
 
-static void
-request_resume(struct request *r)
-{
-	if (r->paused)
-		turn_pause(r->a, r->turn, false);
-	r->paused = false;
-}
-
 /* All is said. One that is closed while bytes of its client are unread is reset, and the client loses what it has
  * not read: so it is closed when the client has done so, or a little later. */
 static void
@@ -152,9 +144,9 @@ conn_flush(struct conn *c)
 		if (c->in.n && (!c->req || c->socket) && !c->dead && !c->ends)  /* what it asked while it took nothing */
 			ev_defer(a->ev, &c->go);
 		if (c->req)
-			request_resume(c->req);
+			request_pause(c->req, false);
 		for (struct request *r = c->socket ? c->socket->subs : NULL; r; r = r->next)
-			request_resume(r);
+			request_pause(r, false);
 	}
 	watch(c);
 }
@@ -239,6 +231,8 @@ pump(struct conn *c)
 			buf_str(&c->req->body, body);
 			if (c->req->who.hashed)
 				sha256_update(&c->req->sha, body.p, body.n);
+			if (c->req->body.err == ERR_LIMIT)
+				request_too_large(c->req);
 		} else if (c->req) {            /* else the end of one that was answered by its head */
 			ev_timer_cancel(ev, &c->timer);
 			c->req->running = true;
@@ -248,7 +242,9 @@ pump(struct conn *c)
 	buf_drop(&c->in, before - in.n);
 	if (c->eof && c->req && !c->req->running && !c->req->answered && !c->dead)
 		request_error(c->req, 400, "invalid_request", NULL, NULL, "the request ended before its body did");
-	if (c->eof && !c->req) {        /* nothing more is asked, but what was answered still goes */
+	if (c->eof && c->req && c->req->call) { /* a call that nobody waits for costs no more */
+		conn_drop(c);
+	} else if (c->eof && !c->req) { /* nothing more is asked, but what was answered still goes */
 		c->ends = true;
 		conn_flush(c);
 	} else {
@@ -398,7 +394,7 @@ conn_new(const struct listener *l, int fd, const char *peer, bool local)
 	c->local = local;
 	c->fd = fd;
 	snprintf(c->peer, sizeof(c->peer), "%s", peer);
-	http_init(&c->http, BODY_MAX_API);
+	http_init(&c->http, BODY_MAX_FILES);    /* a route may take less */
 	buf_init(&c->in, GATEWAY_IN_MAX + GATEWAY_READ);
 	buf_init(&c->out, GATEWAY_OUT_MAX);
 	ev_timer_init(&c->timer, on_time, c);

@@ -35,6 +35,15 @@
 
 struct gateway;
 struct conn;
+struct request;
+/* How a route family tells a turn. */
+struct attend {
+	bool (*streams)(const struct request *r);
+	void (*begin)(struct request *r, struct str running);   /* a stream, of a turn that has said so much */
+	void (*partial)(struct request *r, const struct partial *p);
+	void (*done)(struct request *r, struct str text);       /* the answer is there: the request ends */
+	void (*stopping)(struct request *r);    /* /stop was heard; what it stops says so where it is awaited */
+};
 struct request {
 	struct conn *c;
 	struct agent *a;
@@ -65,13 +74,16 @@ struct request {
 	bool anew;                      /* the text began anew */
 	struct ev_timer timer;          /* the answer's deadline, or the stream's next comment */
 	int64_t spoke_at;               /* when the stream last said something */
-	void (*partial)(struct request *r, const struct partial *p);
-	void (*reply)(struct request *r, const struct outbox_item *item);
+	const struct attend *attend;    /* what becomes of the turn's text and reply */
 	struct request *wait_next, **wait_prev; /* of gateway.waiting */
 	struct invocation *invocation;  /* of a tool, running */
+	struct llm_call *call;          /* of a model, for this request alone */
+	int64_t wait_s;                 /* Retry-After of an error; 0: none */
+	void *own;                      /* of its route family; drop takes it away with the request */
+	void (*drop)(struct request *r);
 	bool on_socket;                 /* its answer is frames of the connection's socket */
 	struct request *next;           /* of the same socket */
-	bool paused;                    /* the turn waits for this reader */
+	bool paused;                    /* its turn or call waits for this reader */
 	int64_t turn;
 };
 
@@ -153,20 +165,39 @@ struct request *request_new(struct conn *c);
 void request_free(struct request *r);
 bool request_admit(struct request *r);   /* after the head: route, Host, Origin, credential; false: it is answered */
 void request_run(struct request *r);     /* after the body */
+void request_too_large(struct request *r); /* 413 */
 void request_lost(struct request *r);    /* the commit failed: whatever is held is not true */
 /* Sends what is in held, now or after the commit of what this loop turn wrote. */
 void request_send_held(struct request *r);
-/* Begins an event stream; then events and comments; then its end. */
-void request_stream(struct request *r);
+/* Begins an event stream with these octets; then events (id empty, event NULL: without) and comments; then its end. */
+void request_stream(struct request *r, struct str first);
 void request_event(struct request *r, struct str id, const char *event, struct str json);
 void request_comment(struct request *r, const char *text);
 void request_end(struct request *r);
-/* From now on it is told of the turn that answers to its ref. */
-void request_wait(struct request *r, void (*partial)(struct request *r, const struct partial *p),
-    void (*reply)(struct request *r, const struct outbox_item *item));
-/* The error object, for a stream that has begun. */
-void request_error_json(struct request *r, struct buf *out, const char *type, const char *param, const char *hint,
+void request_pause(struct request *r, bool paused);     /* whoever makes its text stops and goes on */
+void request_wait(struct request *r, const struct attend *attend);      /* from now on it is told of the turn that answers to its ref */
+/* The error object, for a stream that has begun; in the shape that the route's clients read. */
+void request_error_json(struct request *r, struct buf *out, int status, const char *type, const char *param, const char *hint,
     const char *message);
+
+/* attend.c */
+#define ATTEND_KEY_MAX 255              /* bytes of Idempotency-Key */
+bool attend_is_own(const struct request *r, struct str chat);
+/* The conversation or message of that id becomes the request's, if it is its credential's. */
+bool attend_session(struct request *r, int64_t id);
+bool attend_message(struct request *r, int64_t id);
+/* A name for a message: by chance, or the one that the key always has. */
+FALLIBLE attend_name(const struct request *r, struct str key, char *out, size_t size);
+bool attend_key(struct request *r, struct str *key);    /* the header; empty: none; false: an error is answered */
+uint32_t attend_hash(uint32_t h, struct str more);      /* from TEXT_HASH_EMPTY on */
+/* A message of r->chat that is called r->ref: stored, then waited for. Target and time are filled in here. */
+void attend_put(struct request *r, struct inbound *in);
+void attend_join(struct request *r);                    /* waits for a message that is stored, or about to be */
+void attend_turn(struct request *r, bool fresh);        /* waits for the answer, or gives it when it is there */
+/* The text of the running turn that answers it, and the reply when there is one. */
+FALLIBLE attend_look(struct request *r, bool fresh, struct str *running, struct buf *reply, bool *done);
+void attend_done(struct request *r, struct str text);
+void attend_reply(struct request *r, const struct outbox_item *item);
 
 /* socket.c */
 /* Answers a request to become a WebSocket; run is what becomes of a message, stop or resume. */

@@ -63,8 +63,9 @@ request_free(struct request *r)
 	effect_cancel(&r->release);
 	if (r->invocation)
 		invocation_cancel(r->invocation);
-	if (r->paused)
-		turn_pause(r->a, r->turn, false);
+	if (r->drop)
+		r->drop(r);
+	request_pause(r, false);
 	buf_free(&r->path);
 	buf_free(&r->body);
 	buf_free(&r->held);
@@ -72,13 +73,11 @@ request_free(struct request *r)
 }
 
 void
-request_wait(struct request *r, void (*partial)(struct request *r, const struct partial *p),
-    void (*reply)(struct request *r, const struct outbox_item *item))
+request_wait(struct request *r, const struct attend *attend)
 {
 	struct gateway *g = r->c->g;
 
-	r->partial = partial;
-	r->reply = reply;
+	r->attend = attend;
 	if (r->wait_prev)
 		return;
 	r->wait_next = g->waiting;
@@ -266,6 +265,44 @@ request_answer_text(struct request *r, int status, const char *content_type, str
 	request_answer_raw(r, status, content_type, S("Cache-Control: no-store\r\nVary: Accept\r\n"), body);
 }
 
+/* Routes of the OpenAI API: their clients read errors in its shape, those too that the head alone decides. */
+static bool
+is_openai(const struct request *r)
+{
+	static const char *const roots[] = { "/v1/chat/", "/v1/responses", "/v1/models" };
+	bool found = false;
+
+	for (size_t i = 0; i < ARRAY_LEN(roots) && !found; i++)
+		found = str_starts(request_head(r)->path, str_z(roots[i]));
+	return found;
+}
+
+/* All four members, always. */
+static void
+openai_error(const struct request *r, struct buf *out, int status, const char *type, const char *param, const char *hint,
+    const char *message)
+{
+	const char *code = status == 401 ? "invalid_api_key" : strcmp(type, "rate_limit") == 0 ? "rate_limit_exceeded" : type;
+	struct buf text = BUF_INIT(4096);
+	struct jw w;
+
+	buf_fmt(&text, hint ? "%s (%s)" : "%s", message, hint);
+	if (r->inbound && status == 504)
+		buf_fmt(&text, " turn_id: %lld", (long long)r->inbound);
+	jw_init(&w, out);
+	jw_obj(&w);
+	jw_key(&w, "error");
+	jw_obj(&w);
+	jw_kstr(&w, "message", buf_view(&text));
+	jw_kz(&w, "type", status == 429 ? code : status >= 500 ? "server_error" : status == 403 ? "permission_error" :
+	    "invalid_request_error");
+	jw_kz(&w, "param", param);
+	jw_kz(&w, "code", code);
+	jw_end_obj(&w);
+	jw_end_obj(&w);
+	buf_free(&text);
+}
+
 void
 request_answer_static(struct request *r, const char *content_type, struct str body)
 {
@@ -299,10 +336,15 @@ request_answer_static(struct request *r, const char *content_type, struct str bo
 }
 
 void
-request_error_json(struct request *r, struct buf *out, const char *type, const char *param, const char *hint, const char *message)
+request_error_json(struct request *r, struct buf *out, int status, const char *type, const char *param, const char *hint,
+    const char *message)
 {
 	struct jw w;
 
+	if (is_openai(r)) {
+		openai_error(r, out, status, type, param, hint, message);
+		return;
+	}
 	jw_init(&w, out);
 	jw_obj(&w);
 	jw_key(&w, "error");
@@ -328,16 +370,20 @@ static void
 answer_error(struct request *r, int status, const char *type, const char *param, const char *hint, struct str fields,
     const char *message)
 {
-	struct buf b = BUF_INIT(64u << 10);
+	struct buf b = BUF_INIT(64u << 10), all = BUF_INIT(4096);
 
-	request_error_json(r, &b, type, param, hint, message);
+	buf_str(&all, fields);
+	if (r->wait_s)
+		http_put_number(&all, "Retry-After", (uint64_t)r->wait_s);
+	request_error_json(r, &b, status, type, param, hint, message);
 	log_ids(0, 0, r->trace.id);
 	if (status >= 500)
 		log_warn("gateway", "%d to request %s: %s", status, r->id, message);
 	else
 		log_debug("gateway", "%d to request %s: %s", status, r->id, message);
 	log_ids(0, 0, NULL);
-	request_answer_raw(r, status, JSON_TYPE, fields, buf_view(&b));
+	request_answer_raw(r, status, JSON_TYPE, buf_view(&all), buf_view(&b));
+	buf_free(&all);
 	buf_free(&b);
 }
 
@@ -374,6 +420,13 @@ request_answer_buf(struct request *r, int status, enum err e, const struct buf *
 }
 
 void
+request_too_large(struct request *r)
+{
+	metrics_count(r->a, METRIC_LIMITS, REACHED_BODY_BYTES);
+	request_error(r, 413, "too_large", NULL, NULL, "the body is too large: %zu bytes are the most", r->body.max);
+}
+
+void
 request_lost(struct request *r)
 {
 	effect_cancel(&r->release);
@@ -401,6 +454,18 @@ rearm(struct request *r)
 	ev_timer_in(r->a->ev, &r->timer, r->who.expires_at && life < silence ? (life > 0 ? life : 0) : silence);
 }
 
+void
+request_pause(struct request *r, bool paused)
+{
+	if (r->paused == paused || !(r->turn || r->call))
+		return;
+	r->paused = paused;
+	if (r->call)
+		llm_pause(r->call, paused);
+	else
+		turn_pause(r->a, r->turn, paused);
+}
+
 static void
 stream_put(struct request *r, struct str bytes)
 {
@@ -413,10 +478,8 @@ stream_put(struct request *r, struct str bytes)
 	else
 		http_put_chunk(&r->c->out, bytes);
 	conn_flush(r->c);
-	if (r->c->out.n > GATEWAY_OUT_HIGH && !r->paused && r->turn) {
-		r->paused = true;
-		turn_pause(r->a, r->turn, true);
-	}
+	if (r->c->out.n > GATEWAY_OUT_HIGH)
+		request_pause(r, true);
 }
 
 /* When the stream has been silent for long enough, or its credential's time is over. */
@@ -434,7 +497,7 @@ on_silence(void *arg)
 }
 
 void
-request_stream(struct request *r)
+request_stream(struct request *r, struct str first)
 {
 	struct buf *b = &r->c->out;
 
@@ -447,8 +510,9 @@ request_stream(struct request *r)
 	if (request_head(r)->minor > 0)
 		http_put_field(b, "Transfer-Encoding", S("chunked"));
 	http_put_end(b);
+	ev_timer_cancel(r->a->ev, &r->timer);
 	ev_timer_init(&r->timer, on_silence, r);
-	stream_put(r, S("retry: 2000\n\n"));
+	stream_put(r, first);
 }
 
 void
@@ -473,7 +537,9 @@ request_event(struct request *r, struct str id, const char *event, struct str js
 	}
 	if (id.n)
 		buf_fmt(&b, "id: %.*s\n", STR_ARG(id));
-	buf_fmt(&b, "event: %s\ndata: %.*s\n\n", event, STR_ARG(json));  /* JSON on one line */
+	if (event)
+		buf_fmt(&b, "event: %s\n", event);
+	buf_fmt(&b, "data: %.*s\n\n", STR_ARG(json));   /* JSON on one line */
 	if (b.err != OK)
 		conn_drop(r->c);
 	else
@@ -645,12 +711,9 @@ authenticate(struct request *r)
 	if (e == OK)
 		conn_known(r->c);
 	if (e == ERR_LIMIT) {
-		struct buf fields = BUF_INIT(128);
-
 		metrics_count(r->a, METRIC_LIMITS, REACHED_RATE);
-		http_put_number(&fields, "Retry-After", (uint64_t)wait_s);
-		answer_error(r, 429, "rate_limit", NULL, NULL, buf_view(&fields), f.text[0] ? f.text : "too many requests");
-		buf_free(&fields);
+		r->wait_s = wait_s;
+		request_error(r, 429, "rate_limit", NULL, NULL, "%s", f.text[0] ? f.text : "too many requests");
 	} else if (e == ERR_AUTH) {
 		answer_error(r, 401, "unauthorized", NULL, "make a key with: blufio pair --gateway",
 		    S("WWW-Authenticate: Bearer realm=\"blufio\"\r\n"), f.text[0] ? f.text : "a valid credential is wanted");
@@ -658,7 +721,7 @@ authenticate(struct request *r)
 		request_error(r, 403, "forbidden", NULL, "see docs/API.md, \"Browsers\"", "%s", f.text);
 	} else if (e != OK) {
 		request_failed(r, e);
-	} else if ((r->who.scopes & scope) != scope) {
+	} else if (scope && !(r->who.scopes & scope)) {
 		request_error(r, 403, "forbidden", NULL, NULL, "this credential lacks the scope of this route");
 	} else {
 		if (r->a->db->in_tx) {  /* a signature that was seen: nothing is done on it before that is stored */
@@ -709,6 +772,11 @@ admit(struct request *r)
 		}
 		if (body && !str_ieq(str_trim(type), S(JSON_TYPE))) {
 			request_error(r, 415, "unsupported_media_type", NULL, NULL, "the body has to be application/json");
+			return false;
+		}
+		buf_init(&r->body, r->route->scope & ROUTE_FILES ? BODY_MAX_FILES : BODY_MAX_API);
+		if (h->content_length > (int64_t)r->body.max) {
+			request_too_large(r);
 			return false;
 		}
 		return true;
@@ -816,7 +884,7 @@ request_object(struct request *r, struct arena *ar, const char *members)
 		request_error(r, 400, "invalid_request", NULL, NULL, "the body has to be a JSON object");
 		return NULL;
 	}
-	for (v = o->first; v; v = v->next) {
+	for (v = members ? o->first : NULL; v; v = v->next) {
 		rest = str_z(members);
 		for (known = false; !known && next_member(&rest, &name, &type, &optional);)
 			known = str_eq(v->key, name);

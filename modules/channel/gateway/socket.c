@@ -56,10 +56,8 @@ socket_say(struct request *r, const char *type, struct str seq, struct str json)
 	else
 		frame(r->c, buf_view(&b));
 	buf_free(&b);
-	if (r->c->out.n > GATEWAY_OUT_HIGH && !r->paused && r->turn) {
-		r->paused = true;
-		turn_pause(r->a, r->turn, true);
-	}
+	if (r->c->out.n > GATEWAY_OUT_HIGH)
+		request_pause(r, true);
 }
 
 static void
@@ -67,7 +65,7 @@ refuse(struct conn *c, const char *type, const char *param, const char *message)
 {
 	struct buf b = BUF_INIT(8192);
 
-	request_error_json(c->req, &b, type, param, NULL, message);
+	request_error_json(c->req, &b, 400, type, param, NULL, message);
 	socket_say(c->req, "error", STR_NONE, buf_view(&b));
 	buf_free(&b);
 }
@@ -196,7 +194,7 @@ refuse_upgrade(struct request *r, int status, struct str fields, const char *mes
 {
 	struct buf b = BUF_INIT(1024);
 
-	request_error_json(r, &b, "invalid_request", NULL, NULL, message);
+	request_error_json(r, &b, status, "invalid_request", NULL, NULL, message);
 	request_answer_raw(r, status, "application/json", fields, buf_view(&b));
 	buf_free(&b);
 }
