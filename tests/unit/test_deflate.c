@@ -66,20 +66,22 @@ TEST(pieces)
 	struct inflater *f = NULL;
 	struct str rest;
 	size_t made, n;
+	enum err e = OK;
 
 	fill(&in, 20000, false);
 	made = in.err == OK && buf_room(&raw, in.n) ? deflate_raw(buf_view(&in), raw.p, DEFLATE_BITS_MAX) : 0;
 	CHECK(made > 0 || FAULTED());
 	CHECK_OK(inflater_new(&f));
-	for (size_t at = 0; f && at < made; at += 7)
-		for (rest = str_sub(str_make(raw.p, made), at, 7), n = 3; rest.n || n == 3;) {
+	for (size_t at = 0; f && at < made && e == OK; at += 7)
+		for (rest = str_sub(str_make(raw.p, made), at, 7), n = 3; e == OK && (rest.n || n == 3);) {
 			char out[3];
 
 			n = sizeof(out);
-			CHECK_OK(inflater_step(f, &rest, out, &n));
+			e = inflater_step(f, &rest, out, &n);
 			buf_put(&back, out, n);
 		}
-	if (f && made) {
+	CHECK_OK(e);
+	if (f && made && e == OK) {
 		rest = S(DEFLATE_TAIL);
 		n = sizeof((char[64]){ 0 });
 		CHECK_OK(inflater_step(f, &rest, (char[64]){ 0 }, &n));

@@ -199,6 +199,21 @@ FALLIBLE attend_look(struct request *r, bool fresh, struct str *running, struct 
 void attend_done(struct request *r, struct str text);
 void attend_reply(struct request *r, const struct outbox_item *item);
 
+/* list.c: an object {name: […], has_more, next} */
+struct list {
+	struct request *r;
+	struct page page;
+	int64_t left, last;             /* items still to be put; the one put last */
+	bool more;
+	struct buf b;
+	struct jw w;
+};
+/* Which page is asked for; false: it was answered. Free l->b. */
+bool list_begin(struct list *l, struct request *r, const char *name, bool newest_first);
+/* Begins the object of an item; false when the page is full. */
+bool list_item(struct list *l, int64_t id);
+void list_answer(struct list *l, enum err e);
+
 /* socket.c */
 /* Answers a request to become a WebSocket; run is what becomes of a message, stop or resume. */
 void socket_open(struct request *r, void (*run)(struct request *r, struct str type));
