@@ -161,7 +161,7 @@ clients() {
 	optional curl:curl node:nodejs
 	python3 -c 'import ensurepip' 2>/dev/null || optional ensurepip:python3-venv
 	[ -x "$into/python/bin/pip" ] || python3 -m venv "$into/python" || echo "not installable: a Python environment"
-	for p in websockets==15.0.1 websocket-client==1.9.0 kosoku==0.1.0; do
+	for p in websockets==15.0.1 websocket-client==1.9.0 kosoku==0.1.0 openai==3.57.0; do
 		[ -e "$into/$p" ] && continue
 		if "$into/python/bin/pip" install -q --disable-pip-version-check "$p" >/dev/null 2>&1; then
 			touch "$into/$p"
@@ -169,6 +169,10 @@ clients() {
 			echo "not installable: $p"
 		fi
 	done
+	# the newest that Debian's node runs
+	[ -e "$into/node-openai" ] ||
+	    (has npm && npm install --silent --no-audit --no-fund --prefix "$into/openai" openai@6.49.0 && touch "$into/node-openai") \
+	    >/dev/null 2>&1 || echo "not installable: npm's openai"
 	[ -e "$into/prometheus" ] && [ -e "$into/node-ws" ] || as_root apt-get update -q </dev/null >/dev/null 2>&1
 	for p in prometheus node-ws; do
 		[ -e "$into/$p" ] ||
