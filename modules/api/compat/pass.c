@@ -171,7 +171,7 @@ pass_run(struct request *r, struct str model)
 	} else {
 		llm_limits_take(r->a, c->model, input);
 		q->model = c->model;
-		if (trace_header(&r->trace, c->trace) == OK)
+		if (trace_header(request_trace(r), c->trace) == OK)
 			q->trace = str_z(c->trace);
 		if (q->max_tokens == 0)
 			q->max_tokens = llm_max_tokens(r->a);

@@ -253,9 +253,7 @@ attend_put(struct request *r, struct inbound *in)
 	in->to.chat = str_z(r->chat);
 	in->to.reply_to = in->ref = str_z(r->ref);
 	in->sent_at = clock_us();
-	if (r->trace.id[0] == '\0')
-		IGNORE(trace_new(&r->trace));   /* a name for logs: an unlucky one does no harm */
-	in->trace = &r->trace;
+	in->trace = request_trace(r);
 	r->release.run = on_stored;
 	e = store_inbound_known(r->a->db, in->to.channel, in->dedup, &r->inbound);
 	if (e == OK && r->inbound == 0) {       /* else nothing is made for it, not even a conversation */

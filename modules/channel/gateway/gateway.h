@@ -174,6 +174,7 @@ void request_stream(struct request *r, struct str first);
 void request_event(struct request *r, struct str id, const char *event, struct str json);
 void request_comment(struct request *r, const char *text);
 void request_end(struct request *r);
+const struct trace *request_trace(struct request *r);   /* its client's, or one that is made */
 void request_pause(struct request *r, bool paused);     /* whoever makes its text stops and goes on */
 void request_wait(struct request *r, const struct attend *attend);      /* from now on it is told of the turn that answers to its ref */
 /* The error object, for a stream that has begun; in the shape that the route's clients read. */

@@ -93,6 +93,14 @@ request_revokes(struct request *r)
 	r->revokes = true;
 }
 
+const struct trace *
+request_trace(struct request *r)
+{
+	if (r->trace.id[0] == '\0')
+		IGNORE(trace_new(&r->trace));   /* a name for logs: an unlucky one does no harm */
+	return &r->trace;
+}
+
 struct agent *
 request_agent(const struct request *r)
 {
