@@ -620,6 +620,11 @@ def test_origins():
         r = w.g.ask("POST", "/v1/messages", body, {"Origin": "https://app.example"})
         assert r.status == 200 and r.get("Access-Control-Allow-Origin") == "https://app.example", r
         assert "origin" in (r.get("Vary") or "").lower()
+        for two in (("https://app.example", "https://evil.example"), ("https://evil.example", "https://app.example")):
+            with w.g.connect() as c:                    # which of them would another reader believe?
+                data = json.dumps(body).encode()
+                c.request("POST", "/v1/messages", data, w.g.headers(data, None) + [("Origin", o) for o in two])
+                refused(c.response(), 400)
         assert len(w.ai.requests) == 1
 
 
