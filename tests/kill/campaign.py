@@ -1030,7 +1030,7 @@ class Day(Programs):
                 self.bad("history", "message %d of conversation %d was %r and is %r" % (key[1], key[0], value, rows.get(key)))
         # one that was set aside has none, nor one that was stopped before its files were here
         for r in c.execute("SELECT t.id FROM turns t WHERE (SELECT count(*) FROM messages m WHERE m.turn_id = t.id"
-                           " AND m.role = 'user' AND m.content NOT LIKE '%tool_result%') <> 1 AND t.outcome <> ?1"
+                           " AND m.session_id = t.session_id AND m.role = 'user' AND m.content NOT LIKE '%tool_result%') <> 1 AND t.outcome <> ?1"
                            " AND t.session_id NOT IN (SELECT id FROM sessions WHERE channel = 'erased')"
                            " AND NOT (t.outcome = ?2 AND EXISTS (SELECT 1 FROM attachments a WHERE a.inbound_id ="
                            " t.inbound_id AND a.state = ?3))", (SET_ASIDE, STOPPED, ATTACHMENT_FAILED)):

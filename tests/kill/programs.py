@@ -24,6 +24,7 @@ MINTED = ["INSERT INTO api_keys"]
 USED = ["UPDATE api_keys SET used_at"]
 SIGNED = ["INSERT INTO nonces", "DELETE FROM nonces"]
 REVOKED = ["UPDATE api_keys SET revoked_at"]
+BRANCHED = ["INSERT INTO media_uses(hash, session_id, seq) SELECT", "UPDATE sessions SET (prompt"]
 ERASED = ["DELETE FROM messages WHERE session_id", "DELETE FROM media_uses WHERE session_id", "UPDATE inbound SET text = ''",
           "UPDATE outbox SET text = ''", "UPDATE steps SET input = ''", "UPDATE turns SET answer = ''",
           "UPDATE sessions SET channel = 'erased'"]
@@ -43,6 +44,7 @@ class Programs:
         self.keys, self.revoked = {}, set()     # id -> secret or Device of what was minted, and ids
         self.gone, self.erased = {}, set()      # session -> numbers, from the first try on; confirmed
         self.signatures = []                    # (path, headers) that were answered
+        self.chats = []                         # (all that was said, Idempotency-Key, answer) by the OpenAI API
         self.in_request = False                 # points count from a request on, not from the start
 
     def reach(self, act):
@@ -89,11 +91,26 @@ class Programs:
         number, body, key = self.compose(kind, session)
         return self.answered(number, self.granted(self.ask("POST", "/v1/messages", body, key), 200))
 
+    def chat(self, kind, history):
+        """As clients of the OpenAI API do: all that was said, each time; it grows by the answer."""
+        number, body, key = self.compose(kind)
+        del self.asked[number]                  # it has no session_id of its own
+        history.append({"role": "user", "content": body["content"]})
+        self.chats.append((list(history), key, self.chatted(history, key)))
+        history.append({"role": "assistant", "content": self.chats[-1][2]})
+
+    def chatted(self, history, key):
+        r = self.granted(self.ask("POST", "/v1/chat/completions", {"model": "blufio", "messages": history}, key), 200)
+        return r["choices"][0]["message"]["content"] if r else None
+
     def item_programs(self):
         """Beside somebody on Telegram; the second message continues the first one's conversation."""
         self.send(OWNER, "say")
         session = self.post("think tools")["session_id"]
+        history = []
+        self.chat("think tools", history)
         self.post("say", session)
+        self.chat("say", history)
         self.settle()
 
     def item_stream(self):
@@ -274,6 +291,11 @@ class Programs:
         self.replay()
         at(REVOKED, lambda: self.revoke(keys[0]))
         at(ERASED, lambda: self.erase(first["session_id"], numbers))
+        history = []
+        self.chat("say", history)
+        self.chat("say", history)
+        at(BRANCHED, lambda: self.chat("say", history[:2]))
+        self.ai.prefix_violations.clear()       # where they part it was meant to change
 
     # -- promises ---------------------------------------------------------------------------------------------
 
@@ -320,6 +342,9 @@ class Programs:
             elif number not in self.numbers_gone():
                 self.answered(number, self.granted(self.ask("POST", "/v1/messages", body, key), 200))
                 self.granted(self.ask("POST", "/v1/messages", {"content": "another"}, key), 409)
+        for history, key, answer in self.chats:
+            if self.chatted(history, key) != answer:
+                self.bad("programs", "%r was answered %r, and is no more", history[-1], answer)
         if self.signatures:
             self.replay()
         for id_, secret in self.keys.items():
