@@ -96,10 +96,14 @@ WARN := -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wsign-conversion -Wstric
 	-Wswitch-enum -Wnull-dereference $(if $(call on,WERROR),-Werror)
 HARDEN := -fPIE -fno-strict-overflow -fstack-protector-strong \
 	$(if $(SAN)$(filter -O0,$(CFLAGS)),,-U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2)
+# Tables to unwind by are for exceptions, which C has not; debuggers have their own (.debug_frame).
+SMALL := -ffunction-sections -fdata-sections $(if $(SAN),,-fno-asynchronous-unwind-tables)
 # Sizes of files, inode numbers and times have 64 bits on 32-bit machines too.
 WIDE := -D_FILE_OFFSET_BITS=64 -D_TIME_BITS=64
-ALL_CFLAGS = -std=c11 -D_POSIX_C_SOURCE=200809L $(WIDE) $(WARN) $(HARDEN) -ffunction-sections \
-	-fdata-sections -Imodules $(CFLAGS) $(SAN)
+ALL_CFLAGS = -std=c11 -D_POSIX_C_SOURCE=200809L $(WIDE) $(WARN) $(HARDEN) $(SMALL) \
+	-Imodules $(CFLAGS) $(SAN)
+# What works on bytes is fast; what is built on it waits for disks and networks, and is small (a level other than -O2 stays).
+OBJ_CFLAGS = $(if $(filter modules/base/% modules/crypto/%,$<),$(ALL_CFLAGS),$(ALL_CFLAGS:-O2=-Os))
 ALL_LDFLAGS = -pie -Wl,-z,relro,-z,now -Wl,--gc-sections -Wl,--as-needed $(SAN) $(LDFLAGS)
 LIBS := -lcurl -lsqlite3 -lz -lm -lpthread
 
@@ -146,7 +150,7 @@ $(B)/deps.ok:
 $(B)/obj/%.o: %.c $(B)/flags | $(B)/deps.ok
 	@mkdir -p $(@D)
 	@echo "  cc    $<"
-	$(Q)$(CC) $(ALL_CFLAGS) -MMD -MP -c -o $@ $<
+	$(Q)$(CC) $(OBJ_CFLAGS) -MMD -MP -c -o $@ $<
 
 $(B)/obj/tests/%.o: tests/%.c $(B)/flags | $(B)/deps.ok
 	@mkdir -p $(@D)
@@ -212,6 +216,21 @@ $(CRASH): $(B)/obj/tests/crash/vfs.o $(BLUFIO_OBJS) $(B)/blufio.list
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(ALL_LDFLAGS) -Wl,--wrap=sqlite3_open_v2 -o $@ $< $(BLUFIO_OBJS) $(LIBS)
 
+# The daemon with routes for tests alone: the table of features of this build, and one more.
+ECHO := $(B)/tests/e2e/blufio-echo
+$(B)/obj/tests/e2e/features.o: $(B)/features.c $(B)/flags
+	@mkdir -p $(@D)
+	$(Q)awk '/^const/ { print "extern const struct feature echo_route_feature;" } \
+	    /NULL/ { print "\t&echo_route_feature," } 1' $< >$(@:.o=.c)
+	$(Q)$(CC) $(ALL_CFLAGS) -c -o $@ $(@:.o=.c)
+$(ECHO): $(call obj,tests/e2e/echo_route.c) $(B)/obj/tests/e2e/features.o $(BLUFIO_OBJS) $(B)/blufio.list
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $(filter-out $(B)/features.o,$(filter %.o,$^)) $(LIBS)
+
+$(B)/drip.so: tests/e2e/drip.c
+	@mkdir -p $(@D)
+	$(Q)$(CC) -std=c11 -O2 -g -fPIC -shared -Wall -Wextra -o $@ $<
+
 $(B)/failpoint.so: tests/torture/failpoint.c
 	@mkdir -p $(@D)
 	$(Q)$(CC) -std=c11 -O2 -g -fPIC -shared -Wall -Wextra -o $@ $< -ldl
@@ -236,8 +255,14 @@ unit: $(UNIT)
 ## e2e: the program against fake servers, under a limit of 32 MB (ONLY="names": these files)
 .PHONY: e2e
 e2e: export E2E_MEMORY ?= 32
-e2e: $(B)/blufio
+e2e: $(B)/blufio $(B)/drip.so $(if $(filter gateway,$(SET)),$(ECHO))
 	@$(SUITE) e2e $(if $(ONLY),$(filter $(ONLY:%=tests/e2e/test_%.py),$(E2E)),$(E2E))
+
+## clients: programs of others against the gateway: curl, WebSocket of Python and node, Autobahn's cases, Prometheus
+.PHONY: clients
+clients: $(B)/blufio $(ECHO)
+	@B='$(B)' sh scripts/deps.sh install clients
+	@PATH="$(abspath $(B))/clients/python/bin:$$PATH" $(SUITE) clients $(sort $(wildcard tests/clients/test_*.py))
 
 ## replay: days under a clock and peers of our own, byte for byte (ONLY=name)
 .PHONY: replay
@@ -355,5 +380,5 @@ help:
 	@echo '  features:  $(KNOWN)'
 
 # Header dependencies of whatever has been built.
--include $(patsubst %.o,%.d,$(LIB_OBJS) $(B)/obj/blufio.o $(TEST_OBJS))
+-include $(patsubst %.o,%.d,$(LIB_OBJS) $(B)/obj/blufio.o $(TEST_OBJS) $(call obj,tests/e2e/echo_route.c))
 -include $(patsubst $(B)/%,$(B)/obj/%.d,$(UNIT) $(FUZZ) $(B)/tests/replay/replay) $(SIM_OBJS:.o=.d)

@@ -16,7 +16,7 @@ static const struct command commands[] = {
 	{ "status", "[--json]", "what the daemon is doing; exit 0 running, 3 not", cmd_status, false },
 	{ "config", "get KEY | set KEY VALUE|- | validate [FILE] | show [--origin] | keys [--markdown]",
 	  "read, change and check the configuration", cmd_config, false },
-	{ "pair", "[CODE | --gateway [NAME]]",
+	{ "pair", "[CODE | --gateway [NAME] [--device]]",
 	  "let a person in by the code the bot gave (without: list), or make a key of the gateway", cmd_pair, false },
 	{ "cost", "[--json]", "what was spent today and this month, by model and purpose", cmd_cost, false },
 	{ "pause", "", "stop every call to a model, over restarts too", cmd_pause, false },

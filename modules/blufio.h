@@ -129,6 +129,7 @@ struct config_key {
 	const char *example;            /* for errors; may be NULL */
 	const char *env;                /* plain variable that also sets it ("ANTHROPIC_API_KEY"); may be NULL */
 	const char *retired;            /* not NULL: key of an earlier release; warns with this text */
+	bool fixed;                     /* a reload leaves it as it is until the next start */
 };
 
 /* Finds (path NULL: BLUFIO_CONFIG, then the search list), reads, checks. No file found is fine:
@@ -159,6 +160,8 @@ struct str config_wild_str(const struct config *c, const char *key, struct str s
 const struct secret *config_wild_secret(const struct config *c, const char *key, struct str segment);
 /* The i-th segment that a wildcard key was given for. */
 bool config_segment(const struct config *c, const char *key, size_t i, struct str *segment);
+/* A line for each key with .fixed (none is a list) that has another value in fresh. */
+void config_fixed(const struct config *now, const struct config *fresh, struct buf *names);
 /* Where a value came from: "default", "blufio.toml:3", "BLUFIO__COST__DAILY_BUDGET_USD". */
 const char *config_origin(const struct config *c, const char *key);
 /* "blufio config set cost.daily_budget_usd 2" – the hint other errors end with. */
@@ -190,11 +193,15 @@ const char *turn_state_name(enum turn_state s);
 
 enum turn_outcome {
 	OUTCOME_NONE, OUTCOME_ANSWERED, OUTCOME_STOPPED, OUTCOME_FAILED,
-	OUTCOME_REFUSED, OUTCOME_NO_BUDGET, OUTCOME_SET_ASIDE, OUTCOME_COUNT
+	OUTCOME_REFUSED, OUTCOME_NO_BUDGET, OUTCOME_SET_ASIDE,
+	OUTCOME_LENGTH,             /* a program's: the answer reached its limit */
+	OUTCOME_CALLS,              /* a program's: it waits for the program's own tools */
+	OUTCOME_COUNT
 };
 const char *turn_outcome_name(enum turn_outcome o);
 
-enum step_state { STEP_PENDING, STEP_RUNNING, STEP_DONE, STEP_INTERRUPTED };
+/* STEP_CLIENT: a call of a tool that the asking program has; its result comes with a later message. */
+enum step_state { STEP_PENDING, STEP_RUNNING, STEP_DONE, STEP_INTERRUPTED, STEP_CLIENT };
 enum outbox_state { OUTBOX_READY, OUTBOX_SENDING, OUTBOX_SENT, OUTBOX_FAILED, OUTBOX_STATE_COUNT };
 const char *outbox_state_name(enum outbox_state s);
 enum inbound_state { INBOUND_QUEUED, INBOUND_TAKEN, INBOUND_DONE };
@@ -211,6 +218,7 @@ struct attachment {
 	struct str source;          /* how the channel finds it again */
 	struct str name;            /* of the file, as the sender called it; untrusted; may be empty */
 	int64_t bytes;              /* as announced; 0 unknown */
+	struct str data;            /* in struct inbound: base64 of the bytes, for a channel that is given them; may be empty */
 };
 /* One incoming message as a channel hands it over; all views borrowed. */
 struct inbound {
@@ -225,6 +233,9 @@ struct inbound {
 	size_t n_attachments;
 	struct str album;           /* messages of a chat that share it are parts of one; may be empty */
 	int64_t position;           /* of this part among them */
+	struct str options;         /* what a program asks for beside its words: JSON (api/compat/talk.c); may be empty */
+	struct str digest;          /* of the conversation as the program told it; may be empty */
+	const struct trace *trace;  /* of the request that brought it; NULL: its turn gets a new one */
 };
 /* Stores the message in this loop turn's transaction and schedules its session; control words
  * (/stop, /new, /model, /help, /start) act at once. *fresh = false for a repeat (then nothing happened).
@@ -335,7 +346,11 @@ struct llm_request {
 	struct str tools;                   /* JSON array of {name, description, input_schema}; empty = none */
 	bool hour;                          /* what is cached is kept for an hour, not five minutes */
 	int64_t reservation;                /* cost_reserve()'s: without one nothing is asked */
-	struct str trace;                   /* trace id for the provider's log; may be empty */
+	struct str trace;                   /* traceparent, for the provider's log; may be empty */
+	struct str stop;                    /* JSON array of texts that end the answer; empty = none */
+	struct str schema;                  /* JSON Schema of the answer; empty = none */
+	struct str effort;                  /* low, medium, high, xhigh, max; empty = the model's own */
+	bool no_tools, one_call;            /* it may use none of them; one at a time */
 };
 /* How a failed call is to be treated. */
 enum llm_class {
@@ -592,14 +607,18 @@ struct channel_ops {
  * finds the route, asks who it is from, checks the scope, and only then reads the body. */
 
 /* SCOPE_OPEN wants no credential; beside another scope it does so only while nobody but this machine can reach the
- * gateway and prometheus.require_auth is off. */
-enum { SCOPE_CHAT = 1, SCOPE_READ = 2, SCOPE_TOOLS = 4, SCOPE_ADMIN = 8, SCOPE_ALL = 15, SCOPE_OPEN = 16 };
+ * gateway and prometheus.require_auth is off. ROUTE_FILES stands among a route's scopes: its body has up to
+ * BODY_MAX_FILES. */
+enum { SCOPE_CHAT = 1, SCOPE_READ = 2, SCOPE_TOOLS = 4, SCOPE_ADMIN = 8, SCOPE_ALL = 15, SCOPE_OPEN = 16,
+	ROUTE_FILES = 32 };
 #define BODY_MAX_API (2u << 20)         /* bytes of a request's body: a message of MESSAGE_MAX, escaped */
+#define BODY_MAX_FILES (8u << 20)       /* the same where files come as base64: one of the largest that Claude takes */
 
 /* Whoever a credential stands for. */
 struct principal {
 	int64_t id;                     /* row of api_keys; 0: nobody */
 	unsigned scopes;
+	int64_t login;                  /* row of logins: a browser's session; 0: none */
 	int64_t expires_at;             /* 0: never */
 	bool hashed;                    /* body_hash is what the body must have: the signature covers it */
 	unsigned char body_hash[32];
@@ -607,7 +626,7 @@ struct principal {
 struct request;                         /* being answered; see channel/gateway/gateway.h for what is inside */
 struct route {
 	const char *method, *path;      /* "/v1/sessions/{id}/messages": a segment in braces is any */
-	unsigned scope;
+	unsigned scope;                 /* any of these suffices */
 	void (*run)(struct request *r); /* once the body is there: answers now or later, once */
 	const char *summary;            /* for /openapi.json */
 };
@@ -615,24 +634,41 @@ struct agent *request_agent(const struct request *r);
 const struct http_request *request_head(const struct request *r);
 const struct principal *request_principal(const struct request *r);
 struct str request_body(const struct request *r);
+/* The body as an object with no member but those named ("content session_id?": ? may be absent), each a string
+ * unless marked ("n:i" integer, "x:a" array, "x:b" boolean, "x:o" object). NULL: the error is answered. */
+const struct json *request_object(struct request *r, struct arena *ar, const char *members);
 struct str request_segment(const struct request *r, size_t i);  /* what stands for the i-th braces, decoded */
 /* An answer of JSON. Of what was written in this loop turn nothing is told before it is committed: the answer waits
  * for it, and is 503 when the commit fails. */
 void request_answer(struct request *r, int status, struct str json);
 /* The same of another type. */
 void request_answer_text(struct request *r, int status, const char *content_type, struct str body);
+/* The JSON that b holds, unless e, or b's own error, says that it could not be made: then request_failed. */
+void request_answer_buf(struct request *r, int status, enum err e, const struct buf *b);
+/* 503, with what e means for who asked. */
+void request_failed(struct request *r, enum err e);
+/* The same for what changes with the program alone: clients keep it and ask whether theirs is still good (304). */
+void request_answer_static(struct request *r, const char *content_type, struct str body);
 /* The error shape. type is a word of docs/API.md; param and hint may be NULL. */
 void request_error(struct request *r, int status, const char *type, const char *param, const char *hint,
     const char *fmt, ...) __attribute__((format(printf, 6, 7)));
 
-/* The connections of that credential end when this request's writes are committed. */
-void request_revokes(struct request *r, int64_t principal);
+/* The same with further fields, whole lines, in place of "Cache-Control: no-store". */
+void request_answer_raw(struct request *r, int status, const char *type, struct str fields, struct str body);
+/* What this request wrote ends credentials or sessions: with its commit all connections end that have one of them. */
+void request_revokes(struct request *r);
+
+/* The name of a browser's session. Of one that was opened by a name of this machine, where browsers have no TLS, the
+ * cookie has neither the prefix, by which browsers keep neighbours' hands off it, nor Secure. */
+#define SESSION_COOKIE "__Host-blufio_session"
+#define SESSION_COOKIE_LOOPBACK "blufio_session"
 
 struct auth_ops {
 	FALLIBLE (*start)(struct agent *a, void **self, struct fail *f);
 	void (*free)(void *self);
-	/* Who sent it, by its head alone. ERR_AUTH: nobody we know (f says what is wrong), ERR_LIMIT: too many
-	 * wrong tries or requests, *wait_s says how long. peer: the address it came from. */
+	/* Who sent it, by its head alone. ERR_AUTH: nobody we know (f says what is wrong), ERR_DENIED: a browser's
+	 * session, but not a page that may use it, ERR_LIMIT: too many wrong tries or requests, *wait_s says how
+	 * long. peer: the address it came from. */
 	FALLIBLE (*check)(void *self, const struct http_request *r, struct str peer, struct principal *out,
 	    int64_t *wait_s, struct fail *f);
 };
@@ -676,6 +712,7 @@ struct agent {
 	size_t n_providers;
 	struct provider *provider;           /* the default one */
 	struct llm_pool pools[LLM_POOLS_MAX];        /* llm.c: rate limits */
+	size_t llm_calls;                    /* in flight */
 	struct metrics metrics;              /* metrics.c */
 	bool paused;                         /* cost.c: no model is asked */
 	struct channel channels[8];

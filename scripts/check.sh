@@ -91,6 +91,7 @@ lane_one() {
 lane_two() {
 	step lint $m lint
 	step audit $m audit
+	step clients $m clients
 	step budget $m budget
 	step matrix $m matrix
 	step portable $m portable

@@ -30,19 +30,20 @@ for id in $ids; do
 	if [ -z "$tests" ] && [ "$is_open" -eq 0 ]; then
 		complain "$id has neither a test nor 'open (topic)'"
 	fi
-	for t in $tests; do
-		file=${t%%:*} name=${t##*:}
-		if [ ! -f "$file" ]; then
-			complain "$id names $file, which does not exist"
-		elif ! grep -q -w -e "$name" "$file"; then
-			complain "$id names $name, which is not in $file"
-		fi
-	done
 	if [ "$is_open" -gt 0 ]; then open="$open $id"; else proven=$((proven + 1)); fi
 done
 extra=$(grep -o -E '^\| [A-Z]+-?[0-9]+ \|' $claims | tr -d '| ' | sort | uniq)
 for id in $extra; do
 	echo "$ids" | grep -q -x "$id" || complain "unknown id $id"
+done
+# Of every row, those of other tables too.
+for t in $(grep '^|' $claims | grep -o '`[a-z0-9_./]*:[^` ]*`' | tr -d '`' | sort -u); do
+	file=${t%%:*} name=${t##*:}
+	if [ ! -f "$file" ]; then
+		complain "$file is named, and does not exist"
+	elif ! grep -q -w -e "$name" "$file"; then
+		complain "$name is named, and is not in $file"
+	fi
 done
 echo "$total requirements: $proven proven, $(echo "$open" | wc -w) open"
 echo "open:$open" | fold -s -w 100

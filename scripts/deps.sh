@@ -3,11 +3,12 @@
 #
 # deps.sh check build|test   - is everything there? If not: what, and the command that installs it.
 # deps.sh install build|test - installs it with apt-get when that is possible, else says the command.
-# deps.sh install cross|audit - the same for what is good to have: where it cannot be had, a line says so.
+# deps.sh install cross|audit|clients - the same for what is good to have: where it cannot be had, a line says so.
 #
 # build: a compiler, make, the headers of libcurl, sqlite3 and zlib.
 # test:  these, and clang, valgrind, python3, binutils; fuzzing needs clang's runtime.
 # cross: compilers for musl, i386, arm64 and s390x, and an emulator; audit: debsecan.
+# clients: programs of others that speak to the gateway, in $B/clients (make clients).
 set -u
 CC=${CC:-cc}
 
@@ -128,6 +129,10 @@ install() {
 		major=$(clang -dumpversion | cut -d . -f 1)
 		apt_install "libclang-rt-$major-dev" >/dev/null 2>&1 || true
 	fi
+	# What the client of docs/API.md signs with.
+	if [ "$1" = test ] && has apt-get && ! /usr/bin/python3 -c 'import cryptography' 2>/dev/null; then
+		apt_install python3-cryptography >/dev/null 2>&1 || true
+	fi
 	# The readers of GET /metrics. promtool is used where it is: its package would start a server here.
 	if [ "$1" = test ] && has apt-get && ! /usr/bin/python3 -c 'import prometheus_client' 2>/dev/null; then
 		apt_install python3-prometheus-client >/dev/null 2>&1 || true
@@ -146,6 +151,34 @@ optional() {
 	else
 		echo "good to have, on Debian:  apt-get install -y$want"
 	fi
+}
+
+# Python's packages into an environment of their own; Debian's of Prometheus and of node's ws are unpacked, not
+# installed: the one would start a server, the other wants all of npm.
+clients() {
+	into=${B:-build}/clients
+	mkdir -p "$into"
+	optional curl:curl node:nodejs
+	python3 -c 'import ensurepip' 2>/dev/null || optional ensurepip:python3-venv
+	[ -x "$into/python/bin/pip" ] || python3 -m venv "$into/python" || echo "not installable: a Python environment"
+	for p in websockets==15.0.1 websocket-client==1.9.0 kosoku==0.1.0 openai==3.57.0; do
+		[ -e "$into/$p" ] && continue
+		if "$into/python/bin/pip" install -q --disable-pip-version-check "$p" >/dev/null 2>&1; then
+			touch "$into/$p"
+		else
+			echo "not installable: $p"
+		fi
+	done
+	# the newest that Debian's node runs
+	[ -e "$into/node-openai" ] ||
+	    (has npm && npm install --silent --no-audit --no-fund --prefix "$into/openai" openai@6.49.0 && touch "$into/node-openai") \
+	    >/dev/null 2>&1 || echo "not installable: npm's openai"
+	[ -e "$into/prometheus" ] && [ -e "$into/node-ws" ] || as_root apt-get update -q </dev/null >/dev/null 2>&1
+	for p in prometheus node-ws; do
+		[ -e "$into/$p" ] ||
+		    (cd "$into" && apt-get download -q "$p" && dpkg -x "$p"_*.deb . && rm "$p"_*.deb && touch "$p") >/dev/null 2>&1 ||
+		    echo "not installable: $p"
+	done
 }
 
 # Can clang link a fuzz target?
@@ -168,6 +201,7 @@ install:cross)
 	    qemu-s390x:qemu-user
 	;;
 install:audit) optional debsecan:debsecan ;;
+install:clients) clients ;;
 fuzzer:) fuzzer ;;
-*) echo "usage: deps.sh check|install build|test | install cross|audit | fuzzer"; exit 2 ;;
+*) echo "usage: deps.sh check|install build|test | install cross|audit|clients | fuzzer"; exit 2 ;;
 esac

@@ -7,7 +7,7 @@
  * nothing of it ends with its maker), not in its rate. The secret stands in the one
  * answer that tells of its making; what is stored is its digest. A revoked row
  * stays: its id and hash are never given to anybody else. Revoking a credential
- * does not revoke those that it made; minted_by says which these are.
+ * revokes in the same commit all that it made, and that these made, and so on.
  *
  * Times are unix seconds in all answers, null where there is none.
  */
@@ -16,7 +16,6 @@
 #define KEY_BODY_MAX (8u << 10)                 /* bytes of a request: a name and a few words */
 #define KEY_LIFE_MAX_S (10 * 366 * 86400LL)     /* longer is "never" */
 #define KEY_RATE_MAX 60000                      /* requests a minute */
-#define DEVICE_HEX 64u                          /* digits of a public key */
 
 static const struct { const char *word; unsigned scope; } scopes[] = {
 	{ "chat", SCOPE_CHAT }, { "read", SCOPE_READ }, { "tools", SCOPE_TOOLS }, { "admin", SCOPE_ADMIN },
@@ -58,20 +57,6 @@ put_key(struct jw *w, const struct api_key_row *k)
 		jw_null(w);
 }
 
-/* Answers with what b holds, which may be secret, or says that it could not be done. */
-static void
-answer(struct request *r, int status, enum err e, struct buf *b)
-{
-	if (e == OK)
-		request_answer(r, status, buf_view(b));
-	else
-		request_error(r, 503, "storage", NULL, "blufio status", "the keys cannot be read or written at the moment: %s",
-		    err_str(e));
-	if (b->p)
-		secret_wipe(b->p, b->cap);
-	buf_free(b);
-}
-
 /* ---- POST ----------------------------------------------------------------------------------- */
 
 /* What of the maker bounds what it makes. */
@@ -104,17 +89,6 @@ scopes_wrong(const struct json *v, unsigned *out)
 	return NULL;
 }
 
-static const char *
-device_wrong(const struct json *v)
-{
-	size_t good = 0;
-
-	while (v->type == JSON_STRING && good < v->s.n && str_chr(S("0123456789abcdef"), v->s.p[good]) != SIZE_MAX)
-		good++;
-	return v->type == JSON_STRING && v->s.n == DEVICE_HEX && good == DEVICE_HEX ? NULL
-	    : "an Ed25519 public key is wanted, as 64 lower-case hex digits";
-}
-
 static bool
 number_in(const struct json *v, int64_t max, int64_t *out)
 {
@@ -137,7 +111,8 @@ take_member(const struct json *v, struct api_key_row *k)
 	if (str_eqz(v->key, "device")) {
 		k->kind = API_KEY_DEVICE;
 		k->hash = v->s;
-		return device_wrong(v);
+		return v->type == JSON_STRING && store_api_key_device(v->s) ? NULL
+		    : "an Ed25519 public key is wanted, as 64 lower-case hex digits";
 	}
 	if (str_eqz(v->key, "expires_in_seconds")) {
 		if (!number_in(v, KEY_LIFE_MAX_S, &n))
@@ -157,7 +132,6 @@ read_wish(struct request *r, struct arena *ar, struct api_key_row *k)
 {
 	struct str body = request_body(r);
 	struct json_error at = { .what = "" };
-	struct buf none = BUF_INIT(0);
 	const struct json *v;
 	enum err e = body.n > KEY_BODY_MAX ? ERR_LIMIT : json_parse(ar, body, &v, &at);
 
@@ -166,7 +140,7 @@ read_wish(struct request *r, struct arena *ar, struct api_key_row *k)
 		return false;
 	}
 	if (e == ERR_NOMEM) {
-		answer(r, 0, e, &none);
+		request_failed(r, e);
 		return false;
 	}
 	if (e != OK) {
@@ -198,12 +172,11 @@ static bool
 within_maker(struct request *r, struct api_key_row *k)
 {
 	const struct principal *maker = request_principal(r);
-	struct buf none = BUF_INIT(0);
 	int64_t rate = 0;
 	enum err e = store_api_key_get(request_agent(r)->db, maker->id, on_maker, &rate);
 
 	if (e != OK) {
-		answer(r, 0, e, &none);
+		request_failed(r, e);
 		return false;
 	}
 	if (k->expires_at == 0)
@@ -265,10 +238,12 @@ keys_post(struct request *r)
 	agent_wrote(a, e);              /* one that nobody was told of must not be there */
 	if (e == OK)
 		log_info("auth", "made key=%lld by=%lld scopes=%u", (long long)id, (long long)k.minted_by, k.scopes);
-	answer(r, 201, e, &b);
+	request_answer_buf(r, 201, e, &b);
 out:
 	if (key.p)
 		secret_wipe(key.p, key.cap);
+	if (b.p)
+		secret_wipe(b.p, b.cap);
 	buf_free(&key);
 	buf_free(&b);
 	arena_free(&ar);
@@ -306,7 +281,8 @@ keys_get(struct request *r)
 	e = store_api_keys(request_agent(r)->db, on_listed, &w);
 	jw_end_arr(&w);
 	jw_end_obj(&w);
-	answer(r, 200, e == OK ? jw_done(&w) : e, &b);
+	request_answer_buf(r, 200, e == OK ? jw_done(&w) : e, &b);
+	buf_free(&b);
 }
 
 static void
@@ -332,13 +308,13 @@ keys_delete(struct request *r)
 		request_error(r, 404, "not_found", NULL, "GET /v1/api-keys", "there is no such key");
 		return;
 	}
-	if (e == OK && at == 0) {
+	if (e == OK) {                  /* of one that is revoked there may be children: an earlier release let them live */
 		e = store_api_key_revoke(a->db, id);
 		if (e == OK)
 			e = store_api_key_get(a->db, id, on_revoked, &at);
 		agent_wrote(a, e);
 		if (e == OK) {
-			request_revokes(r, id);
+			request_revokes(r);
 			log_info("auth", "revoked key=%lld by=%lld", (long long)id, (long long)request_principal(r)->id);
 		}
 	}
@@ -347,14 +323,15 @@ keys_delete(struct request *r)
 	jw_ki64(&w, "id", id);
 	put_time(&w, "revoked_at", at);
 	jw_end_obj(&w);
-	answer(r, 200, e == OK ? jw_done(&w) : e, &b);
+	request_answer_buf(r, 200, e == OK ? jw_done(&w) : e, &b);
+	buf_free(&b);
 }
 
 static const struct route routes[] = {
 	{ "POST", "/v1/api-keys", SCOPE_ADMIN, keys_post,
 	  "Makes a key, told in this answer alone, or registers a device; times are unix seconds" },
 	{ "GET", "/v1/api-keys", SCOPE_ADMIN, keys_get, "The credentials that are not revoked, without their secrets" },
-	{ "DELETE", "/v1/api-keys/{id}", SCOPE_ADMIN, keys_delete, "Revokes a credential" },
+	{ "DELETE", "/v1/api-keys/{id}", SCOPE_ADMIN, keys_delete, "Revokes a credential, and those that it made" },
 	{ .method = NULL },
 };
 

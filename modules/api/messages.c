@@ -2,10 +2,7 @@
 /*
  * messages.c - POST /v1/messages: something said to the agent, and its answer
  *
- * A message is an inbound row of the channel "gateway"; its id is that row's. The
- * conversation's chat is "KEY/NAME": KEY is the credential's row, so nobody reaches
- * another's conversation, and no name a program sends is ever somebody of another
- * channel. The turn answers to "ref", by which the request that waits is found.
+ * A message's id is that of its row; who waits for its answer is gateway/attend.c's business.
  *
  * An event's id is "MESSAGE-BYTES-HASH": how much of the text the client has, and
  * which. One that comes back with it goes on behind that, if the text still begins
@@ -14,33 +11,9 @@
  */
 #include "channel/gateway/gateway.h"
 
-#define KEY_MAX 255                     /* of Idempotency-Key */
-#define NAME_BYTES 8                    /* of a conversation's random name */
+#define RETRY S("retry: 2000\n\n")      /* a client that lost its stream comes back so soon, ms */
 
-/* ---- whose is it? --------------------------------------------------------------------- */
-
-static bool
-is_own(const struct request *r, struct str chat)
-{
-	struct str key;
-	int64_t id;
-
-	if (r->who.scopes & SCOPE_ADMIN)
-		return true;
-	str_cut(&chat, '/', &key);
-	return str_i64(key, 1, INT64_MAX, &id) == OK && id == r->who.id;
-}
-
-static void
-take_session(void *arg, const struct session_row *row)
-{
-	struct request *r = arg;
-
-	if (!str_eqz(row->to.channel, "gateway") || !is_own(r, row->to.chat))
-		return;
-	r->session = row->id;
-	snprintf(r->chat, sizeof(r->chat), "%.*s", STR_ARG(row->to.chat));
-}
+/* ---- the answer -------------------------------------------------------------------------- */
 
 /* The conversation of that id, if it is this credential's; else answers 404. */
 static bool
@@ -48,14 +21,11 @@ find_session(struct request *r, struct str id)
 {
 	int64_t n;
 
-	r->session = 0;
-	if (str_i64(id, 1, INT64_MAX, &n) == OK && store_session_get(r->a->db, n, take_session, r) == OK && r->session)
+	if (str_i64(id, 1, INT64_MAX, &n) == OK && attend_session(r, n))
 		return true;
 	request_error(r, 404, "not_found", "session_id", "GET /v1/sessions lists yours", "there is no such conversation");
 	return false;
 }
-
-/* ---- the answer -------------------------------------------------------------------------- */
 
 static void
 say_answer(struct request *r, struct buf *out, struct str text, bool when)
@@ -75,15 +45,6 @@ say_answer(struct request *r, struct buf *out, struct str text, bool when)
 	jw_end_obj(&w);
 }
 
-/* FNV-1a, 32 bits: tells texts apart that were not made to look alike. */
-static uint32_t
-hash_on(uint32_t h, struct str more)
-{
-	for (size_t i = 0; i < more.n; i++)
-		h = (h ^ (unsigned char)more.p[i]) * 16777619u;
-	return h;
-}
-
 static void
 event(struct request *r, const char *name, const char *key, struct str value)
 {
@@ -96,8 +57,8 @@ event(struct request *r, const char *name, const char *key, struct str value)
 		jw_kstr(&w, key, value);
 	jw_end_obj(&w);
 	buf_fmt(&id, "%lld-%zu-%08x", (long long)r->inbound, r->said, r->hash);
-	if (jw_done(&w) != OK)
-		conn_drop(r->c);
+	if (jw_done(&w) != OK || id.err != OK)
+		conn_drop(r->c);        /* it comes back and goes on */
 	else
 		request_event(r, buf_view(&id), name, buf_view(&b));
 	buf_free(&b);
@@ -110,7 +71,7 @@ catch_up(struct request *r, struct str text, bool again)
 {
 	struct str rest;
 
-	if (r->said > text.n || r->anew || (again && r->hash != hash_on(TEXT_HASH_EMPTY, str_sub(text, 0, r->said)))) {
+	if (r->said > text.n || r->anew || (again && r->hash != attend_hash(TEXT_HASH_EMPTY, str_sub(text, 0, r->said)))) {
 		r->anew = false;
 		r->said = 0;
 		r->hash = TEXT_HASH_EMPTY;
@@ -119,7 +80,7 @@ catch_up(struct request *r, struct str text, bool again)
 	rest = str_sub(text, r->said, text.n);
 	if (rest.n == 0)
 		return;
-	r->hash = hash_on(r->hash, rest);
+	r->hash = attend_hash(r->hash, rest);
 	r->said = text.n;
 	event(r, "text_delta", "text", rest);
 }
@@ -139,39 +100,23 @@ finish(struct request *r, struct str text)
 {
 	struct buf b = BUF_INIT(REPLY_MAX * 8), id = BUF_INIT(64);
 
-	r->ref[0] = '\0';
-	effect_cancel(&r->release);     /* the answer proves that the question is stored */
-	r->stored = true;
 	if (wants_stream(r) && !r->stream)
-		request_stream(r);
+		request_stream(r, RETRY);
 	say_answer(r, &b, text, !r->stream);
 	if (!r->stream) {
-		request_answer(r, 200, buf_view(&b));
+		request_answer_buf(r, 200, OK, &b);
 	} else {
 		catch_up(r, text, true);
 		buf_fmt(&id, "%lld-%zu-%08x", (long long)r->inbound, r->said + 1, r->hash);      /* behind the text */
-		request_event(r, buf_view(&id), "message_stop", buf_view(&b));
-		request_end(r);
+		if (b.err == OK && id.err == OK) {
+			request_event(r, buf_view(&id), "message_stop", buf_view(&b));
+			request_end(r);
+		} else {
+			conn_drop(r->c);
+		}
 	}
 	buf_free(&b);
 	buf_free(&id);
-}
-
-/* What is stopped says so where it is awaited; this says only that the word was heard. */
-static void
-stopping(struct request *r)
-{
-	struct buf b = BUF_INIT(256);
-
-	r->ref[0] = '\0';
-	say_answer(r, &b, S("Stopping."), true);
-	if (r->on_socket) {
-		socket_say(r, "done", STR_NONE, buf_view(&b));
-		request_end(r);
-	} else {
-		request_answer(r, 200, buf_view(&b));
-	}
-	buf_free(&b);
 }
 
 static void
@@ -190,184 +135,33 @@ on_partial(struct request *r, const struct partial *p)
 		catch_up(r, p->text, false);
 }
 
-/* A notice that belongs to a turn ("I am busy …") is not its answer. */
 static void
-on_reply(struct request *r, const struct outbox_item *item)
+begin(struct request *r, struct str running)
 {
-	if (item->kind == OUTBOX_REPLY || item->turn == 0)
-		finish(r, item->text);
+	request_stream(r, RETRY);
+	if (running.n)
+		catch_up(r, running, true);
 }
 
+/* What is stopped says so where it is awaited; this says only that the word was heard. */
 static void
-on_late(void *arg)
+stopping(struct request *r)
 {
-	struct request *r = arg;
+	struct buf b = BUF_INIT(256);
 
-	r->ref[0] = '\0';
-	request_error(r, 504, "timeout", NULL, "GET /v1/messages/{turn_id} has the answer when it is there",
-	    "the answer takes longer than gateway.reply_timeout; the work goes on");
-}
-
-/* The text of the running turn that answers it, and the reply when there is one. */
-static enum err
-look_up(struct request *r, bool fresh, struct str *running, struct buf *reply, bool *done)
-{
-	struct session *s = session_get(r->a, r->session);
-	int64_t turn = 0;
-	enum err e = store_inbound_turn(r->a->db, r->inbound, &turn);
-
-	*running = STR_NONE;
-	*done = false;
-	if (e == OK && s && s->turn && s->turn->inbound == r->inbound && s->turn->state < TURN_REPLY) {
-		*running = buf_view(&s->turn->answer);
-		r->turn = s->turn->id;
-	} else if (e == OK && turn) {
-		e = store_reply(r->a->db, turn, reply, done);
-	} else if (e == OK && !fresh) { /* a word like /help has no turn, but a notice */
-		e = store_notice(r->a->db, r->inbound, reply, done);
-	}
-	return e;
-}
-
-/* Waits for the answer, or gives it when it is there. */
-static void
-attend(struct request *r, bool fresh)
-{
-	struct buf reply = BUF_INIT(REPLY_MAX * 2);
-	bool done;
-	struct str running;
-	enum err e = look_up(r, fresh, &running, &reply, &done);
-
-	if (e != OK) {
-		request_error(r, 503, "storage", NULL, "try again later", "the storage does not work at the moment");
+	say_answer(r, &b, S("Stopping."), !r->on_socket);
+	if (r->on_socket) {
+		socket_say(r, "done", STR_NONE, buf_view(&b));
+		request_end(r);
 	} else {
-		r->partial = on_partial;
-		r->reply = on_reply;
-		if (wants_stream(r)) {
-			request_stream(r);
-			if (!done && running.n)
-				catch_up(r, running, true);
-		} else if (!done) {
-			ev_timer_init(&r->timer, on_late, r);
-			ev_timer_in(r->a->ev, &r->timer, config_i64(r->a->config, "gateway.reply_timeout") * US_PER_S);
-		}
-		if (done)
-			finish(r, buf_view(&reply));
+		request_answer_buf(r, 200, OK, &b);
 	}
-	buf_free(&reply);
+	buf_free(&b);
 }
+
+static const struct attend waits = { wants_stream, begin, on_partial, finish, stopping };
 
 /* ---- POST /v1/messages ---------------------------------------------------------------------- */
-
-static enum err
-random_name(char *out, size_t size)
-{
-	unsigned char bytes[NAME_BYTES];
-	struct buf hex = BUF_INIT(2 * NAME_BYTES);
-	enum err e = rand_bytes(bytes, sizeof(bytes));
-
-	if (e == OK)
-		enc_hex(&hex, bytes, sizeof(bytes));
-	snprintf(out, size, "%s", buf_z(&hex));
-	e = e != OK ? e : hex.err;
-	buf_free(&hex);
-	return e;
-}
-
-/* A name that the same key of the same credential always has. */
-static enum err
-name_of_key(const struct request *r, struct str key, char *out, size_t size)
-{
-	unsigned char digest[SHA256_SIZE];
-	struct buf hex = BUF_INIT(2 * SHA256_SIZE);
-	struct sha256 h;
-	enum err e;
-
-	sha256_init(&h);
-	sha256_update(&h, &r->who.id, sizeof(r->who.id));
-	sha256_update(&h, key.p, key.n);
-	sha256_final(&h, digest);
-	enc_hex(&hex, digest, 2 * NAME_BYTES);
-	snprintf(out, size, "%s", buf_z(&hex));
-	e = hex.err;
-	buf_free(&hex);
-	return e;
-}
-
-struct same { struct request *r; struct str text; int64_t session; bool it_is; };
-
-static void
-is_same(void *arg, const struct inbound_row *row)
-{
-	struct same *s = arg;
-
-	s->r->created_at = row->received_at;
-	s->it_is = str_eq(s->text, row->text) && s->session == row->session;
-}
-
-static void
-take(struct request *r, struct inbound *in)
-{
-	struct same same = { r, in->text, 0, false };
-	const struct session *s = session_get(r->a, r->session);
-	bool fresh = false, stops = s && s->turn && s->turn->state < TURN_REPLY && str_eqz(str_trim(in->text), "/stop");
-	enum err e = inbound_put(r->a, in, &fresh);
-
-	r->stored = !r->a->db->in_tx && !r->a->write_failed;
-	if (e == OK)
-		e = store_inbound_known(r->a->db, in->to.channel, in->dedup, &r->inbound);
-	if (e == OK)
-		e = store_session_known(r->a->db, r->a->name, &in->to, &r->session);
-	if (e == OK) {
-		same.session = r->session;
-		e = store_inbound_get(r->a->db, r->inbound, is_same, &same);
-	}
-	if (e != OK) {
-		request_error(r, 503, "storage", NULL, "try again later", "the message could not be stored");
-	} else if (!fresh && !same.it_is) {
-		r->inbound = 0;
-		request_error(r, 409, "idempotency_mismatch", NULL, "use a new Idempotency-Key for another message",
-		    "this Idempotency-Key came with another message before");
-	} else if (fresh && stops) {
-		stopping(r);
-	} else if (fresh) {
-		r->partial = on_partial;
-		r->reply = on_reply;    /* a word like /help is answered in the same commit */
-		agent_after(r->a, &r->release);         /* begins when it is on the disk */
-	} else {
-		effect_cancel(&r->release);
-		r->stored = true;       /* long ago */
-		attend(r, false);
-	}
-}
-
-static void
-on_stored(struct effect *e)
-{
-	struct request *r = CONTAINER(e, struct request, release);
-
-	r->stored = true;
-	attend(r, true);
-}
-
-/* Empty when there is none; false when it cannot be one. */
-static bool
-read_key(const struct request *r, struct str *key)
-{
-	struct http_field f;
-	size_t at = 0, n = 0;
-
-	while (http_field_next(request_head(r), &at, &f))
-		if (str_ieq(f.name, S("Idempotency-Key"))) {
-			*key = f.value;
-			if (n++ || f.value.n == 0 || f.value.n > KEY_MAX)
-				return false;
-		}
-	for (size_t i = 0; i < key->n; i++)
-		if (key->p[i] <= ' ' || key->p[i] > '~')
-			return false;
-	return true;
-}
 
 static void
 post_message(struct request *r)
@@ -377,8 +171,8 @@ post_message(struct request *r)
 	    " idempotency_key?" : "content session_id? user? sender_id?");
 	struct str key = STR_NONE, user, session;
 	char sender[192], dedup[192];
-	struct inbound in = { .to = { S("gateway"), STR_NONE, STR_NONE, STR_NONE }, .sent_at = clock_us() };
-	enum err e = OK;
+	struct inbound in = { .sender = STR_NONE };
+	enum err e;
 
 	if (!o) {
 		arena_free(&ar);
@@ -387,48 +181,33 @@ post_message(struct request *r)
 	in.text = json_str(o, "content", STR_NONE);
 	user = json_str(o, "user", json_str(o, "sender_id", STR_NONE));
 	session = json_str(o, "session_id", STR_NONE);
+	request_wait(r, &waits);
 	if (str_trim(in.text).n == 0) {
 		request_error(r, 400, "invalid_request", "content", NULL, "content is empty");
 	} else if (in.text.n > MESSAGE_MAX) {
 		request_error(r, 413, "too_large", "content", NULL, "content has more than %u bytes", MESSAGE_MAX);
 	} else if (user.n > 64 || str_find(user, S("/")) != SIZE_MAX) {
 		request_error(r, 400, "invalid_request", "user", NULL, "user has at most 64 bytes and no slash");
-	} else if (r->on_socket && (key = json_str(o, "idempotency_key", STR_NONE)).n > KEY_MAX) {
-		request_error(r, 400, "invalid_request", "idempotency_key", NULL, "idempotency_key has at most %d bytes", KEY_MAX);
-	} else if (!r->on_socket && !read_key(r, &key)) {
-		request_error(r, 400, "invalid_request", "Idempotency-Key", NULL, "Idempotency-Key is one field of 1 to %d"
-		    " visible ASCII characters", KEY_MAX);
-	} else if (session.n == 0 || find_session(r, session)) {
-		e = key.n ? name_of_key(r, key, r->ref, sizeof(r->ref)) : random_name(r->ref, sizeof(r->ref));
+	} else if (r->on_socket && (key = json_str(o, "idempotency_key", STR_NONE)).n > ATTEND_KEY_MAX) {
+		request_error(r, 400, "invalid_request", "idempotency_key", NULL, "idempotency_key has at most %d bytes", ATTEND_KEY_MAX);
+	} else if ((r->on_socket || attend_key(r, &key)) && (session.n == 0 || find_session(r, session))) {
+		e = attend_name(r, key, r->ref, sizeof(r->ref));
 		if (session.n == 0)
 			snprintf(r->chat, sizeof(r->chat), "%lld/%s", (long long)r->who.id, r->ref);
 		snprintf(sender, sizeof(sender), "%lld/%.*s", (long long)r->who.id, STR_ARG(user));
 		snprintf(dedup, sizeof(dedup), "%lld/%s", (long long)r->who.id, r->ref);
-		in.to.chat = str_z(r->chat);
-		in.to.reply_to = in.ref = str_z(r->ref);
 		in.sender = str_z(sender);
 		in.sender_name = user.n ? user : S("a program");
 		in.dedup = str_z(dedup);
-		r->release.run = on_stored;
 		if (e == OK)
-			take(r, &in);
+			attend_put(r, &in);
 		else
-			request_error(r, 503, "overloaded", NULL, "try again later", "%s", err_str(e));
+			request_failed(r, e);
 	}
 	arena_free(&ar);
 }
 
 /* ---- GET /v1/messages/{id} -------------------------------------------------------------------- */
-
-static void
-take_inbound(void *arg, const struct inbound_row *row)
-{
-	struct request *r = arg;
-
-	r->session = row->session;
-	r->created_at = row->received_at;
-	snprintf(r->ref, sizeof(r->ref), "%.*s", STR_ARG(row->reply_to));
-}
 
 /* "12-345-89abcdef" of the same message: what the client has. */
 static void
@@ -454,22 +233,13 @@ read_position(struct request *r, struct str last)
 static bool
 find_message(struct request *r, struct str id)
 {
-	int64_t session;
+	int64_t n;
 
-	if (str_i64(id, 1, INT64_MAX, &r->inbound) != OK ||
-	    store_inbound_get(r->a->db, r->inbound, take_inbound, r) != OK) {
-		r->inbound = 0;
-		request_error(r, 404, "not_found", NULL, NULL, "there is no such message");
-		return false;
-	}
-	session = r->session;
-	r->session = 0;
-	if (store_session_get(r->a->db, session, take_session, r) != OK || r->session == 0) {
-		r->inbound = 0;
-		request_error(r, 404, "not_found", NULL, NULL, "there is no such message");
-		return false;
-	}
-	return true;
+	request_wait(r, &waits);
+	if (str_i64(id, 1, INT64_MAX, &n) == OK && attend_message(r, n))
+		return true;
+	request_error(r, 404, "not_found", NULL, NULL, "there is no such message");
+	return false;
 }
 
 static void
@@ -478,16 +248,17 @@ get_message(struct request *r)
 	struct buf reply = BUF_INIT(REPLY_MAX * 2);
 	struct str running;
 	bool done = false;
+	enum err e;
 
 	if (!find_message(r, request_segment(r, 0)))
 		return;
 	read_position(r, http_field(request_head(r), "last-event-id"));
 	if (wants_stream(r)) {
-		attend(r, false);
-	} else if (look_up(r, false, &running, &reply, &done) != OK) {
-		request_error(r, 503, "storage", NULL, "try again later", "the storage does not work at the moment");
+		attend_turn(r, false);
+	} else if ((e = attend_look(r, false, &running, &reply, &done)) != OK) {
+		request_failed(r, e);
 	} else if (done) {
-		finish(r, buf_view(&reply));
+		attend_done(r, buf_view(&reply));
 	} else {
 		request_answer(r, 202, S("{\"status\":\"running\"}"));
 	}
@@ -496,52 +267,35 @@ get_message(struct request *r)
 
 /* ---- conversations -------------------------------------------------------------------------------- */
 
-struct list { struct request *r; struct jw w; };
-
-static void
+static bool
 list_session(void *arg, const struct session_list_row *row)
 {
 	struct list *l = arg;
 	const struct session *s = session_get(l->r->a, row->id);
 	struct str user = row->user, key;
-	char id[24];
 
-	if (!is_own(l->r, row->chat))
-		return;
-	snprintf(id, sizeof(id), "%lld", (long long)row->id);
+	if (!list_item(l, row->id))
+		return false;
 	str_cut(&user, '/', &key);
-	jw_obj(&l->w);
-	jw_kz(&l->w, "id", id);
 	jw_ki64(&l->w, "created_at", row->created_at / US_PER_S);
 	jw_ki64(&l->w, "updated_at", row->updated_at / US_PER_S);
 	jw_kstr(&l->w, "user", user);
 	jw_kz(&l->w, "state", s && s->turn ? "running" : "idle");
 	jw_end_obj(&l->w);
-}
-
-static void
-answer_list(struct request *r, struct list *l, struct buf *b, enum err e)
-{
-	jw_end_arr(&l->w);
-	jw_end_obj(&l->w);
-	if (e != OK || jw_done(&l->w) != OK)
-		request_error(r, 503, "storage", NULL, "try again later", "this cannot be read now");
-	else
-		request_answer(r, 200, buf_view(b));
+	return true;
 }
 
 static void
 get_sessions(struct request *r)
 {
-	struct buf b = BUF_INIT(GATEWAY_OUT_MAX / 2);
-	struct list l = { r, { 0 } };
+	struct list l;
+	char own[24];
 
-	jw_init(&l.w, &b);
-	jw_obj(&l.w);
-	jw_key(&l.w, "sessions");
-	jw_arr(&l.w);
-	answer_list(r, &l, &b, store_session_list(r->a->db, "gateway", list_session, &l));
-	buf_free(&b);
+	snprintf(own, sizeof(own), "%lld/", (long long)r->who.id);
+	if (list_begin(&l, r, "sessions", true))
+		list_answer(&l, store_session_list(r->a->db, "gateway", r->who.scopes & SCOPE_ADMIN ? STR_NONE : str_z(own), &l.page,
+		    list_session, &l));
+	buf_free(&l.b);
 }
 
 /* The text of a stored content; what is no text is named. */
@@ -563,36 +317,29 @@ list_message(void *arg, const struct message_row *m)
 {
 	struct list *l = arg;
 	struct buf text = BUF_INIT(REQUEST_MAX);
-	char id[24];
+	bool room = true;
 
 	put_text(&text, m->content);
-	if (text.n) {                   /* else tool calls and their results */
-		snprintf(id, sizeof(id), "%lld", (long long)m->seq);
-		jw_obj(&l->w);
-		jw_kz(&l->w, "id", id);
+	if (text.n && (room = list_item(l, m->seq))) {  /* no text: tool calls and their results */
 		jw_kstr(&l->w, "role", m->role);
 		jw_kstr(&l->w, "content", buf_view(&text));
 		jw_ki64(&l->w, "created_at", m->created_at / US_PER_S);
 		jw_end_obj(&l->w);
 	}
 	buf_free(&text);
-	return true;
+	return room;
 }
 
 static void
 get_messages(struct request *r)
 {
-	struct buf b = BUF_INIT(GATEWAY_OUT_MAX / 2);
-	struct list l = { r, { 0 } };
+	struct list l;
 
 	if (!find_session(r, request_segment(r, 0)))
 		return;
-	jw_init(&l.w, &b);
-	jw_obj(&l.w);
-	jw_key(&l.w, "messages");
-	jw_arr(&l.w);
-	answer_list(r, &l, &b, store_messages(r->a->db, r->session, 0, list_message, &l));
-	buf_free(&b);
+	if (list_begin(&l, r, "messages", false))
+		list_answer(&l, store_message_page(r->a->db, r->session, &l.page, list_message, &l));
+	buf_free(&l.b);
 }
 
 static void
@@ -614,7 +361,7 @@ delete_session(struct request *r)
 	if (e == OK)
 		request_answer_raw(r, 204, NULL, STR_NONE, STR_NONE);
 	else
-		request_error(r, 503, "storage", NULL, "try again later", "the conversation could not be removed");
+		request_failed(r, e);
 }
 
 static void
@@ -644,7 +391,7 @@ resume(struct request *r)
 	str_cut(&rest, '-', &id);
 	if (o && find_message(r, id)) {
 		read_position(r, seq);
-		attend(r, false);
+		attend_turn(r, false);
 	}
 	arena_free(&ar);
 }

@@ -35,10 +35,7 @@ get_status(struct request *r)
 	status_json(r->a, &all);
 	buf_fmt(&b, "{\"status\":\"%s\",", ready ? "ok" : "unavailable");
 	buf_str(&b, str_sub(buf_view(&all), 1, all.n));
-	if (all.err != OK || b.err != OK)
-		request_error(r, 503, "overloaded", NULL, "try again later", "no memory for the answer");
-	else
-		request_answer(r, ready ? 200 : 503, buf_view(&b));
+	request_answer_buf(r, ready ? 200 : 503, all.err, &b);
 	buf_free(&all);
 	buf_free(&b);
 }
@@ -48,12 +45,11 @@ get_cost(struct request *r)
 {
 	struct buf b = BUF_INIT(1u << 20);
 	struct jw w;
+	enum err e;
 
 	jw_init(&w, &b);
-	if (cost_report(r->a, &w) != OK || jw_done(&w) != OK)
-		request_error(r, 503, "storage", NULL, "try again later", "the ledger cannot be read now");
-	else
-		request_answer(r, 200, buf_view(&b));
+	e = cost_report(r->a, &w);
+	request_answer_buf(r, 200, e != OK ? e : jw_done(&w), &b);
 	buf_free(&b);
 }
 
@@ -78,10 +74,7 @@ get_tools(struct request *r)
 		}
 	jw_end_arr(&w);
 	jw_end_obj(&w);
-	if (jw_done(&w) != OK)
-		request_error(r, 503, "overloaded", NULL, "try again later", "no memory for the answer");
-	else
-		request_answer(r, 200, buf_view(&b));
+	request_answer_buf(r, 200, jw_done(&w), &b);
 	buf_free(&b);
 }
 
@@ -95,7 +88,7 @@ on_invoked(void *arg, struct invocation *inv, enum err err, struct str output)
 	r->invocation = NULL;
 	if (err == OK) {
 		buf_fmt(&b, "{\"output\":%.*s}", STR_ARG(output));
-		request_answer(r, 200, buf_view(&b));
+		request_answer_buf(r, 200, OK, &b);
 	} else {
 		request_error(r, err == ERR_PARSE ? 400 : err == ERR_TIMEOUT ? 504 : 500, err == ERR_PARSE ? "invalid_request" :
 		    "tool_failed", err == ERR_PARSE ? "input" : NULL, NULL, "%.*s", STR_ARG(output));
@@ -119,7 +112,7 @@ invoke_tool(struct request *r)
 		else if (e == ERR_DENIED)
 			request_error(r, 403, "forbidden", "name", NULL, "this tool may not be used so");
 		else if (e != OK)
-			request_error(r, 503, "overloaded", NULL, "try again later", "%s", err_str(e));
+			request_failed(r, e);
 	}
 	arena_free(&ar);
 }
@@ -186,10 +179,10 @@ get_openapi(struct request *r)
 		}
 	jw_end_obj(&w);
 	jw_end_obj(&w);
-	if (jw_done(&w) != OK)
-		request_error(r, 503, "overloaded", NULL, "try again later", "no memory for the answer");
+	if (jw_done(&w) == OK)
+		request_answer_static(r, "application/json", buf_view(&b));
 	else
-		request_answer(r, 200, buf_view(&b));
+		request_failed(r, b.err);
 	buf_free(&b);
 }
 

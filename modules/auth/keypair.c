@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /*
  * keypair.c - who a request of the gateway is from: a device that signs, a minted
- * key, or the token of the configuration. There is no fourth way.
+ * key, or the token of the configuration; or a page that one of these let in.
  *
- * All three lead to a row of api_keys, which says what its holder may do and until
+ * All lead to a row of api_keys, which says what its holder may do and until
  * when. Of a secret the row has the SHA-256: whoever reads the database cannot
  * use what he finds, and looking a digest up tells by its time nothing of the
  * secret. The row of the configured token is made when it is first used; a token
@@ -25,14 +25,27 @@
  * nothing is answered before that is on disk, so the same request is refused after a
  * kill -9 as well. The row outlives the moment at which the timestamp grows too old.
  *
+ * For pages, which should keep no key, a row of logins stands for a credential for a
+ * while (modules/api/session.c makes them). A ticket opens one WebSocket: it is deleted
+ * by its use, in the transaction that the answer waits for. A session's cookie comes with
+ * whatever a browser sends here, also when a foreign page makes it do so: so it counts
+ * only for our own pages, and what changes something has to show the token too that only
+ * such a page can have read. Whatever is said beside a cookie goes before it.
+ *
  * Wrong tries are counted by the address they come from; after TRIES_MAX in a minute
  * that address is not listened to for a while, whatever it has to show: the answer then
  * costs no look into the database and no arithmetic. A right one takes no wrong one
- * back. What is no guess (no credential at all, a wrong clock) is refused, not counted.
+ * back. What is no guess is refused, not counted: no credential at all, a wrong clock, a
+ * cookie, which a browser sends unasked for as long as it has it.
+ *
+ * On a terminal that sees a gateway without any credential start, the first one is made
+ * and shown, once; never in a log.
  */
 #include "core/core.h"
 #include "crypto/ed25519.h"
 #include "crypto/hmac.h"
+
+#include <unistd.h>
 
 #define SKEW_S 60                       /* between a device's clock and ours */
 #define NONCE_BYTES 16u
@@ -47,7 +60,7 @@
 #define USED_US (60 * US_PER_S)         /* used_at is no finer than this */
 #define TOKEN_MIN 22u                   /* characters: 128 bits in base64 */
 #define TOKEN_DISTINCT_MIN 8u           /* "aaaaaaaaaaaaaaaaaaaaaaaa" was not made by chance */
-#define HEX_SHA256 (2 * SHA256_SIZE)
+#define PROTOCOL_TICKET "blufio.ticket."        /* what a ticket is shown as in Sec-WebSocket-Protocol */
 #define REFUSED "the credential is not valid"
 #define SIGNATURE_REFUSED "the signature does not fit the request and a registered device"
 
@@ -63,14 +76,15 @@ struct rate {
 };
 struct keypair {
 	struct agent *a;
-	bool has_token;
-	unsigned char token[SHA256_SIZE];
+	char token[SECRET_HASH_SIZE];   /* of gateway.bearer_token; empty: there is none */
+	struct buf first;               /* the first key, until it is shown */
+	struct effect show;
 	struct peer peers[PEERS_MAX];
 	struct rate rates[RATES_MAX];
 };
 
 static const struct config_key keys[] = {
-	{ .name = "gateway.bearer_token", .type = CONFIG_SECRET,
+	{ .name = "gateway.bearer_token", .type = CONFIG_SECRET, .fixed = true,
 	  .help = "A secret that programs may show as \"Authorization: Bearer …\" in place of a key; it may do everything." },
 	{ .name = NULL }
 };
@@ -164,7 +178,7 @@ struct holder {
 	struct principal who;
 	enum api_key_kind kind;
 	int64_t rate_per_minute, revoked_at, used_at;
-	char hash[HEX_SHA256 + 1];
+	char hash[SECRET_HASH_SIZE];
 };
 
 static void
@@ -180,36 +194,35 @@ on_row(void *arg, const struct api_key_row *k)
 	snprintf(h->hash, sizeof(h->hash), "%.*s", STR_ARG(k->hash));
 }
 
-/* ERR_AUTH: no such row, or it may no longer be used. */
+/* After e of a look for it. ERR_AUTH: no such row, or it may no longer be used. */
 static FALLIBLE
-holder_find(struct keypair *kp, struct str hash, struct holder *h)
+holder_check(enum err e, const struct holder *h)
 {
-	enum err e = store_api_key_find(kp->a->db, hash, on_row, h);
-
-	if (e == ERR_NOTFOUND)
-		return ERR_AUTH;
-	if (e == OK && (strlen(h->hash) != hash.n || !hmac_equal(h->hash, hash.p, hash.n) || h->revoked_at ||
-	    (h->who.expires_at && h->who.expires_at <= clock_us())))
+	if (e == ERR_NOTFOUND || (e == OK && (h->revoked_at || (h->who.expires_at && h->who.expires_at <= clock_us()))))
 		return ERR_AUTH;
 	return e;
 }
 
-/* ---- a secret: a minted key or the configured token --------------------------------------------- */
-
-static void
-digest_of(struct str s, unsigned char out[SHA256_SIZE])
+static FALLIBLE
+holder_find(struct keypair *kp, struct str hash, struct holder *h)
 {
-	struct sha256 h;
+	enum err e = holder_check(store_api_key_find(kp->a->db, hash, on_row, h), h);
 
-	sha256_init(&h);
-	sha256_update(&h, s.p, s.n);
-	sha256_final(&h, out);
+	return e == OK && (strlen(h->hash) != hash.n || !hmac_equal(h->hash, hash.p, hash.n)) ? ERR_AUTH : e;
 }
 
-static FALLIBLE
-token_row(struct keypair *kp, struct str hash)
+static bool
+is_token(const struct keypair *kp, const char *hash)
 {
-	const struct api_key_row k = { .kind = API_KEY_TOKEN, .name = S("gateway.bearer_token"), .hash = hash,
+	return kp->token[0] && hmac_equal(hash, kp->token, SECRET_HASH_SIZE);
+}
+
+/* ---- a secret: a minted key or the configured token --------------------------------------------- */
+
+static FALLIBLE
+token_row(struct keypair *kp)
+{
+	const struct api_key_row k = { .kind = API_KEY_TOKEN, .name = S("gateway.bearer_token"), .hash = str_z(kp->token),
 	    .scopes = SCOPE_ALL };
 	int64_t id;
 	enum err e = store_api_key_add(kp->a->db, &k, &id);
@@ -223,22 +236,18 @@ token_row(struct keypair *kp, struct str hash)
 static FALLIBLE
 check_secret(struct keypair *kp, struct str secret, struct holder *h, struct fail *f)
 {
-	unsigned char digest[SHA256_SIZE];
-	struct buf hash = BUF_INIT(HEX_SHA256);
+	char hash[SECRET_HASH_SIZE];
 	bool token;
-	enum err e;
+	enum err e = OK;
 
-	digest_of(secret, digest);
-	token = hmac_equal(digest, kp->token, sizeof(digest)) && kp->has_token;
-	enc_hex(&hash, digest, sizeof(digest));
-	e = hash.err;
-	if (e == OK && token && store_api_key_find(kp->a->db, buf_view(&hash), on_row, h) == ERR_NOTFOUND)
-		e = token_row(kp, buf_view(&hash));
+	store_secret_hash(secret, hash);
+	token = is_token(kp, hash);
+	if (token && store_api_key_find(kp->a->db, str_z(hash), on_row, h) == ERR_NOTFOUND)
+		e = token_row(kp);
 	if (e == OK)
-		e = holder_find(kp, buf_view(&hash), h);
+		e = holder_find(kp, str_z(hash), h);
 	if (e == OK && !(token || h->kind == API_KEY_SECRET))
 		e = ERR_AUTH;           /* a former token, or somebody's public key */
-	buf_free(&hash);
 	return e == ERR_AUTH ? fail_set(f, e, REFUSED) : e;
 }
 
@@ -331,15 +340,106 @@ check_signature(struct keypair *kp, const struct http_request *r, struct holder 
 	return e;
 }
 
+/* ---- a page: its session, or the ticket that it got for a socket ------------------------------------------- */
+
+/* What a login stands for, with the end that it has itself. */
+static FALLIBLE
+check_login(struct keypair *kp, enum login_kind kind, struct str secret, struct holder *h, struct login_row *l)
+{
+	enum err e = store_login_find(kp->a->db, kind, secret, clock_us(), l);
+
+	if (e == OK)
+		e = store_api_key_get(kp->a->db, l->key, on_row, h);
+	e = holder_check(e, h);
+	if (e == OK && h->kind == API_KEY_TOKEN && !is_token(kp, h->hash))
+		e = ERR_AUTH;           /* opened with a token that is no longer configured */
+	if (e == OK) {
+		h->who.login = kind == LOGIN_TICKET ? l->session : l->id;
+		h->who.expires_at = l->ends_at;
+	}
+	return e;
+}
+
+/* The one ticket among the protocols that a page offers for its socket. */
+static struct str
+ticket_of(const struct http_request *r)
+{
+	struct str rest = http_field(r, "Sec-WebSocket-Protocol"), word, ticket = STR_NONE;
+	unsigned n = 0;
+
+	while (r->upgrade_websocket && str_eqz(r->path, "/ws") && rest.n) {
+		str_cut(&rest, ',', &word);
+		word = str_trim(word);
+		if (str_starts(word, S(PROTOCOL_TICKET))) {
+			ticket = str_sub(word, sizeof(PROTOCOL_TICKET) - 1, word.n);
+			n++;
+		}
+	}
+	return n == 1 ? ticket : STR_NONE;
+}
+
+static FALLIBLE
+check_ticket(struct keypair *kp, struct str ticket, struct holder *h, struct fail *f)
+{
+	struct login_row l;
+	enum err e = check_login(kp, LOGIN_TICKET, ticket, h, &l);
+
+	if (e == OK) {
+		e = store_login_end(kp->a->db, l.id);
+		agent_wrote(kp->a, e);
+	}
+	return e == ERR_AUTH ? fail_set(f, e, "the ticket is not valid: it is good for one socket and %lld s; next: POST"
+	    " /v1/session/ticket", (long long)(TICKET_US / US_PER_S)) : e;
+}
+
+/* Does a page of this very address ask? By a name that others can reach it has come over TLS. */
+static bool
+is_own_page(struct str origin, const struct http_request *r)
+{
+	size_t at = str_find(origin, S("://"));
+
+	return at != SIZE_MAX && str_ieq(str_sub(origin, at + 3, origin.n), r->host) &&
+	    (str_starts(origin, S("https://")) || http_to_loopback(r));
+}
+
+static FALLIBLE
+check_session(struct keypair *kp, const struct http_request *r, struct str cookie, struct holder *h, struct fail *f)
+{
+	bool reads = (str_eqz(r->method, "GET") || str_eqz(r->method, "HEAD")) && !r->upgrade_websocket;
+	struct str origin = http_field(r, "Origin"), csrf = http_field(r, "X-CSRF-Token");
+	char wanted[SECRET_HASH_SIZE];
+	struct login_row l;
+	enum err e = check_login(kp, LOGIN_SESSION, cookie, h, &l);
+
+	if (e == ERR_AUTH)
+		return fail_set(f, e, "the session is over; next: POST /v1/session with a key");
+	if (e != OK)
+		return e;
+	if ((origin.n || !reads) && !is_own_page(origin, r))
+		return fail_set(f, ERR_DENIED, "a session is used by the pages of its own address alone");
+	store_login_csrf(cookie, wanted);
+	if (!reads && (csrf.n != SECRET_HASH_SIZE - 1 || !hmac_equal(csrf.p, wanted, csrf.n)))
+		return fail_set(f, ERR_DENIED, "with a session's cookie this wants the header X-CSRF-Token, as GET /v1/session"
+		    " tells it");
+	return OK;
+}
+
 /* ---- the one function ---------------------------------------------------------------------------------- */
 
 static FALLIBLE
 identify(struct keypair *kp, const struct http_request *r, struct holder *h, bool *counts, struct fail *f)
 {
-	struct str bearer = http_field(r, "Authorization"), scheme;
+	struct str bearer = http_field(r, "Authorization"), ticket = ticket_of(r), scheme;
+	struct str cookie = http_cookie(r, http_to_loopback(r) ? SESSION_COOKIE_LOOPBACK : SESSION_COOKIE);
 
 	if (http_field(r, "Blufio-Device").n || http_field(r, "Blufio-Signature").n)
 		return check_signature(kp, r, h, counts, f);
+	if (bearer.n == 0 && ticket.n)
+		return check_ticket(kp, ticket, h, f);
+	if (bearer.n == 0 && cookie.n) {
+		*counts = false;
+		return check_session(kp, r, cookie, h, f);
+	}
 	if (bearer.n == 0) {
 		*counts = false;
 		return fail_set(f, ERR_AUTH, "a credential is needed: one header \"Authorization: Bearer KEY\", or a device's"
@@ -379,9 +479,57 @@ keypair_check(void *self, const struct http_request *r, struct str peer, struct 
 	}
 	if (e == OK)
 		*out = h.who;
-	if (e != OK && e != ERR_AUTH && e != ERR_LIMIT)
+	if (e != OK && e != ERR_AUTH && e != ERR_DENIED && e != ERR_LIMIT)
 		e = fail_set(f, e, "who sent this cannot be looked up at the moment (%s); next: `blufio status`", err_str(e));
 	return e;
+}
+
+/* ---- starting ---------------------------------------------------------------------------------------------- */
+
+/* It is stored. */
+static void
+on_show(struct effect *e)
+{
+	struct keypair *kp = CONTAINER(e, struct keypair, show);
+	FILE *terminal = isatty(STDOUT_FILENO) ? stdout : stderr;
+
+	if (fprintf(terminal, "\nThe gateway's first key. It may do everything and is shown this once; a program sends it as\n"
+	    "the header \"Authorization: Bearer KEY\" (docs/API.md):\n\n  %s\n\n", buf_z(&kp->first)) < 0 || fflush(terminal) != 0)
+		log_error("auth", "the first key could not be shown; next: `blufio pair --gateway`");
+	secret_wipe(kp->first.p, kp->first.cap);
+	buf_free(&kp->first);
+}
+
+/* Where there never was a credential: the first one on a terminal, else how to get it. */
+static FALLIBLE
+first_key(struct keypair *kp, struct fail *f)
+{
+	const struct api_key_row k = { .name = S("first"), .scopes = SCOPE_ALL };
+	bool any = true;
+	int64_t id;
+	enum err e = store_api_key_any(kp->a->db, &any);
+
+	if (e == OK && !any && !isatty(STDOUT_FILENO) && !isatty(STDERR_FILENO)) {
+		log_info("auth", "nobody has a key of the gateway yet; next: `blufio pair --gateway`");
+	} else if (e == OK && !any) {
+		kp->show.run = on_show;
+		e = store_api_key_mint(kp->a->db, &k, &kp->first, &id);
+		agent_after(kp->a, &kp->show);
+	}
+	return e == OK ? OK : fail_set(f, e, "the keys of the gateway cannot be read or written (%s); next: `df -h %s`",
+	    err_str(e), kp->a->database_path);
+}
+
+static void
+keypair_free(void *self)
+{
+	struct keypair *kp = self;
+
+	effect_cancel(&kp->show);
+	if (kp->first.p)
+		secret_wipe(kp->first.p, kp->first.cap);
+	buf_free(&kp->first);
+	free(kp);
 }
 
 static FALLIBLE
@@ -402,14 +550,18 @@ keypair_start(struct agent *a, void **self, struct fail *f)
 	if (kp == NULL)
 		return fail_set(f, ERR_NOMEM, "auth: out of memory");
 	kp->a = a;
-	kp->has_token = secret != NULL;
-	if (kp->has_token)
-		digest_of(token, kp->token);
+	buf_init(&kp->first, sizeof(API_KEY_PREFIX) + 2 * API_KEY_BYTES);
+	if (secret) {
+		store_secret_hash(token, kp->token);
+	} else if (first_key(kp, f) != OK) {
+		keypair_free(kp);
+		return f->err;
+	}
 	*self = kp;
 	return OK;
 }
 
-static const struct auth_ops ops = { .start = keypair_start, .free = free, .check = keypair_check };
+static const struct auth_ops ops = { .start = keypair_start, .free = keypair_free, .check = keypair_check };
 const struct feature keypair_feature = {
 	.name = "keypair", .kind = FEATURE_AUTH, .keys = keys, .auth = &ops,
 	.summary = "who uses the gateway: signing devices, keys with scopes, one configured token"

@@ -94,8 +94,10 @@ struct str {
 #define STR_NONE ((struct str){ NULL, 0 })
 #define STR_ARG(s) (int)(s).n, (s).n ? (s).p : ""      /* for "%.*s" */
 
-struct str str_z(const char *z);                       /* NULL gives STR_NONE */
-struct str str_make(const char *p, size_t n);
+static inline struct str str_make(const char *p, size_t n)
+{ return (struct str){ p, n }; }
+static inline struct str str_z(const char *z)          /* NULL gives STR_NONE */
+{ return z ? str_make(z, strlen(z)) : STR_NONE; }
 bool str_eq(struct str a, struct str b);
 bool str_eqz(struct str a, const char *z);
 bool str_ieq(struct str a, struct str b);              /* ASCII case ignored */
@@ -244,6 +246,7 @@ void clock_month(int64_t us, int64_t *from, int64_t *to);      /* of that month 
 
 #define US_PER_MS 1000LL
 #define US_PER_S 1000000LL
+#define US_PER_DAY (86400 * US_PER_S)
 
 /* ---- files ----------------------------------------------------------------------- */
 
@@ -252,12 +255,17 @@ FALLIBLE file_read(const char *path, size_t max, struct buf *out, struct fail *f
 /* Replaces path atomically: temporary file beside it, fsync, rename, fsync of the directory.
  * Keeps mode and owner of an existing file; a new one gets mode. Follows a symbolic link to its target. */
 FALLIBLE file_replace(const char *path, struct str bytes, unsigned mode, struct fail *f);
+/* Makes path (0600) with these bytes; on the disk when it returns. Never over what is there, nor through a link. */
+FALLIBLE file_create(const char *path, struct str bytes, struct fail *f);
 FALLIBLE file_mkdirs(const char *path, unsigned mode, struct fail *f); /* like mkdir -p */
 /* Takes an exclusive advisory lock (fcntl) on path, creating it 0600, and writes the pid into it.
  * ERR_BUSY and *holder = the other process's id (0 unknown) when taken. The lock lives as long as *fd. */
 FALLIBLE file_lock(const char *path, int *fd, int *holder, struct fail *f);
 FALLIBLE fd_cloexec(int fd);
 FALLIBLE fd_nonblock(int fd);
+/* Listens on a Unix socket of mode 0600 that no program gets by exec. One that nobody listens on any more is replaced;
+ * ERR_BUSY: somebody does, ERR_EXISTS: it is something else, ERR_LIMIT: too long a path. f says it without the path. */
+FALLIBLE fd_listen(const char *path, int backlog, int *fd, struct fail *f);
 /* A pipe that no program gets by exec; -1 twice on failure. */
 FALLIBLE fd_pipe(int fds[2]);
 /* Writes all n bytes to a blocking fd, restarting after EINTR and short writes. */
@@ -280,9 +288,22 @@ size_t secret_scrub(char *text, size_t n);
 size_t secret_fmt(char *out, size_t size, const char *fmt, va_list ap) PRINTF(3, 0);
 void secret_wipe(void *p, size_t n);                       /* not optimised away */
 
+/* ---- trace -----------------------------------------------------------------------------
+ * The name of a piece of work in all programs that take part in it. */
+struct trace {
+	char id[33];                           /* 32 digits; "" none */
+	unsigned flags;
+};
+#define TRACE_HEADER_SIZE 56
+/* The value of a traceparent header. ERR_PARSE: it is none, *out is untouched. */
+FALLIBLE trace_parse(struct str header, struct trace *out);
+FALLIBLE trace_new(struct trace *out);
+/* The header for something that is asked on its behalf, under a span id of its own. */
+FALLIBLE trace_header(const struct trace *t, char out[TRACE_HEADER_SIZE]);
+
 /* ---- log --------------------------------------------------------------------------------
  * One event a line. Text on a terminal, JSON lines otherwise (or as configured).
- * Never message bodies. The session and turn ids set by log_ids stand in every line. */
+ * Never message bodies. What log_ids was given last stands in every line. */
 enum log_level { LOG_ERROR, LOG_WARN, LOG_INFO, LOG_DEBUG, LOG_TRACE };
 enum log_format { LOG_AUTO, LOG_TEXT, LOG_JSON };
 FALLIBLE log_open(enum log_level level, enum log_format format, const char *file, struct fail *f); /* file NULL or "" = stderr */
@@ -292,7 +313,7 @@ void log_set_level(enum log_level level);
 enum log_level log_get_level(void);
 FALLIBLE log_level_parse(struct str s, enum log_level *out);
 const char *log_level_name(enum log_level l);
-void log_ids(int64_t session, int64_t turn);  /* 0 = none */
+void log_ids(int64_t session, int64_t turn, const char *trace);  /* 0, NULL = none */
 void log_emit(enum log_level level, const char *component, const char *fmt, ...) PRINTF(3, 4);
 #define log_error(c, ...) log_emit(LOG_ERROR, c, __VA_ARGS__)
 #define log_warn(c, ...)  log_emit(LOG_WARN, c, __VA_ARGS__)

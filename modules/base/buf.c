@@ -113,6 +113,7 @@ buf_putc(struct buf *b, char c)
 void
 buf_vfmt(struct buf *b, const char *fmt, va_list ap)
 {
+	size_t spare = b->p ? b->cap - b->n : 0;        /* the NUL's place included */
 	va_list again;
 	char *room;
 	int n;
@@ -120,8 +121,14 @@ buf_vfmt(struct buf *b, const char *fmt, va_list ap)
 	if (b->err != OK)
 		return;
 	va_copy(again, ap);
-	n = vsnprintf(NULL, 0, fmt, again);
+	n = vsnprintf(b->p ? b->p + b->n : NULL, spare, fmt, again);
 	va_end(again);
+	if (n >= 0 && (size_t)n < spare) {
+		b->n += (size_t)n;
+		return;
+	}
+	if (b->p)
+		b->p[b->n] = '\0';      /* the part that found room is taken back */
 	if (n < 0) {
 		b->err = ERR_LIMIT;     /* longer than an int can count */
 		return;

@@ -25,7 +25,6 @@
 #include <unistd.h>
 
 #define ENTROPY_MAX ((size_t)256)       /* what getentropy gives at once */
-#define US_PER_DAY (86400 * US_PER_S)
 #define DAYS_PER_ERA 146097             /* 400 years */
 #define DAY_ZERO_US (-719468 * US_PER_DAY)      /* 0000-03-01, where the eras begin */
 #define ISO_MAX_US (2932897 * US_PER_DAY - 1)   /* the end of 9999 */

@@ -48,6 +48,7 @@ note(struct db *db, enum err e, const char *sql)
 	snprintf(db->why, sizeof(db->why), "%s", db->ops->why(db->engine));
 	if (db->in_tx && is_sticky(e))
 		db->tx_err = e;
+	db->refused |= e == ERR_PROTO && !db->in_tx;
 	if (e == ERR_PROTO || e == ERR_LIMIT || e == ERR_UNSUPPORTED)
 		log_error("db", "statement refused: %s: %.80s", db->why, sql);
 	return e;

@@ -29,6 +29,7 @@ struct db {
 	bool in_tx;
 	enum err tx_err;              /* sticky within the transaction */
 	char why[256];                /* the engine's words for tx_err or the last failure */
+	bool refused;                 /* a read outside of a transaction gave ERR_PROTO; the caller clears it */
 	uint64_t commits, writes;     /* counters for status and tests */
 };
 

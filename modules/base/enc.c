@@ -192,16 +192,15 @@ enum err
 dec_url(struct str s, struct buf *out)
 {
 	size_t before = out->n;
+	struct str plain;
 
-	for (size_t i = 0; i < s.n; i++) {
-		if (s.p[i] != '%') {
-			buf_putc(out, s.p[i]);
-			continue;
-		}
-		if (s.n - i < 3 || !put_pair(out, s.p + i + 1))
+	while (str_cut(&s, '%', &plain)) {
+		buf_str(out, plain);
+		if (s.n < 2 || !put_pair(out, s.p))
 			return finish(out, before, ERR_PARSE);
-		i += 2;
+		s = str_sub(s, 2, s.n);
 	}
+	buf_str(out, plain);
 	return finish(out, before, OK);
 }
 

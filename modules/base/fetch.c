@@ -489,7 +489,6 @@ multi_new(struct fetch *f)
 	bad |= (unsigned)curl_multi_setopt(m, CURLMOPT_SOCKETDATA, f);
 	bad |= (unsigned)curl_multi_setopt(m, CURLMOPT_TIMERFUNCTION, timer_wish);
 	bad |= (unsigned)curl_multi_setopt(m, CURLMOPT_TIMERDATA, f);
-	bad |= (unsigned)curl_multi_setopt(m, CURLMOPT_MAXCONNECTS, FETCH_CONNECTIONS);
 	if (bad) {
 		curl_multi_cleanup(m);
 		return NULL;
@@ -527,6 +526,8 @@ pump(void *arg)
 
 	if (f->broken && !mend(f))
 		return;
+	/* libcurl counts those in use too; many long calls would cost each short one its connection. A number cannot be refused. */
+	curl_multi_setopt(f->multi, CURLMOPT_MAXCONNECTS, (long)f->running + FETCH_CONNECTIONS);
 	for (op = f->ops; op; op = next) {
 		next = op->next;
 		if (op->state == OP_DEAD)

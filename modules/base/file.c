@@ -2,8 +2,8 @@
 /*
  * file.c - whole files: read, replace, lock; and the fd helpers.
  *
- * The program touches ordinary files in three ways only. It reads small ones
- * whole, with a cap. It replaces them so that a crash at any moment leaves
+ * The program touches ordinary files in four ways only. It reads small ones
+ * whole, with a cap. It makes one that must not be there yet. It replaces them so that a crash at any moment leaves
  * either the old or the new text, never half of one: the new text goes to a
  * temporary file in the same directory, is forced to the disk, renamed over
  * the old, and the directory is forced as well. And it holds one lock, so that
@@ -25,7 +25,9 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #define READ_CHUNK ((size_t)64 << 10)   /* one read(2) */
@@ -79,6 +81,56 @@ fd_pipe(int fds[2])
 	if (e != OK)
 		fds[0] = fds[1] = -1;
 	return e;
+}
+
+/* Removes a socket that nobody listens on. */
+static enum err
+clear_socket(const struct sockaddr_un *sun, struct fail *f)
+{
+	struct stat st;
+	int fd, why;
+
+	if (lstat(sun->sun_path, &st) != 0)
+		return errno == ENOENT ? OK : fail_set(f, err_errno(errno), "%s", strerror(errno));
+	if (!S_ISSOCK(st.st_mode))
+		return fail_set(f, ERR_EXISTS, "it is there and is no socket");
+	fd = socket(AF_UNIX, SOCK_STREAM, 0);
+	why = fd < 0 || fd_nonblock(fd) != OK || connect(fd, (const struct sockaddr *)(const void *)sun, sizeof(*sun)) == 0 ?
+	    0 : errno;
+	if (fd >= 0)
+		close(fd);
+	if (why != ECONNREFUSED)        /* in doubt it is somebody's */
+		return fail_set(f, ERR_BUSY, "another process listens there");
+	return unlink(sun->sun_path) == 0 || errno == ENOENT ? OK : fail_set(f, err_errno(errno), "%s", strerror(errno));
+}
+
+enum err
+fd_listen(const char *path, int backlog, int *out, struct fail *f)
+{
+	struct sockaddr_un sun = { .sun_family = AF_UNIX };
+	enum err e;
+	mode_t mask;
+	int fd, rc = -1;
+
+	if ((size_t)snprintf(sun.sun_path, sizeof(sun.sun_path), "%s", path) >= sizeof(sun.sun_path))
+		return fail_set(f, ERR_LIMIT, "longer than a socket's path may be (%zu bytes)", sizeof(sun.sun_path) - 1);
+	e = clear_socket(&sun, f);
+	if (e != OK)
+		return e;
+	fd = socket(AF_UNIX, SOCK_STREAM, 0);
+	if (fd >= 0 && fd_cloexec(fd) == OK && fd_nonblock(fd) == OK) {
+		mask = umask(0177);
+		rc = bind(fd, (const struct sockaddr *)(const void *)&sun, sizeof(sun));
+		umask(mask);
+	}
+	if (rc != 0 || listen(fd, backlog) != 0) {
+		e = fail_set(f, err_errno(errno), "%s", strerror(errno));
+		if (fd >= 0)
+			close(fd);
+		return e;
+	}
+	*out = fd;
+	return OK;
 }
 
 enum err
@@ -292,6 +344,25 @@ file_replace(const char *path, struct str bytes, unsigned mode, struct fail *f)
 		return e;
 	}
 	return sync_directory(r.path, f);
+}
+
+enum err
+file_create(const char *path, struct str bytes, struct fail *f)
+{
+	int fd = open_retry(path, O_WRONLY | O_CREAT | O_EXCL, 0600);
+	enum err e = OK;
+
+	if (fd < 0)
+		return fail_errno(f, "cannot create", path);
+	if (fd_write_all(fd, bytes.p, bytes.n) != OK || fsync(fd) != 0)
+		e = fail_errno(f, "cannot write", path);
+	if (close(fd) != 0 && e == OK && errno != EINTR)
+		e = fail_errno(f, "cannot write", path);
+	if (e == OK)
+		e = sync_directory(path, f);
+	if (e != OK)
+		unlink(path);
+	return e;
 }
 
 /* ---- directories and locks ------------------------------------------------------------ */

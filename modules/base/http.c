@@ -30,6 +30,8 @@
 #include "base/http.h"
 
 #define PORT_DIGITS_MAX 5u
+#define LOOPBACK_MAX 64u        /* octets of a Host that may be this machine's; all its names are shorter */
+#define HEAD_USUAL 511u         /* octets that most heads have room in */
 
 static const char lone_cr_or_lf[] = "A line has to end with CR LF, and neither may stand alone.";
 
@@ -142,13 +144,15 @@ after(struct str s, size_t n)
 static bool
 take_line(struct http *h, struct str *in, struct buf *b, int status)
 {
+	size_t n = 0, room = b->max - b->n;
 	bool whole = false;
-	size_t n = 0;
 
 	while (n < in->n && !whole) {
 		char c = in->p[n++];
 
-		if (n > b->max - b->n)
+		if (n <= room && !h->cr && !is_control(c))
+			continue;
+		if (n > room)
 			bad(h, status, "A line or the head of the request is too long.");
 		else if (h->cr != (c == '\n'))
 			bad(h, 400, lone_cr_or_lf);
@@ -299,18 +303,22 @@ http_field_next(const struct http_request *r, size_t *at, struct http_field *out
 		return false;
 	line = line_at(r->fields, *at);
 	*at += line.n + 2;
-	return read_field(line, out);
+	str_cut(&line, ':', &out->name);        /* good ones all: they were checked as they came */
+	out->value = str_trim(line);
+	return true;
 }
 
 /* http_field_next for the fields of one name. */
 static bool
 next_of(const struct http_request *r, const char *name, size_t *at, struct str *value)
 {
-	struct http_field f;
+	struct str want = str_z(name), line;
 
-	while (http_field_next(r, at, &f)) {
-		if (str_ieq(f.name, str_z(name))) {
-			*value = f.value;
+	while (*at < r->fields.n) {
+		line = line_at(r->fields, *at);
+		*at += line.n + 2;
+		if (line.n > want.n && line.p[want.n] == ':' && str_ieq(str_sub(line, 0, want.n), want)) {
+			*value = str_trim(after(line, want.n + 1));
 			return true;
 		}
 	}
@@ -326,6 +334,33 @@ http_field(const struct http_request *r, const char *name)
 	if (!next_of(r, name, &at, &value) || next_of(r, name, &at, &second))
 		return STR_NONE;
 	return value;
+}
+
+struct str
+http_cookie(const struct http_request *r, const char *name)
+{
+	struct str rest = http_field(r, "Cookie"), pair, key, value = STR_NONE;
+	unsigned n = 0;
+
+	while (rest.n) {
+		str_cut(&rest, ';', &pair);
+		pair = str_trim(pair);
+		if (str_cut(&pair, '=', &key) && str_eqz(key, name)) {
+			value = pair;
+			n++;
+		}
+	}
+	return n == 1 ? value : STR_NONE;
+}
+
+bool
+http_to_loopback(const struct http_request *r)
+{
+	char text[LOOPBACK_MAX + sizeof("http://")];
+	struct url u;
+
+	snprintf(text, sizeof(text), "http://%.*s", STR_ARG(r->host));
+	return r->host.n <= LOOPBACK_MAX && url_parse(str_z(text), &u) == OK && url_is_loopback(&u);
 }
 
 /* Cuts the next element, trimmed, from a list; a separator in a quoted string is none. */
@@ -483,13 +518,15 @@ read_connection(struct http *h)
 	    http_list_has(r, "Connection", "upgrade") && http_list_has(r, "Upgrade", "websocket");
 }
 
-/* The lines were good one by one, but the buffer has moved since: the views are made now. */
+/* The lines were good one by one; where the buffer has moved since, the views are made anew. */
 static enum http_event
 finish_head(struct http *h)
 {
 	struct str head = buf_view(&h->head), line = line_at(head, 0);
 
-	read_request_line(h, line);
+	h->state = HTTP_AT_BODY;        /* it is whole: whoever answers an error may look at it */
+	if (head.p != h->read_at)
+		read_request_line(h, line);
 	h->req.fields = str_sub(head, line.n + 2, head.n - line.n - 4);
 	read_host(h);
 	if (h->state != HTTP_AT_BAD)
@@ -500,7 +537,8 @@ finish_head(struct http *h)
 		return HTTP_BAD;
 	h->left = h->req.content_length > 0 ? (uint64_t)h->req.content_length : 0;
 	h->room = h->body_max;
-	h->state = h->req.chunked ? HTTP_AT_SIZE : HTTP_AT_BODY;
+	if (h->req.chunked)
+		h->state = HTTP_AT_SIZE;
 	return HTTP_HEAD;
 }
 
@@ -644,6 +682,7 @@ step_idle(struct http *h, struct str *in)
 
 		if (!h->cr && c != '\r' && c != '\n') {
 			h->state = HTTP_AT_HEAD;
+			buf_room(&h->head, HEAD_USUAL); /* so that it seldom grows; a failure sticks */
 			break;
 		}
 		if (h->cr != (c == '\n'))
@@ -663,9 +702,10 @@ step_head(struct http *h, struct str *in)
 
 		if (!line.n)
 			return finish_head(h);
-		if (h->line == 0)
+		if (h->line == 0) {
+			h->read_at = h->head.p;
 			read_request_line(h, line);
-		else
+		} else
 			check_field(h, line);
 		if (h->state == HTTP_AT_BAD)
 			return HTTP_BAD;
@@ -813,6 +853,34 @@ http_query(struct str query, const char *name, struct buf *out)
 	return e;
 }
 
+enum err
+http_query_known(struct str query, const char *names, struct buf *out)
+{
+	struct buf name = BUF_INIT(HTTP_TARGET_MAX);
+	struct str pair, key, known;
+	bool found = true;
+
+	while (query.n && found) {
+		struct str rest = str_z(names);
+
+		str_cut(&query, '&', &pair);
+		str_cut(&pair, '=', &key);
+		buf_reset(&name);
+		if (decode_plus(key, &name) != OK) {    /* then as it was sent */
+			buf_reset(&name);
+			buf_str(&name, key);
+		}
+		for (found = key.n == 0; rest.n && !found;) {
+			str_cut(&rest, ' ', &known);
+			found = str_eq(buf_view(&name), known);
+		}
+	}
+	if (!found)
+		buf_str(out, utf8_prefix(buf_view(&name), out->max - out->n));
+	buf_free(&name);
+	return found ? OK : ERR_NOTFOUND;
+}
+
 static bool
 is_plain_path(struct str path)
 {
@@ -885,48 +953,72 @@ http_reason(int status)
 	return "";
 }
 
+/* printf would be a tenth of a small answer's cost. */
+static void
+put_number(struct buf *b, uint64_t v)
+{
+	char text[20];
+	size_t at = sizeof(text);
+
+	do
+		text[--at] = (char)('0' + v % 10);
+	while (v /= 10);
+	buf_put(b, text + at, sizeof(text) - at);
+}
+
 void
 http_put_status(struct buf *b, int status)
 {
-	buf_fmt(b, "HTTP/1.1 %03d %s\r\n", status, http_reason(status));
+	buf_puts(b, "HTTP/1.1 ");
+	put_number(b, (uint64_t)status);
+	buf_putc(b, ' ');
+	buf_puts(b, http_reason(status));
+	buf_puts(b, "\r\n");
 }
 
 void
 http_put_field(struct buf *b, const char *name, struct str value)
 {
-	bool good = is_token(str_z(name));
+	size_t n = strlen(name);
+	char *at;
 
 	for (size_t i = 0; i < value.n; i++)
-		good = good && !is_control(value.p[i]);
-	if (!good && b->err == OK)
-		b->err = ERR_PARSE;
-	buf_puts(b, name);
-	buf_puts(b, ": ");
-	buf_str(b, value);
-	buf_puts(b, "\r\n");
+		if (is_control(value.p[i]) && b->err == OK)
+			b->err = ERR_PARSE;
+	at = buf_room(b, n + value.n + 4);
+	if (!at)
+		return;
+	memcpy(at, name, n);
+	memcpy(at + n, ": ", 2);
+	if (value.n)
+		memcpy(at + n + 2, value.p, value.n);
+	memcpy(at + n + 2 + value.n, "\r\n", 2);
+	b->n += n + value.n + 4;
 }
 
 void
 http_put_number(struct buf *b, const char *name, uint64_t value)
 {
-	char text[24];
-
-	snprintf(text, sizeof(text), "%llu", (unsigned long long)value);
-	http_put_field(b, name, str_z(text));
+	buf_puts(b, name);
+	buf_puts(b, ": ");
+	put_number(b, value);
+	buf_puts(b, "\r\n");
 }
 
 void
 http_put_date(struct buf *b, int64_t us)
 {
-	static const char days[] = "SunMonTueWedThuFriSat";
+	static const char days[] = "ThuFriSatSunMonTueWed";     /* 1970 began with the first */
 	static const char months[] = "JanFebMarAprMayJunJulAugSepOctNovDec";
-	time_t s = (time_t)(us / US_PER_S);
-	struct tm t;
+	char iso[32], line[] = "Date: ---, -- --- ---- --:--:-- GMT\r\n";
 
-	if (!gmtime_r(&s, &t))
-		return;         /* not with microseconds in 64 bits: their years fit an int */
-	buf_fmt(b, "Date: %.3s, %02d %.3s %d %02d:%02d:%02d GMT\r\n", days + 3 * t.tm_wday,
-	    t.tm_mday, months + 3 * t.tm_mon, t.tm_year + 1900, t.tm_hour, t.tm_min, t.tm_sec);
+	clock_iso(us, iso);
+	memcpy(line + 6, days + (clock_day_start(us) / US_PER_DAY % 7 + 7) % 7 * 3, 3);
+	memcpy(line + 11, iso + 8, 2);
+	memcpy(line + 14, months + ((iso[5] - '0') * 10 + iso[6] - '1') * 3, 3);
+	memcpy(line + 18, iso, 4);
+	memcpy(line + 23, iso + 11, 8);
+	buf_puts(b, line);
 }
 
 void

@@ -57,6 +57,7 @@ struct http {
 	unsigned blanks, n_fields;
 	uint32_t seen;              /* which of the fields that come once have come */
 	size_t line;                /* where the current line begins in head */
+	const char *read_at;        /* where head was when the request line was read */
 	size_t extra_n;             /* of HTTP_EXTRA_MAX */
 	uint64_t left;              /* octets of the body or chunk still to come */
 	uint64_t room;              /* octets of body that may still be announced */
@@ -82,6 +83,10 @@ bool http_idle(const struct http *h);
 bool http_field_next(const struct http_request *r, size_t *at, struct http_field *out);
 /* The value of the one field of that name. STR_NONE when there is none, or more than one. */
 struct str http_field(const struct http_request *r, const char *name);
+/* The value of the one cookie of that name. STR_NONE when there is none, or more than one. */
+struct str http_cookie(const struct http_request *r, const char *name);
+/* Was it sent to a name or number of this machine ("localhost:3000", "127.0.0.1", "[::1]")? */
+bool http_to_loopback(const struct http_request *r);
 /* Is token (case ignored) an element of the comma-separated lists of that name? */
 bool http_list_has(const struct http_request *r, const char *name, const char *token);
 /* How well offer ("text/event-stream", "gzip") suits the fields of that name (Accept,
@@ -91,6 +96,9 @@ int http_accepts(const struct http_request *r, const char *name, const char *off
 /* Appends the decoded value of the query's parameter. ERR_NOTFOUND; ERR_PARSE for a bad escape or
  * a parameter given twice; ERR_LIMIT also when out cannot hold the longest name before it. */
 FALLIBLE http_query(struct str query, const char *name, struct buf *out);
+/* Is every parameter one of names ("limit order")? ERR_NOTFOUND with another one's name appended to out, as far as it can be
+ * read and has room. */
+FALLIBLE http_query_known(struct str query, const char *names, struct buf *out);
 /* Appends the decoded path. ERR_PARSE unless it begins with '/', is UTF-8 without control
  * characters, has no segment "." or "..", and no '/' or '\' that was encoded. */
 FALLIBLE http_path_decode(struct str path, struct buf *out);
@@ -99,7 +107,7 @@ FALLIBLE http_path_decode(struct str path, struct buf *out);
 
 const char *http_reason(int status);                        /* "" when unknown */
 void http_put_status(struct buf *b, int status);            /* the status line */
-/* ERR_PARSE when the name is no token or the value holds a control character. */
+/* ERR_PARSE when the value holds a control character; the name is the program's own. */
 void http_put_field(struct buf *b, const char *name, struct str value);
 void http_put_number(struct buf *b, const char *name, uint64_t value);
 void http_put_date(struct buf *b, int64_t us);              /* the Date field */

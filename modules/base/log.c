@@ -8,7 +8,7 @@
  *
  * Terminal:  09:30:00.123 INFO  telegram: polling session=3 turn=7
  * Text file: the same, with the date as well.
- * Otherwise: {"ts":"…","level":"info","component":"telegram","session":3,"turn":7,"msg":"…"}
+ * Otherwise: {"ts":"…","level":"info","component":"telegram","session":3,"turn":7,"trace":"…","msg":"…"}
  *
  * What is promised about a line:
  *  - it goes out in one write(2), so lines of several processes do not mix;
@@ -44,6 +44,7 @@ static struct {
 	enum form form;
 	bool chosen;                    /* form is known */
 	int64_t session, turn;
+	char trace[sizeof(((struct trace *)0)->id)];
 	int64_t problem_at;
 	char problem[LOG_PROBLEM_MAX];
 	char path[PATH_MAX];            /* "" = standard error */
@@ -96,10 +97,11 @@ log_level_name(enum log_level l)
 }
 
 void
-log_ids(int64_t session, int64_t turn)
+log_ids(int64_t session, int64_t turn, const char *trace)
 {
 	state.session = session;
 	state.turn = turn;
+	snprintf(state.trace, sizeof(state.trace), "%s", trace ? trace : "");
 }
 
 /* ---- building a line --------------------------------------------------------------- */
@@ -172,12 +174,14 @@ put_fmt(struct line *l, const char *fmt, ...)
 }
 
 static void
-put_ids(struct line *l, const char *session, const char *turn)
+put_ids(struct line *l, bool json)
 {
 	if (state.session)
-		put_fmt(l, "%s%" PRId64, session, state.session);
+		put_fmt(l, "%s%" PRId64, json ? ",\"session\":" : " session=", state.session);
 	if (state.turn)
-		put_fmt(l, "%s%" PRId64, turn, state.turn);
+		put_fmt(l, "%s%" PRId64, json ? ",\"turn\":" : " turn=", state.turn);
+	if (state.trace[0])
+		put_fmt(l, json ? ",\"trace\":\"%s\"" : " trace=%s", state.trace);
 }
 
 static void
@@ -200,12 +204,12 @@ render(struct line *l, enum form form, enum log_level level, const char *compone
 	put_safe(l, str_z(component), LOG_COMPONENT_MAX, json);
 	if (json) {
 		put(l, S("\""));
-		put_ids(l, ",\"session\":", ",\"turn\":");
+		put_ids(l, true);
 	}
 	put(l, json ? S(",\"msg\":\"") : S(": "));
 	put_safe(l, text, max - LOG_TAIL_MAX, json);
 	if (!json)
-		put_ids(l, " session=", " turn=");
+		put_ids(l, false);
 	if (form != FORM_PROBLEM)
 		put(l, json ? S("\"}\n") : S("\n"));
 }

@@ -15,22 +15,6 @@
 
 #define DISTANCE_MAX 64u        /* bytes of a word that str_distance looks at */
 
-struct str
-str_z(const char *z)
-{
-	if (!z)
-		return STR_NONE;
-	return str_make(z, strlen(z));
-}
-
-struct str
-str_make(const char *p, size_t n)
-{
-	struct str s = { p, n };
-
-	return s;
-}
-
 bool
 str_eq(struct str a, struct str b)
 {

@@ -23,11 +23,10 @@
  *
  * SHA-1 is here because the handshake wants it, and for nothing else.
  */
-#define ZLIB_CONST
 #include "base/ws.h"
+#include "base/deflate.h"
 
 #include <assert.h>
-#include <zlib.h>
 
 #define FIN 0x80u
 #define RSV 0x70u
@@ -40,11 +39,6 @@
 #define HEAD_OUT_MAX 10u        /* of a frame of ours: no mask */
 #define CHUNK 4096u             /* bytes unmasked, and inflated, at a time */
 #define WIRE_SLACK 1024u        /* what a compressed message may be longer than twice the limit */
-#define LEVEL 1                 /* of compression: the event loop waits for it */
-#define BITS_MIN 9u             /* zlib writes no raw stream for a smaller window */
-#define BITS_MAX 15u
-#define LOOKAHEAD 262u          /* of its window zlib does not use this much (MIN_LOOKAHEAD) */
-#define TAIL 4u                 /* 00 00 FF FF, which every message ends with and no frame carries */
 
 static size_t
 min_size(size_t a, size_t b)
@@ -213,13 +207,13 @@ take_param(struct str *s, unsigned *seen, unsigned *window)
 		return !has_value;
 	if (!has_value)
 		return i == 3;
-	if (str_starts(value, S("0")) || str_i64(value, 8, BITS_MAX, &bits) != OK)
+	if (str_starts(value, S("0")) || str_i64(value, 8, DEFLATE_BITS_MAX, &bits) != OK)
 		return false;
 	if (i == 2)
 		*window = (unsigned)bits;
 	/* A window of 256 bytes would be ours to keep within, and zlib cannot. How large a
 	 * window the client's side has does not matter: ours always has the largest. */
-	return i == 3 || bits >= BITS_MIN;
+	return i == 3 || bits >= DEFLATE_BITS_MIN;
 }
 
 unsigned
@@ -238,40 +232,19 @@ ws_deflate_offer(struct str extensions, struct buf *answer)
 		    "client_no_context_takeover");
 		if (window)
 			buf_fmt(answer, "; server_max_window_bits=%u", window);
-		return window ? window : BITS_MAX;
+		return window ? window : DEFLATE_BITS_MAX;
 	}
 	return 0;
 }
 
-/* ---- zlib --------------------------------------------------------------------------- */
-
-struct ws_inflater {
-	z_stream z;
-	bool ended;                  /* a block said it was the last: what follows begins anew */
-};
-
-/* Allocations go through our own objects, where the tests can make them fail. */
-static void *
-zlib_alloc(void *unused, unsigned count, unsigned size)
-{
-	(void)unused;
-	return calloc(count, size);
-}
-
-static void
-zlib_free(void *unused, void *p)
-{
-	(void)unused;
-	free(p);
-}
+/* ---- compression -------------------------------------------------------------------- */
 
 static void
 inflater_drop(struct ws *w)
 {
 	if (!w->inflater)
 		return;
-	inflateEnd(&w->inflater->z);
-	free(w->inflater);
+	inflater_free(w->inflater);
 	w->inflater = NULL;
 	w->pool->inflaters--;
 }
@@ -280,46 +253,12 @@ inflater_drop(struct ws *w)
 static unsigned
 inflater_take(struct ws *w)
 {
-	struct ws_inflater *f;
-
 	if (w->pool->inflaters >= WS_INFLATERS_MAX)
 		return WS_CODE_LATER;
-	f = calloc(1, sizeof(*f));
-	if (!f)
+	if (inflater_new(&w->inflater) != OK)
 		return WS_CODE_INTERNAL;
-	f->z.zalloc = zlib_alloc;
-	f->z.zfree = zlib_free;
-	if (inflateInit2(&f->z, -(int)BITS_MAX) != Z_OK) {
-		free(f);
-		return WS_CODE_INTERNAL;
-	}
-	w->inflater = f;
 	w->pool->inflaters++;
 	return 0;
-}
-
-/* Deflates into out, which has payload.n bytes; 0 when it should rather go out as it is. */
-static size_t
-deflate_payload(unsigned bits, struct str payload, char *out)
-{
-	z_stream z = { .zalloc = zlib_alloc, .zfree = zlib_free };
-	bool done;
-
-	if (bits == 0 || payload.n < WS_DEFLATE_MIN || payload.n != (uInt)payload.n)
-		return 0;
-	/* A window that holds the payload is enough; its memory and set-up follow from it. */
-	while (bits > BITS_MIN && payload.n + LOOKAHEAD <= (size_t)1 << (bits - 1))
-		bits--;
-	if (deflateInit2(&z, LEVEL, Z_DEFLATED, -(int)bits, (int)bits - 7, Z_DEFAULT_STRATEGY) != Z_OK)
-		return 0;
-	z.next_in = (const unsigned char *)payload.p;
-	z.avail_in = (uInt)payload.n;
-	z.next_out = (unsigned char *)out;
-	z.avail_out = (uInt)payload.n;
-	/* With room to spare, the flush is complete and its last bytes are the tail. */
-	done = deflate(&z, Z_SYNC_FLUSH) == Z_OK && z.avail_in == 0 && z.avail_out > 0;
-	deflateEnd(&z);
-	return done ? payload.n - z.avail_out - TAIL : 0;
 }
 
 /* ---- what comes ------------------------------------------------------------------------ */
@@ -391,50 +330,37 @@ text_begins(struct ws *w)
 }
 
 static unsigned
-inflate_part(struct ws *w, const char *p, size_t n)
+inflate_part(struct ws *w, struct str in)
 {
-	struct ws_inflater *f = w->inflater;
-	size_t room;
-	int rc;
+	size_t room, n;
+	char *p;
+	enum err e;
 
-	f->z.next_in = (const unsigned char *)p;
-	f->z.avail_in = (uInt)n;
 	do {
-		if (f->ended && f->z.avail_in) {
-			inflateReset(&f->z);
-			f->ended = false;
-		}
-		room = min_size(CHUNK, w->max + 1 - w->message.n);
-		f->z.next_out = (unsigned char *)buf_room(&w->message, room);
-		if (!f->z.next_out)
+		n = room = min_size(CHUNK, w->max + 1 - w->message.n);
+		p = buf_room(&w->message, room);
+		if (!p)
 			return WS_CODE_INTERNAL;
-		f->z.avail_out = (uInt)room;
-		rc = inflate(&f->z, Z_NO_FLUSH);
-		w->message.n += room - f->z.avail_out;
+		e = inflater_step(w->inflater, &in, p, &n);
+		w->message.n += n;
 		if (w->type == WS_TEXT && !text_begins(w))
 			return WS_CODE_DATA;
 		if (w->message.n > w->max)
 			return WS_CODE_SIZE;
-		if (rc == Z_MEM_ERROR)
-			return WS_CODE_INTERNAL;
-		if (rc != Z_OK && rc != Z_STREAM_END && rc != Z_BUF_ERROR)
-			return WS_CODE_DATA;
-		f->ended = rc == Z_STREAM_END;
-	} while (f->z.avail_in || f->z.avail_out == 0);
+		if (e != OK)
+			return e == ERR_NOMEM ? WS_CODE_INTERNAL : WS_CODE_DATA;
+	} while (in.n || n == room);
 	return 0;
 }
 
 /* The end of a message: gives back its tail to the inflater, which must then stand between
- * two blocks (128 and no bits over, see inflate in zlib.h), else the data was cut off. */
+ * two blocks, else the data was cut off. */
 static unsigned
 inflate_end(struct ws *w)
 {
-	struct ws_inflater *f = w->inflater;
-	unsigned code = f->ended ? 0 : inflate_part(w, "\0\0\xFF\xFF", TAIL);
+	unsigned code = inflater_ended(w->inflater) ? 0 : inflate_part(w, S(DEFLATE_TAIL));
 
-	if (code == 0 && !f->ended && f->z.data_type != 128)
-		code = WS_CODE_DATA;
-	return code;
+	return code == 0 && !inflater_between(w->inflater) ? WS_CODE_DATA : code;
 }
 
 /* The first two bytes of a frame: may there be such a one now? */
@@ -524,7 +450,7 @@ take_payload(struct ws *w, struct str *in)
 		while (code == 0 && w->left && in->n) {
 			part = take(in, min_size(CHUNK, w->left < CHUNK ? (size_t)w->left : CHUNK));
 			unmask(w, chunk, part);
-			code = inflate_part(w, chunk, part.n);
+			code = inflate_part(w, str_make(chunk, part.n));
 		}
 	} else if (w->left && in->n) {
 		part = take(in, w->left);
@@ -650,7 +576,7 @@ put_frame(struct buf *out, unsigned bits, enum ws_event type, struct str payload
 
 	if (!p)
 		return out->err;
-	n = deflate_payload(bits, payload, p + HEAD_OUT_MAX);
+	n = bits && payload.n >= WS_DEFLATE_MIN ? deflate_raw(payload, p + HEAD_OUT_MAX, bits) : 0;
 	if (n) {
 		head = put_head(p, FIN | RSV_DEFLATED | type, n);
 		memmove(p + head, p + HEAD_OUT_MAX, n);

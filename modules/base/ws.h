@@ -44,10 +44,10 @@ struct ws_pool {
 	unsigned inflaters;          /* in work */
 };
 
-struct ws_inflater;
+struct inflater;
 struct ws {
 	struct ws_pool *pool;
-	struct ws_inflater *inflater; /* of the compressed message in work, else NULL */
+	struct inflater *inflater;   /* of the compressed message in work, else NULL */
 	struct buf message;          /* what has come of the message in work */
 	size_t max, wire;            /* limit of a message; bytes its frames have had so far */
 	size_t checked;              /* of a text: whole characters at its front */

@@ -2,7 +2,7 @@
 /*
  * gateway.c - HTTP and WebSocket: the agent for programs, as one more channel
  *
- * One listener. Connections are in gateway/conn.c, requests in gateway/request.c;
+ * Where it listens is in gateway/listener.c, connections in conn.c, requests in request.c;
  * what can be asked stands in the route tables of the features (modules/api/). A
  * message becomes an inbound row, its reply comes back by the turn: to the
  * request that waits for it, if it still does. One that went away finds the
@@ -11,153 +11,38 @@
  * There is no open mode: without a way to tell who asks (modules/auth/) it does
  * not start, and an address that others can reach has to be asked for twice.
  */
-#ifndef _GNU_SOURCE
-#define _GNU_SOURCE
-#endif
 #include "channel/gateway/gateway.h"
 
-#include <arpa/inet.h>
-#include <errno.h>
-#include <netdb.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
-#include <sys/resource.h>
-#include <sys/socket.h>
-#include <unistd.h>
-
 #define ME "gateway"
-#define ACCEPT_PAUSE_US (100 * US_PER_MS)  /* when descriptors have run out */
-#define BACKLOG 256
-#define FDS_KEPT 32                     /* for storage and what we ask of others */
 
 static const struct config_key keys[] = {
 	{ .name = "gateway.enabled", .type = CONFIG_BOOL, .dflt = "false",
-	  .help = "answer programs over HTTP: messages, conversations, an event stream" },
-	{ .name = "gateway.host", .type = CONFIG_STRING, .dflt = "\"127.0.0.1\"",
-	  .help = "address to listen on; one that others can reach needs gateway.allow_public" },
-	{ .name = "gateway.port", .type = CONFIG_INT, .dflt = "3000", .max = 65535,
-	  .help = "port to listen on; 0 takes a free one and logs it" },
+	  .help = "Answer programs over HTTP: messages, conversations, an event stream." },
+	{ .name = "gateway.host", .type = CONFIG_STRING, .dflt = "\"127.0.0.1\"", .fixed = true,
+	  .help = "Address to listen on; one that others can reach needs gateway.allow_public. \"\" with a gateway.socket: none." },
+	{ .name = "gateway.port", .type = CONFIG_INT, .dflt = "3000", .max = 65535, .fixed = true,
+	  .help = "Port to listen on; 0 takes a free one and logs it." },
+	{ .name = "gateway.socket", .type = CONFIG_PATH, .fixed = true, .example = "\"/run/blufio/http.sock\"",
+	  .help = "Unix socket to listen on beside the address, for this user alone." },
+	{ .name = "gateway.max_connections", .type = CONFIG_INT, .dflt = "1024", .min = 16, .max = 65536, .fixed = true,
+	  .help = "Connections at a time; half of them may be without a credential, a quarter from one address elsewhere." },
 	{ .name = "gateway.allow_public", .type = CONFIG_BOOL, .dflt = "false",
-	  .help = "listen on an address that others can reach, with a server that speaks TLS in front" },
+	  .help = "Listen on an address that others can reach, with a server that speaks TLS in front." },
 	{ .name = "gateway.allowed_hosts", .type = CONFIG_ARGV, .example = "[\"agent.example.org\"]",
-	  .help = "further names (without port) that requests may be addressed to" },
+	  .help = "Further names (without port) that requests may be addressed to." },
 	{ .name = "gateway.allowed_origins", .type = CONFIG_ARGV, .example = "[\"https://app.example.org\"]",
-	  .help = "origins of web pages that may use the gateway" },
+	  .help = "Origins of web pages that may use the gateway." },
 	{ .name = "gateway.reply_timeout", .type = CONFIG_SECONDS, .dflt = "120", .min = 1, .max = 3600,
-	  .help = "a request that waits so long for its answer is told to look later; the work goes on" },
+	  .help = "A request that waits so long for its answer is told to look later; the work goes on." },
 	{ .name = NULL }
 };
-
-static void on_accept(void *arg, int fd, unsigned events);
-
-static void
-listen_again(void *arg)
-{
-	struct gateway *g = arg;
-
-	if (ev_fd_set(g->a->ev, g->fd, EV_READ, on_accept, g) != OK)
-		ev_timer_in(g->a->ev, &g->again, ACCEPT_PAUSE_US);
-}
-
-static void
-on_accept(void *arg, int fd, unsigned events)
-{
-	struct gateway *g = arg;
-	struct sockaddr_storage from;
-	socklen_t n = sizeof(from);
-	int client = accept(fd, (struct sockaddr *)(void *)&from, &n), one = 1;
-	char peer[64] = "?";
-
-	(void)events;
-	if (client < 0) {
-		if (errno == EMFILE || errno == ENFILE) {
-			ev_fd_del(g->a->ev, fd);
-			ev_timer_in(g->a->ev, &g->again, ACCEPT_PAUSE_US);
-		}
-		return;
-	}
-	IGNORE(getnameinfo((struct sockaddr *)(void *)&from, n, peer, sizeof(peer), NULL, 0, NI_NUMERICHOST) == 0 ? OK : ERR_IO);
-	setsockopt(client, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
-	conn_new(g, client, peer);
-}
-
-/* Every connection is a descriptor: as many as the system gives, less those that are kept for other work. */
-static void
-raise_limit(struct gateway *g)
-{
-	struct rlimit l;
-
-	g->conns_max = GATEWAY_CONNS_MAX;
-	if (getrlimit(RLIMIT_NOFILE, &l) == 0 && l.rlim_cur < GATEWAY_CONNS_MAX + FDS_KEPT * 2) {
-		l.rlim_cur = l.rlim_max < GATEWAY_CONNS_MAX + FDS_KEPT * 2 ? l.rlim_max : GATEWAY_CONNS_MAX + FDS_KEPT * 2;
-		if (setrlimit(RLIMIT_NOFILE, &l) != 0)
-			log_warn(ME, "the limit of open files cannot be raised: %s", strerror(errno));
-	}
-	if (getrlimit(RLIMIT_NOFILE, &l) == 0 && l.rlim_cur < GATEWAY_CONNS_MAX + FDS_KEPT * 2) {
-		g->conns_max = l.rlim_cur > FDS_KEPT * 3 ? (size_t)l.rlim_cur - FDS_KEPT * 2 : FDS_KEPT;
-		log_warn(ME, "at most %zu connections: the limit of open files is %llu", g->conns_max,
-		    (unsigned long long)l.rlim_cur);
-	}
-}
-
-static bool
-is_loopback(const struct sockaddr *sa)
-{
-	if (sa->sa_family == AF_INET)
-		return ntohl(((const struct sockaddr_in *)(const void *)sa)->sin_addr.s_addr) >> 24 == 127;
-	return sa->sa_family == AF_INET6 && IN6_IS_ADDR_LOOPBACK(&((const struct sockaddr_in6 *)(const void *)sa)->sin6_addr);
-}
-
-static enum err
-listen_on(struct gateway *g, const struct config *c, struct fail *f)
-{
-	struct addrinfo hints = { .ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICHOST | AI_PASSIVE },
-	    *found = NULL;
-	struct sockaddr_storage bound;
-	socklen_t n = sizeof(bound);
-	char port[16];
-	int64_t number = config_i64(c, "gateway.port");
-	int one = 1;
-
-	snprintf(g->host, sizeof(g->host), "%.*s", STR_ARG(config_str(c, "gateway.host")));
-	snprintf(port, sizeof(port), "%lld", (long long)number);
-	if (getaddrinfo(strcmp(g->host, "localhost") == 0 ? "127.0.0.1" : g->host, port, &hints, &found) != 0)
-		return fail_set(f, ERR_CONFIG, "gateway.host is \"%s\" (%s): wanted is a numeric address such as 127.0.0.1 or ::1;"
-		    " next: `blufio config set gateway.host 127.0.0.1`", g->host, config_origin(c, "gateway.host"));
-	g->is_public = !is_loopback(found->ai_addr);
-	if (g->is_public && !config_bool(c, "gateway.allow_public")) {
-		freeaddrinfo(found);
-		return fail_set(f, ERR_CONFIG, "gateway.host is %s (%s), which others can reach, and what they send would not be"
-		    " encrypted. Put a server that speaks TLS in front and keep 127.0.0.1, or, if that is what you want:"
-		    " `blufio config set gateway.allow_public true`", g->host, config_origin(c, "gateway.host"));
-	}
-	g->fd = socket(found->ai_family, SOCK_STREAM, 0);
-	if (g->fd < 0 || fd_cloexec(g->fd) != OK || fd_nonblock(g->fd) != OK ||
-	    setsockopt(g->fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one)) != 0 ||
-	    bind(g->fd, found->ai_addr, found->ai_addrlen) != 0 || listen(g->fd, BACKLOG) != 0 ||
-	    getsockname(g->fd, (struct sockaddr *)(void *)&bound, &n) != 0) {
-		int why = errno;
-
-		freeaddrinfo(found);
-		return fail_set(f, why == EADDRINUSE || why == EACCES || why == EADDRNOTAVAIL ? ERR_CONFIG : ERR_IO,
-		    "the gateway cannot listen on %s port %s (%s); next: %s", g->host, port, strerror(why),
-		    why == EADDRINUSE ? "find who has it with `ss -ltnp`, or `blufio config set gateway.port 3001`" :
-		    why == EACCES ? "`blufio config set gateway.port 3000`: ports below 1024 are the system's" :
-		    "`blufio config set gateway.host 127.0.0.1`");
-	}
-	freeaddrinfo(found);
-	number = ntohs(bound.ss_family == AF_INET6 ? ((struct sockaddr_in6 *)(void *)&bound)->sin6_port :
-	    ((struct sockaddr_in *)(void *)&bound)->sin_port);
-	snprintf(g->address, sizeof(g->address), strchr(g->host, ':') ? "[%s]:%lld" : "%s:%lld", g->host, (long long)number);
-	return OK;
-}
 
 /* ---- the channel ------------------------------------------------------------------------- */
 
 static bool
 gw_wanted(const struct config *c)
 {
-	return config_bool(c, "gateway.enabled");
+	return config_bool(c, "gateway.enabled") || listener_metrics(c);
 }
 
 static void
@@ -167,13 +52,10 @@ gw_free(void *self)
 
 	while (g->conns)
 		conn_free(g->conns);
-	ev_timer_cancel(g->a->ev, &g->again);
-	if (g->fd >= 0) {
-		ev_fd_del(g->a->ev, g->fd);
-		close(g->fd);
-	}
+	listener_close(g);
 	if (g->auth_self)
 		g->auth->free(g->auth_self);
+	buf_free(&g->spare);
 	free(g);
 }
 
@@ -186,22 +68,21 @@ gw_start(struct agent *a, void **self, struct fail *f)
 	if (!g)
 		return fail_set(f, ERR_NOMEM, "gateway: out of memory");
 	g->a = a;
-	g->fd = -1;
 	g->tail = &g->conns;
-	ev_timer_init(&g->again, listen_again, g);
+	g->conns_max = (size_t)config_i64(a->config, "gateway.max_connections");
+	buf_init(&g->spare, GATEWAY_IN_MAX + GATEWAY_READ);
+	IGNORE(rand_bytes(&g->last_id, sizeof(g->last_id)));    /* ids need not be secret, only unlike those of the last run */
 	for (size_t i = 0; features[i] && !g->auth; i++)
 		g->auth = features[i]->auth;
 	e = g->auth ? g->auth->start(a, &g->auth_self, f) :
 	    fail_set(f, ERR_CONFIG, "this build cannot tell who asks: the gateway needs an auth feature; next: `make FEATURES="
 	    "\"gateway keypair\"`, or `blufio config set gateway.enabled false`");
 	if (e == OK)
-		e = listen_on(g, a->config, f);
+		e = listener_open(g, f);
 	if (e != OK) {
 		gw_free(g);
 		return e;
 	}
-	raise_limit(g);
-	log_info(ME, "listening on %s", g->address);
 	*self = g;
 	return OK;
 }
@@ -212,7 +93,7 @@ gw_load(void *self)
 	struct gateway *g = self;
 
 	if (!g->stopping)
-		listen_again(g);
+		listener_begin(g);
 }
 
 static void
@@ -222,8 +103,7 @@ gw_stop_intake(void *self)
 	struct conn *next;
 
 	g->stopping = true;
-	ev_timer_cancel(g->a->ev, &g->again);
-	ev_fd_del(g->a->ev, g->fd);
+	listener_stop(g);
 	for (struct conn *c = g->conns; c; c = next) {
 		next = c->next;
 		if (!c->req)
@@ -249,27 +129,57 @@ gw_reset(void *self)
 	}
 }
 
-/* Whoever waits for the turn that answers to this address. */
+/* Whoever waits for the turn (0: of none) that answers to this address. */
 static bool
-waits_for(const struct request *r, const struct target *to)
+waits_for(const struct request *r, const struct target *to, int64_t turn)
 {
-	return !r->c->dead && !r->answered && r->ref[0] && str_eqz(to->reply_to, r->ref) && str_eqz(to->chat, r->chat);
+	return (turn == 0 || r->turn == 0 || r->turn == turn) && !r->c->dead && !r->answered && r->ref[0] &&
+	    str_eqz(to->reply_to, r->ref) && str_eqz(to->chat, r->chat);
 }
 
-/* The reply to whoever waits for it, or else more of its text. */
-static void
+/* The reply to whoever waits for it, or else more of its text; false when nobody does. */
+static bool
 tell(struct gateway *g, const struct target *to, const struct outbox_item *item, const struct partial *p)
 {
-	for (struct conn *c = g->conns; c; c = c->next) /* a dropped one goes at the end of the loop turn */
-		for (struct request *r = c->socket ? c->socket->subs : c->req, *more; r; r = more) {
-			more = r->next;
-			if (!r->reply || !waits_for(r, to))
-				continue;
-			if (item)
-				r->reply(r, item);
-			else
-				r->partial(r, p);
-		}
+	bool told = false;
+
+	for (struct request *r = g->waiting, *more; r; r = more) {      /* one that is told goes, no other one does */
+		more = r->wait_next;
+		if (!waits_for(r, to, item ? item->turn : p->turn))
+			continue;
+		told = told || !r->c->eof;      /* it has said all; it may be gone as well */
+		if (item)
+			attend_reply(r, item);
+		else
+			r->attend->partial(r, p);
+	}
+	return told;
+}
+
+struct fetched { struct buf bytes; enum err err; };
+
+static void
+take_data(void *arg, struct str data)
+{
+	struct fetched *f = arg;
+
+	f->err = dec_base64(data, &f->bytes);
+}
+
+/* The bytes came with the message and stand in its row. */
+static void
+gw_fetch(void *self, const struct attachment *at)
+{
+	const struct gateway *g = self;
+	struct fetched f = { BUF_INIT(BODY_MAX_FILES), ERR_NOTFOUND };
+	enum err e = store_attachment_data(g->a->db, at->id, take_data, &f);
+
+	if (e == OK)
+		e = f.err;
+	if (e == OK)
+		e = media_data(g->a, at->id, buf_view(&f.bytes));
+	media_end(g->a, at->id, e, S("its bytes cannot be read"), e != ERR_PARSE, -1);
+	buf_free(&f.bytes);
 }
 
 static void
@@ -277,14 +187,13 @@ gw_send(void *self, const struct outbox_item *item)
 {
 	struct gateway *g = self;
 
-	tell(g, &item->to, item, NULL);
-	outbox_done(g->a, item->id, STR_NONE);
+	outbox_done(g->a, item->id, tell(g, &item->to, item, NULL) ? S("told") : STR_NONE);
 }
 
 static void
 gw_partial(void *self, const struct partial *p)
 {
-	tell(self, &p->to, NULL, p);
+	(void)tell(self, &p->to, NULL, p);
 }
 
 static void
@@ -292,13 +201,15 @@ gw_status(void *self, struct jw *w)
 {
 	const struct gateway *g = self;
 
-	jw_kz(w, "address", g->address);
+	for (size_t i = 0; i < g->n_listeners; i++)
+		jw_kz(w, g->listeners[i].metrics_only ? "metrics" : g->listeners[i].is_unix ? "socket" : "address",
+		    g->listeners[i].address);
 	jw_ki64(w, "connections", (int64_t)g->n_conns);
 }
 
 static const struct channel_ops ops = {
 	.wanted = gw_wanted, .start = gw_start, .load = gw_load, .stop_intake = gw_stop_intake, .reset = gw_reset,
-	.free = gw_free, .send = gw_send, .partial = gw_partial, .status = gw_status
+	.free = gw_free, .fetch = gw_fetch, .send = gw_send, .partial = gw_partial, .status = gw_status
 };
 const struct feature gateway_feature = {
 	.name = ME, .kind = FEATURE_CHANNEL, .keys = keys, .channel = &ops,

@@ -219,7 +219,7 @@ on_retry(void *arg)
 static void
 drained(struct agent *a)
 {
-	if (a->phase == AGENT_DRAINING && !turns_busy(a) && !outbox_in_flight(a) && !a->after.head && !a->soon.head)
+	if (a->phase == AGENT_DRAINING && !turns_busy(a) && !a->llm_calls && !outbox_in_flight(a) && !a->after.head && !a->soon.head)
 		ev_stop(a->ev);
 }
 
@@ -243,7 +243,7 @@ commit(struct agent *a)
 	bool waited = a->db->in_tx || (a->durable_owed && !light);
 	enum err e = OK;
 
-	if (a->write_failed) {
+	if (a->write_failed || a->db->refused) {        /* locks in disorder stay so, and who only reads hears of no write */
 		db_rollback(a->db);
 		return ERR_IO;
 	}
@@ -272,13 +272,13 @@ turn_end(void *arg)
 	if (a->phase == AGENT_STORAGE_FAILED) {         /* only reads happen; effects would be lies */
 		db_rollback(a->db);
 		metrics_undone(a);
-		a->write_failed = false;
+		a->write_failed = a->db->refused = false;
 		effects_drop(&a->after);
 		effects_drop(&a->soon);
 		return;
 	}
 	if (commit(a) != OK) {
-		a->write_failed = false;
+		a->write_failed = a->db->refused = false;
 		storage_failed(a);
 		return;
 	}
@@ -659,17 +659,13 @@ agent_drain(struct agent *a)
 FALLIBLE
 agent_reload(struct agent *a, struct buf *told, struct fail *f)
 {
-	static const char *const fixed[] = { "agent.name", "providers.default", "storage.database_path",
-	    "storage.durability" };
 	struct config *fresh;
 	enum log_level level;
 	enum err e = config_load(&fresh, config_path(a->config), NULL, f);
 
 	if (e != OK)
 		return e;               /* the last good configuration stays in force */
-	for (size_t i = 0; i < ARRAY_LEN(fixed); i++)
-		if (!str_eq(config_str(a->config, fixed[i]), config_str(fresh, fixed[i])))
-			buf_fmt(told, "%s changes at the next start\n", fixed[i]);
+	config_fixed(a->config, fresh, told);
 	config_free(a->config);
 	a->config = fresh;
 	providers_read(a);
@@ -697,6 +693,8 @@ agent_free(struct agent *a)
 	a->phase = AGENT_STOPPED;
 	if (a->outbox)
 		clear(a);
+	if (a->db)
+		db_rollback(a->db);     /* what follows is committed: calls that end here are booked */
 	for (size_t i = 0; i < a->n_channels; i++)
 		a->channels[i].feature->channel->free(a->channels[i].self);
 	a->n_channels = 0;
@@ -710,7 +708,6 @@ agent_free(struct agent *a)
 	models_free(a);                 /* before the provider that was asked for the list */
 	providers_free(a);
 	if (a->db) {
-		db_rollback(a->db);
 		/* a clean stop is no death: what was running is not held against its message */
 		if (loaded && (store_meta_set(a->db, "running", 0) != OK || db_commit(a->db) != OK))
 			log_warn("storage", "the clean stop could not be recorded: %s", a->db->why);

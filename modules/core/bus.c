@@ -277,10 +277,12 @@ finish(void *arg)
 		metrics_time(inv->a, METRIC_TOOL, clock_mono_us() - inv->begun_at);
 	if (inv->err != OK)
 		metrics_count(inv->a, METRIC_ERRORS, METRIC_ERR_TOOL);
+	turn_log(inv->a, inv->turn);
 	if (inv->err != OK)
 		log_info("bus", "%s failed: %s", inv->cap->id, err_str(inv->err));
 	else
 		log_debug("bus", "%s done, %zu bytes", inv->cap->id, inv->output.n);
+	log_ids(0, 0, NULL);
 	inv->fn(inv->arg, inv, inv->err, buf_view(&inv->output));
 	invocation_free(inv);
 }

@@ -25,9 +25,10 @@ command_failed(const struct fail *f)
 	case ERR_NOTFOUND: case ERR_CLOSED:
 		return EXIT_NOT_RUNNING;
 	case ERR_IO: case ERR_FULL: case ERR_BUSY: case ERR_DENIED: case ERR_CORRUPT: case ERR_TIMEOUT:
+	case ERR_EXISTS:
 		return EXIT_IO;
 	case OK: case ERR_NOMEM: case ERR_LIMIT: case ERR_PROTO: case ERR_AUTH: case ERR_CANCELLED:
-	case ERR_EXISTS: case ERR_COUNT:
+	case ERR_COUNT:
 		break;
 	}
 	return EXIT_INTERNAL;

@@ -159,6 +159,7 @@ markdown_row(const struct config_key *k, struct buf *section, struct buf *out)
 	buf_fmt(out, " | %s", k->help);
 	if (k->env)
 		buf_fmt(out, " The variable `%s` sets it, too.", k->env);
+	buf_puts(out, k->fixed ? " Changes at the next start." : "");
 	buf_puts(out, " |\n");
 }
 

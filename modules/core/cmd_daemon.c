@@ -5,6 +5,7 @@
  * writing while a daemon lives.
  */
 #include "core.h"
+#include "crypto/ed25519.h"
 
 #include <unistd.h>
 
@@ -105,6 +106,9 @@ cmd_serve(const struct command_env *env, int argc, char **argv)
 static void
 print_channels(const struct json *channels)
 {
+	static const struct { const char *key, *words; } places[] = { { "address", " on" }, { "socket", " on" },
+	    { "metrics", " metrics on" } };
+
 	for (const struct json *c = channels ? channels->first : NULL; c; c = c->next) {
 		struct str state = json_str(c, "state", STR_NONE), problem = json_str(c, "detail", STR_NONE);
 		int64_t age = json_i64(c, "last_poll_age_s", -1);
@@ -114,8 +118,13 @@ print_channels(const struct json *channels)
 			printf(": %.*s", STR_ARG(state));
 		if (age >= 0)
 			printf(", last finished poll %lld s ago", (long long)age);
+		for (size_t i = 0, n = 0; i < ARRAY_LEN(places); i++)
+			if (json_at(c, places[i].key))
+				printf("%s%s %.*s", n++ ? "," : ":", places[i].words, STR_ARG(json_str(c, places[i].key, STR_NONE)));
 		if (json_at(c, "terminals"))
 			printf(": %lld terminal(s)", (long long)json_i64(c, "terminals", 0));
+		if (json_at(c, "connections"))
+			printf(", %lld connection(s)", (long long)json_i64(c, "connections", 0));
 		if (problem.n)
 			printf(" (%.*s)", STR_ARG(problem));
 		putchar('\n');
@@ -244,9 +253,9 @@ cmd_status(const struct command_env *env, int argc, char **argv)
 	return argc > 1 ? command_usage("status [--json]") : ask_daemon(env, S("{\"cmd\":\"status\"}"), show_status);
 }
 
-/* {"cmd":…,"key":argument} */
+/* {"cmd":…,"key":argument}, and a device */
 static int
-ask_with(const struct command_env *env, const char *cmd, const char *key, const char *value)
+ask_for(const struct command_env *env, const char *cmd, const char *key, const char *value, struct str device)
 {
 	struct buf b = BUF_INIT(65536);
 	struct jw w;
@@ -257,25 +266,119 @@ ask_with(const struct command_env *env, const char *cmd, const char *key, const 
 	jw_kz(&w, "cmd", cmd);
 	if (value)
 		jw_kz(&w, key, value);
+	if (device.n)
+		jw_kstr(&w, "device", device);
 	jw_end_obj(&w);
 	code = jw_done(&w) == OK ? ask_daemon(env, buf_view(&b), show_text) : EXIT_USAGE;
 	buf_free(&b);
 	return code;
 }
 
+static int
+ask_with(const struct command_env *env, const char *cmd, const char *key, const char *value)
+{
+	return ask_for(env, cmd, key, value, STR_NONE);
+}
+
+/* A device's private half as PKCS #8 in PEM (RFC 8410, 7468), which every library reads; its public half in hex. */
+static FALLIBLE
+make_device(struct buf *private, struct buf *public)
+{
+	static const unsigned char prefix[] = { 0x30, 0x2E, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06, 0x03, 0x2B, 0x65, 0x70, 0x04, 0x22,
+	    0x04, ED25519_SEED_SIZE };
+	unsigned char der[sizeof(prefix) + ED25519_SEED_SIZE];
+	struct ed25519_key k;
+	enum err e = rand_bytes(der + sizeof(prefix), ED25519_SEED_SIZE);
+
+	if (e == OK) {
+		memcpy(der, prefix, sizeof(prefix));
+		ed25519_key_init(&k, der + sizeof(prefix));
+		enc_hex(public, k.public, sizeof(k.public));
+		buf_puts(private, "-----BEGIN PRIVATE KEY-----\n");
+		enc_base64(private, der, sizeof(der));
+		buf_puts(private, "\n-----END PRIVATE KEY-----\n");
+		e = private->err != OK ? private->err : public->err;
+		secret_wipe(&k, sizeof(k));
+	}
+	secret_wipe(der, sizeof(der));
+	return e;
+}
+
+static bool
+is_file_name(struct str s)
+{
+	for (size_t i = 0; i < s.n; i++)
+		if (str_chr(S("0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ_abcdefghijklmnopqrstuvwxyz-"), s.p[i]) == SIZE_MAX)
+			return false;
+	return s.n > 0 && s.n <= API_KEY_NAME_MAX;
+}
+
+/* First the file, so that nothing is registered whose private half is nowhere. */
+static int
+pair_device(const struct command_env *env, const char *name)
+{
+	struct buf private = BUF_INIT(256), public = BUF_INIT(API_KEY_DEVICE_HEX), path = BUF_INIT(4096);
+	struct config *config;
+	struct fail f = FAIL_INIT;
+	enum err e;
+	int code = command_config(env, LOG_ERROR, &config);
+
+	if (code != EXIT_OK)
+		return code;
+	buf_fmt(&path, "%.*s.%s.key", STR_ARG(config_str(config, "storage.database_path")), name);
+	config_free(config);
+	e = path.err != OK ? path.err : make_device(&private, &public);
+	if (e == OK)
+		e = file_create(buf_z(&path), buf_view(&private), &f);
+	if (e == ERR_EXISTS) {
+		fail_clear(&f);
+		e = fail_set(&f, e, "%s is there already, and may be a device's only key; next: another NAME, or `rm %s`", buf_z(&path),
+		    buf_z(&path));
+	}
+	if (e != OK) {
+		code = command_failed(&f);
+	} else {
+		code = ask_for(env, "pair_gateway", "name", name, buf_view(&public));
+		if (code != EXIT_OK)
+			unlink(buf_z(&path));
+		else
+			printf("%s\n", buf_z(&path));
+	}
+	if (private.p)
+		secret_wipe(private.p, private.cap);
+	buf_free(&private);
+	buf_free(&public);
+	buf_free(&path);
+	return code;
+}
+
 int
 cmd_pair(const struct command_env *env, int argc, char **argv)
 {
-	bool gateway = argc > 1 && strcmp(argv[1], "--gateway") == 0;
-	const char *word = argc > 1 + gateway ? argv[1 + gateway] : NULL;
+	bool gateway = argc > 1 && strcmp(argv[1], "--gateway") == 0, device = false;
+	const char *word = NULL;
 	int code;
 
-	if (argc > 2 + gateway || (word && word[0] == '-'))
-		return command_usage("pair [CODE | --gateway [NAME]]");
+	for (int i = 1 + gateway; i < argc; i++) {
+		if (gateway && !device && strcmp(argv[i], "--device") == 0)
+			device = true;
+		else if (word || argv[i][0] == '-')
+			return command_usage("pair [CODE | --gateway [NAME] [--device]]");
+		else
+			word = argv[i];
+	}
 	if (!gateway)
 		return ask_with(env, "pair", "code", word);
-	code = ask_with(env, "pair_gateway", "name", word ? word : "owner");
-	if (code == EXIT_OK)            /* beside the key, so that a script gets it alone */
+	if (word == NULL)
+		word = "owner";
+	if (device && !is_file_name(str_z(word)))
+		return command_usage("pair --gateway NAME --device: a NAME of 1 to 64 letters, digits, '-' and '_', as a file has");
+	code = device ? pair_device(env, word) : ask_with(env, "pair_gateway", "name", word);
+	/* beside the key or the path, so that a script gets it alone */
+	if (code == EXIT_OK && device)
+		fprintf(stderr, "This device may do everything. Its private half is in that file and nowhere else; it signs what it\n"
+		    "sends: docs/API.md has a client that does.\n");
+	else if (code == EXIT_OK)
 		fprintf(stderr, "This key may do everything and is shown this once. It goes into a header:\n"
 		    "  Authorization: Bearer KEY\n");
 	return code;

@@ -507,6 +507,17 @@ config_argv(const struct config *c, const char *key)
 	return v->n_argv ? v->argv : NULL;
 }
 
+void
+config_fixed(const struct config *now, const struct config *fresh, struct buf *names)
+{
+	for (const struct config_value *v = now->values; v; v = v->next) {
+		const struct config_value *w = v->key->fixed ? lookup(fresh, v->key->name) : v;
+
+		if (!str_eq(v->text, w->text) || v->i != w->i || !str_eq(secret_reveal(&v->secret), secret_reveal(&w->secret)))
+			buf_fmt(names, "%s changes at the next start\n", v->key->name);
+	}
+}
+
 /* The segment's own value, or the key's, which has none. */
 static const struct config_value *
 wild(const struct config *c, const char *key, struct str segment)

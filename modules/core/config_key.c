@@ -20,7 +20,7 @@
 	.help = "US dollars per million " what " of this model.", .example = "\"3.00\"" }
 
 static const struct config_key core_keys[] = {
-	{ .name = "agent.name", .type = CONFIG_STRING, .dflt = "\"blufio\"", .min = 1, .max = 63,
+	{ .name = "agent.name", .type = CONFIG_STRING, .fixed = true, .dflt = "\"blufio\"", .min = 1, .max = 63,
 	  .help = "What the agent calls itself; conversations belong to this name." },
 	{ .name = "agent.system_prompt", .type = CONFIG_STRING,
 	  .help = "Instructions that stand before every conversation.",
@@ -32,15 +32,15 @@ static const struct config_key core_keys[] = {
 	  .help = "Conversations worked on at the same time; more wait their turn." },
 	{ .name = "agent.drain_timeout", .type = CONFIG_SECONDS, .dflt = "25", .max = 3600,
 	  .help = "How long running turns may finish after SIGTERM." },
-	{ .name = "providers.default", .type = CONFIG_STRING, .dflt = "\"anthropic\"",
+	{ .name = "providers.default", .type = CONFIG_STRING, .fixed = true, .dflt = "\"anthropic\"",
 	  .help = "The model provider: a provider feature of this build, or NAME of a [providers.NAME]." },
 	{ .name = "providers.fallback", .type = CONFIG_ARGV, .example = "[\"ollama/qwen3\"]",
 	  .help = "Models that are asked, in this order, while a provider does not answer: \"claude-haiku-5-5\", \"NAME/model\"." },
-	{ .name = "storage.database_path", .type = CONFIG_PATH,
+	{ .name = "storage.database_path", .type = CONFIG_PATH, .fixed = true,
 	  .dflt = "\"$XDG_DATA_HOME/blufio/blufio.db\"",
 	  .help = "The one database file. Without XDG_DATA_HOME it lies in ~/.local/share, "
 	  "without HOME in /var/lib.", .example = "\"/var/lib/blufio/blufio.db\"" },
-	{ .name = "storage.durability", .type = CONFIG_ENUM, .dflt = "\"power\"",
+	{ .name = "storage.durability", .type = CONFIG_ENUM, .fixed = true, .dflt = "\"power\"",
 	  .choices = "power|process", .help = "What a stored message survives: a power failure, "
 	  "or only the death of the process (faster)." },
 	{ .name = "storage.media_quota", .type = CONFIG_INT, .dflt = "256", .min = 1, .max = 1000000,

@@ -97,7 +97,7 @@ config_default(const struct config_key *k)
 {
 	struct str s = str_z(k->dflt);
 
-	return s.p[0] == '"' ? str_sub(s, 1, s.n - 2) : s;
+	return str_starts(s, S("\"")) ? str_sub(s, 1, s.n - 2) : s;
 }
 
 /* Is the default's row written without the quotes that the file wants? */

@@ -457,6 +457,67 @@ choose_ttl(const struct session *s, const struct rows *r, const struct model_inf
 	return e;
 }
 
+static int
+by_name(const void *x, const void *y)
+{
+	const struct json *const *a = x, *const *b = y;
+
+	return str_cmp(json_str(*a, "name", STR_NONE), json_str(*b, "name", STR_NONE));
+}
+
+/* The agent's tools and the program's, sorted by name: the same ones are the same bytes. */
+static enum err
+merge_tools(struct arena *tmp, const struct json *theirs, struct str ours, struct str *out, struct arena *ar)
+{
+	struct buf b = BUF_INIT(REQUEST_MAX);
+	const struct json *own = NULL, **all;
+	size_t n = 0;
+	enum err e = ours.n ? json_parse(tmp, ours, &own, NULL) : OK;
+
+	all = arena_array(tmp, theirs->count + (own ? own->count : 0), sizeof(*all));
+	for (const struct json *t = theirs->first; t && all; t = t->next)
+		all[n++] = t;
+	for (const struct json *t = own ? own->first : NULL; t && all; t = t->next)
+		all[n++] = t;
+	if (all)
+		qsort(all, n, sizeof(all[0]), by_name);
+	for (size_t i = 0; i < n; i++) {
+		buf_putc(&b, i ? ',' : '[');
+		buf_str(&b, all[i]->raw);
+	}
+	buf_putc(&b, ']');
+	*out = arena_str(ar, buf_view(&b));
+	e = e != OK ? e : all ? b.err : ERR_NOMEM;
+	buf_free(&b);
+	return e;
+}
+
+/* What a program asked for beside its words. */
+static enum err
+take_options(const struct turn *t, struct context *out)
+{
+	struct llm_request *q = &out->request;
+	struct arena tmp = ARENA_INIT(JSON_TREE_MAX(t->options.n) + JSON_TREE_MAX(q->tools.n) * 2);
+	const struct json *o, *v;
+	enum err e = json_parse(&tmp, buf_view(&t->options), &o, NULL);
+
+	if (e == OK) {
+		q->max_tokens = json_i64(o, "max_tokens", q->max_tokens);
+		q->no_tools = json_bool(o, "no_tools", false);
+		q->one_call = json_bool(o, "one_call", false);
+		q->effort = arena_str(&out->arena, json_str(o, "effort", STR_NONE));
+		v = json_at(o, "stop");
+		q->stop = arena_str(&out->arena, v ? v->raw : STR_NONE);
+		v = json_at(o, "schema");
+		q->schema = arena_str(&out->arena, v ? v->raw : STR_NONE);
+		v = json_at(o, "tools");
+		if (v)
+			e = merge_tools(&tmp, v, q->tools, &q->tools, &out->arena);
+	}
+	arena_free(&tmp);
+	return e;
+}
+
 static enum err
 render(struct session *s, struct rows *r, const struct model_info *m, struct context *out, struct fail *f)
 {
@@ -492,6 +553,8 @@ render(struct session *s, struct rows *r, const struct model_info *m, struct con
 	out->request.system = arena_str(&out->arena, buf_view(&system));
 	out->request.messages = messages;
 	out->request.tools = bus_tools_json(a);
+	if (e == OK && s->turn && s->turn->options.n)
+		e = take_options(s->turn, out);
 	buf_free(&system);
 	if (e == OK)
 		e = r->err != OK ? r->err : out->arena.err;

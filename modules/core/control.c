@@ -295,11 +295,13 @@ req_pair(struct client *c, const struct json *r)
 	buf_free(&told);
 }
 
-/* A key of the gateway that may do everything: for whoever may use this socket, which is the owner. */
+/* A credential of the gateway that may do everything: for whoever may use this socket, which is the owner. A key, or
+ * a device, which keeps the private half of what is registered here. */
 static void
 req_pair_gateway(struct client *c, const struct json *r)
 {
-	const struct api_key_row k = { .name = json_str(r, "name", STR_NONE), .scopes = SCOPE_ALL };
+	const struct api_key_row k = { .name = json_str(r, "name", STR_NONE), .scopes = SCOPE_ALL,
+	    .kind = json_at(r, "device") ? API_KEY_DEVICE : API_KEY_SECRET, .hash = json_str(r, "device", STR_NONE) };
 	struct buf key = BUF_INIT(128);
 	int64_t id, n = 0;
 	enum err e = store_api_key_count(c->a->db, &n);
@@ -312,6 +314,8 @@ req_pair_gateway(struct client *c, const struct json *r)
 		    " `blufio serve`";
 	else if (!store_api_key_name(k.name))
 		why = "a key's name is a text of 1 to 64 bytes on one line; next: `blufio pair --gateway laptop`";
+	else if (k.kind == API_KEY_DEVICE && !store_api_key_device(k.hash))
+		why = "a device is its Ed25519 public key, as 64 lower-case hex digits";
 	else if (e == OK && n >= API_KEYS_MAX)
 		why = "there are as many keys as there may be; next: DELETE /v1/api-keys/{id} for one that is not used";
 	else if (e != OK || c->a->phase == AGENT_STORAGE_FAILED)
@@ -320,13 +324,20 @@ req_pair_gateway(struct client *c, const struct json *r)
 		answer_error(c, why);
 		return;
 	}
-	e = store_api_key_mint(c->a->db, &k, &key, &id);
-	buf_putc(&key, '\n');
-	if (e == OK)
-		e = key.err;
-	agent_wrote(c->a, e);
+	if (k.kind == API_KEY_DEVICE) {
+		e = store_api_key_add(c->a->db, &k, &id);
+	} else {
+		e = store_api_key_mint(c->a->db, &k, &key, &id);
+		buf_putc(&key, '\n');
+		if (e == OK)
+			e = key.err;
+	}
+	if (e != ERR_EXISTS)
+		agent_wrote(c->a, e);
 	if (e == OK)
 		answer_text(c, buf_view(&key));
+	else if (e == ERR_EXISTS)
+		answer_error(c, "this public key is or was registered; a device that comes back makes a new one");
 	else
 		answer_error(c, "the key could not be stored; next: `blufio status`");
 	if (key.p)
@@ -775,27 +786,15 @@ static enum err
 listen_on(struct agent *a, struct fail *f)
 {
 	struct control *c = a->control;
-	struct sockaddr_un sun = { .sun_family = AF_UNIX };
+	struct fail why = FAIL_INIT;
 	enum err e = control_socket_path(a->database_path, c->path, sizeof(c->path), f);
-	mode_t mask;
-	int rc;
 
 	if (e != OK)
 		return e;
-	snprintf(sun.sun_path, sizeof(sun.sun_path), "%s", c->path);
-	c->fd = socket(AF_UNIX, SOCK_STREAM, 0);
-	if (c->fd < 0 || fd_cloexec(c->fd) != OK || fd_nonblock(c->fd) != OK)
-		goto failed;
-	unlink(c->path);                /* we hold the database's lock: nobody else listens there */
-	mask = umask(0177);
-	rc = bind(c->fd, (const struct sockaddr *)(const void *)&sun, sizeof(sun));
-	umask(mask);
-	if (rc != 0 || listen(c->fd, 16) != 0 || ev_fd_set(a->ev, c->fd, EV_READ, on_accept, a) != OK)
-		goto failed;
-	return OK;
-failed:
-	return fail_set(f, ERR_IO, "%s: cannot listen on the control socket (%s); next: `ls -ld` its directory and make"
-	    " it writable", c->path, strerror(errno));
+	if (fd_listen(c->path, 16, &c->fd, &why) != OK)
+		return fail_set(f, ERR_IO, "%s: cannot listen on the control socket (%s); next: `ls -ld` its directory and make"
+		    " it writable", c->path, why.text);
+	return ev_fd_set(a->ev, c->fd, EV_READ, on_accept, a) == OK ? OK : fail_set(f, ERR_NOMEM, "out of memory");
 }
 
 FALLIBLE

@@ -10,7 +10,7 @@
 #include "blufio.h"
 #include "core/router.h"
 
-#define SCHEMA_VERSION 4
+#define SCHEMA_VERSION 6
 
 /* ---- rows (store.c) ------------------------------------------------------- */
 
@@ -28,6 +28,7 @@ struct inbound_row {
 	int64_t hold_until;             /* an album: more parts may come until then; 0: it is none */
 	int64_t attachments;            /* how many */
 	int64_t received_at;
+	struct str options;
 };
 struct turn_row {
 	int64_t id, session, inbound, next_at, round, attempt, deaths;
@@ -77,7 +78,9 @@ struct reservation_row {                /* of the most that a running call to a 
 };
 #define API_KEY_PREFIX "blf_sk_"
 #define API_KEY_BYTES 32u               /* of chance, written in hex behind it */
+#define SECRET_HASH_SIZE 65             /* hex SHA-256, and NUL */
 #define API_KEY_NAME_MAX 64u            /* bytes of what people call a key */
+#define API_KEY_DEVICE_HEX 64u          /* digits of a public key */
 #define API_KEYS_MAX 1000               /* not revoked: more are a program that forgets to */
 enum api_key_kind { API_KEY_SECRET, API_KEY_DEVICE, API_KEY_TOKEN };   /* minted | a public key | gateway.bearer_token */
 struct api_key_row {
@@ -89,6 +92,17 @@ struct api_key_row {
 	int64_t rate_per_minute;        /* 0: no limit */
 	int64_t created_at, expires_at, revoked_at, used_at;   /* 0: never */
 	int64_t minted_by;              /* row; 0: the owner, at the command line or in the configuration */
+};
+#define LOGINS_MAX 16                   /* of a credential and kind; then its oldest ends */
+#define SESSION_US (12 * 3600 * US_PER_S)   /* of a browser: a working day */
+#define TICKET_US (30 * US_PER_S)       /* a page asks for it when it is about to use it */
+enum login_kind { LOGIN_SESSION, LOGIN_TICKET };        /* a browser's cookie | for one WebSocket, once */
+struct login_row {
+	int64_t id, key;                /* key: the credential it stands for */
+	enum login_kind kind;
+	int64_t session;                /* of a ticket, the browser session that asked for it; 0: a program did */
+	int64_t expires_at;
+	int64_t ends_at;                /* of what it opens; 0: with the credential */
 };
 
 /* Opens the schema: creates, migrates forward, refuses a newer one with a sentence. */
@@ -144,13 +158,21 @@ FALLIBLE store_inbound_next(struct db *db, int64_t session, void (*fn)(void *arg
 FALLIBLE store_inbound_get(struct db *db, int64_t id, void (*fn)(void *arg, const struct inbound_row *r), void *arg);
 FALLIBLE store_inbound_known(struct db *db, struct str channel, struct str dedup, int64_t *id);   /* 0 = none */
 FALLIBLE store_inbound_turn(struct db *db, int64_t id, int64_t *turn);     /* that answers it; 0 = none yet */
-/* Appends the reply of a turn, delivered or not. */
-FALLIBLE store_reply(struct db *db, int64_t turn, struct buf *text, bool *found);
+/* Messages with that digest, the newest first, 16 at most. */
+FALLIBLE store_inbound_digest(struct db *db, struct str digest, void (*fn)(void *arg, int64_t id), void *arg);
+/* Appends the reply of a turn, delivered or not; told (may be NULL): somebody took it. */
+FALLIBLE store_reply(struct db *db, int64_t turn, struct buf *text, bool *found, bool *told);
 /* Appends what was said to a message that has no turn: a word like /help. Nothing said is found, too. */
 FALLIBLE store_notice(struct db *db, int64_t inbound, struct buf *text, bool *found);
-/* The channel's conversations, newest first, 1,000 at most; user is how the channel calls the person. */
-FALLIBLE store_session_list(struct db *db, const char *channel, void (*fn)(void *arg, const struct session_list_row *r),
-    void *arg);
+/* A list is read from behind after (0: from its begin) until fn returns false. */
+struct page { bool newest_first; int64_t after; };
+/* The channel's conversations whose chat begins with prefix; user is how the channel calls the person. */
+FALLIBLE store_session_list(struct db *db, const char *channel, struct str prefix, const struct page *p,
+    bool (*fn)(void *arg, const struct session_list_row *r), void *arg);
+/* The turn of the newest message of its running history: id, inbound, round, outcome; id 0: none. */
+FALLIBLE store_session_tip(struct db *db, int64_t id, struct turn_row *out);
+/* What was said in from, up to the turn of that message, becomes the history of to, which has none. */
+FALLIBLE store_session_branch(struct db *db, int64_t from, int64_t inbound, int64_t to);
 /* What was said in it goes, and nobody finds it again; what it cost stays. */
 FALLIBLE store_session_erase(struct db *db, int64_t id);
 FALLIBLE store_inbound_set(struct db *db, int64_t id, enum inbound_state state);
@@ -171,6 +193,8 @@ FALLIBLE store_inbound_hold(struct db *db, int64_t inbound, int64_t hold_until);
 FALLIBLE store_attachment_add(struct db *db, int64_t inbound, struct str channel, int64_t position, const struct attachment *at);
 /* inbound 0: all that are wanted, oldest first; else that message's, in its order */
 FALLIBLE store_attachments(struct db *db, int64_t inbound, void (*fn)(void *arg, const struct attachment_row *r), void *arg);
+/* The base64 that one which is wanted came as. */
+FALLIBLE store_attachment_data(struct db *db, int64_t id, void (*fn)(void *arg, struct str data), void *arg);
 FALLIBLE store_attachment_set(struct db *db, int64_t id, enum attachment_state state, struct str hash, struct str text);
 FALLIBLE store_attachment_retry(struct db *db, int64_t id, int64_t attempts, int64_t next_at);
 FALLIBLE store_attachments_drop(struct db *db, int64_t inbound, struct str why);   /* wanted -> failed */
@@ -201,6 +225,8 @@ FALLIBLE store_message_add(struct db *db, int64_t session, int64_t seq, int64_t 
 FALLIBLE store_messages_void(struct db *db, int64_t turn);  /* a refused turn leaves the history */
 /* History of the session in order; fn returns false to stop. */
 FALLIBLE store_messages(struct db *db, int64_t session, int64_t from_seq, bool (*fn)(void *arg, const struct message_row *m), void *arg);
+FALLIBLE store_message_page(struct db *db, int64_t session, const struct page *p,
+    bool (*fn)(void *arg, const struct message_row *m), void *arg);
 
 FALLIBLE store_step_add(struct db *db, int64_t turn, int64_t round, const struct step_row *s, int64_t *id);
 FALLIBLE store_step_set(struct db *db, int64_t id, enum step_state state, bool failed, struct str output);
@@ -231,8 +257,12 @@ struct cost_line { struct str name; int64_t calls, nano, prompt, cached, output,
 /* Lines of the ledger from <= at < to, the dearest first, 100 at most. */
 FALLIBLE store_cost_report(struct db *db, enum cost_by by, int64_t from, int64_t to,
     void (*fn)(void *arg, const struct cost_line *l), void *arg);
+FALLIBLE store_cost_turn(struct db *db, int64_t turn, struct usage *out);         /* the sum */
 
+/* What a secret is stored and found as. */
+void store_secret_hash(struct str secret, char out[SECRET_HASH_SIZE]);
 bool store_api_key_name(struct str name);      /* may a key be called so? */
+bool store_api_key_device(struct str public);  /* is it 64 lower-case hex digits? */
 typedef void api_key_fn(void *arg, const struct api_key_row *k);
 /* ERR_EXISTS: that hash is known (a revoked one too). Id, created_at, revoked_at and used_at are not read from k. */
 FALLIBLE store_api_key_add(struct db *db, const struct api_key_row *k, int64_t *id);
@@ -242,10 +272,21 @@ FALLIBLE store_api_key_find(struct db *db, struct str hash, api_key_fn *fn, void
 FALLIBLE store_api_key_get(struct db *db, int64_t id, api_key_fn *fn, void *arg);         /* as well */
 FALLIBLE store_api_keys(struct db *db, api_key_fn *fn, void *arg);         /* all that are not revoked, oldest first */
 FALLIBLE store_api_key_count(struct db *db, int64_t *n);                   /* of these */
-FALLIBLE store_api_key_revoke(struct db *db, int64_t id);                  /* the first time counts */
+FALLIBLE store_api_key_any(struct db *db, bool *any);                      /* is there one, or was there ever? */
+FALLIBLE store_api_key_revoke(struct db *db, int64_t id);                  /* and all that it made; the first time counts */
+/* Is it not revoked, and has login (0: none) not been ended? */
+FALLIBLE store_api_key_holds(struct db *db, int64_t id, int64_t login, bool *holds);
 FALLIBLE store_api_key_used(struct db *db, int64_t id, int64_t at);
 /* *fresh = false for a nonce that this device has used. Those older than keep_us are forgotten. */
 FALLIBLE store_nonce_add(struct db *db, int64_t device, struct str nonce, int64_t now, int64_t keep_us, bool *fresh);
+/* Makes secret, which is seen this once; id and kind's limits as above. The oldest beyond LOGINS_MAX ends. */
+FALLIBLE store_login_mint(struct db *db, const struct login_row *l, int64_t now, struct buf *secret, int64_t *id);
+/* ERR_NOTFOUND: none that is good now. One that would be good for longer than its kind is was made before the clock
+ * was set back: it counts no more. A ticket ends with the session that asked for it. */
+FALLIBLE store_login_find(struct db *db, enum login_kind kind, struct str secret, int64_t now, struct login_row *out);
+FALLIBLE store_login_end(struct db *db, int64_t id);
+/* What a page has to show beside the cookie: made of it, so that it need not be kept, and tells nothing of it. */
+void store_login_csrf(struct str secret, char out[SECRET_HASH_SIZE]);
 
 /* ---- conversations and turns in memory ------------------------------------------- */
 
@@ -284,7 +325,9 @@ struct turn {
 	struct buf answer;              /* all visible text so far */
 	size_t round_from;              /* where the running round's text begins in it */
 	char *ref;                      /* the channel's placeholder, NULL none */
+	struct buf options;             /* of its message */
 	char reply_to[64];              /* the message it answers, as its channel calls it; "" none */
+	struct trace trace;             /* of its message while this process knows it, else a new one: no column */
 	int64_t saved_at;               /* when partial text last reached the disk */
 	int64_t model_step;             /* row of the running model call */
 	int64_t reservation;            /* row of what it may cost */
@@ -338,6 +381,8 @@ void sessions_free(struct agent *a);
 FALLIBLE sessions_load(struct agent *a);             /* from rows, after turns */
 struct session *session_get(struct agent *a, int64_t id);            /* loaded, or NULL */
 FALLIBLE session_open(struct agent *a, int64_t id, struct session **out);   /* loads it */
+/* The trace that inbound came with, or a new one. */
+void session_trace(struct agent *a, int64_t inbound, struct trace *out);
 void session_turn_over(struct session *s);           /* frees s->turn; the next message starts */
 size_t sessions_loaded(struct agent *a);
 bool sessions_next(struct agent *a, size_t *it, struct session **out);
@@ -352,6 +397,8 @@ void turn_free(struct turn *t);                      /* memory only; cancels wha
 void turn_stop(struct turn *t, bool new_history);
 void turn_delivered(struct agent *a, int64_t turn);  /* its reply is out, or never will be */
 struct turn *turn_get(struct agent *a, int64_t id);
+/* Log lines are this turn's from here to log_ids(0, 0, NULL). One that is not open: nothing happens. */
+void turn_log(struct agent *a, int64_t id);
 size_t turns_running(const struct agent *a);
 size_t turns_waiting(const struct agent *a);
 void turns_wake(struct agent *a);                    /* max_sessions may have grown */
@@ -390,6 +437,8 @@ void models_free(struct agent *a);
 /* "/model" and "/model WORD": which one answers here, which there are, another one. */
 void model_word(struct agent *a, int64_t session, const struct target *to, struct str arg);
 const char *model_of(const struct session *s);       /* its own, or the default */
+/* The i-th model that has a price; one may come twice. */
+bool model_priced(struct agent *a, size_t i, struct str *id);
 /* Appends up to three models that have a price and a name like this one. */
 void model_nearest(struct agent *a, struct str like, struct buf *out);
 

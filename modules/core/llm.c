@@ -73,6 +73,7 @@ call_free(struct llm_call *c)
 	buf_free(&c->request_id);
 	buf_free(&c->content);
 	ev_defer_cancel(&c->done);
+	c->a->llm_calls--;
 	free(c);
 }
 
@@ -556,6 +557,7 @@ llm_start(struct agent *a, const struct llm_request *r, const struct llm_sink *s
 	if (c == NULL)
 		return ERR_NOMEM;
 	c->a = a;
+	a->llm_calls++;
 	snprintf(c->model, sizeof(c->model), "%s", r->model);
 	c->sink = *sink;
 	c->arg = arg;

@@ -185,6 +185,16 @@ item_drop(struct item *it)
 	item_free(it);
 }
 
+/* Its message may have no turn yet. */
+static void
+log_turn_of(const struct item *it)
+{
+	int64_t turn = 0;
+
+	agent_wrote(it->a, store_inbound_turn(it->a->db, it->inbound, &turn));
+	turn_log(it->a, turn);
+}
+
 /* The end: ready with a hash (and a transcript), or failed with words. */
 static void
 settle(struct item *it, enum attachment_state state, struct str text)
@@ -192,8 +202,11 @@ settle(struct item *it, enum attachment_state state, struct str text)
 	struct agent *a = it->a;
 	int64_t inbound = it->inbound;
 
-	if (state == ATTACHMENT_FAILED)
+	if (state == ATTACHMENT_FAILED) {
+		log_turn_of(it);
 		log_warn("media", "an attachment cannot be used: %.*s", STR_ARG(text));
+		log_ids(0, 0, NULL);
+	}
 	agent_wrote(a, store_attachment_set(a->db, it->id, state, str_z(it->hash), text));
 	rest(it);
 	item_free(it);
@@ -220,7 +233,9 @@ again(struct item *it, struct str why, int64_t wait_us)
 	}
 	if (wait_us < 0)
 		wait_us = llm_backoff_us((unsigned)it->attempts, -1);
+	log_turn_of(it);
 	log_warn("media", "an attachment did not arrive (try %lld): %s", (long long)it->attempts, text);
+	log_ids(0, 0, NULL);
 	it->due = ev_now(it->a->ev) + wait_us;
 	agent_wrote(it->a, store_attachment_retry(it->a->db, it->id, it->attempts, clock_us() + wait_us));
 	rest(it);
@@ -678,7 +693,7 @@ static void
 start(struct effect *eff)
 {
 	struct item *it = CONTAINER(eff, struct item, start);
-	struct attachment at = { it->id, it->kind, str_z(it->source), str_z(it->name), it->bytes };
+	struct attachment at = { it->id, it->kind, str_z(it->source), str_z(it->name), it->bytes, STR_NONE };
 	void *self;
 	const struct channel_ops *ops = ops_of(it, &self);
 	struct buf path = BUF_INIT(4096);

@@ -30,6 +30,10 @@ static const char *const classes[] = { "ok", "retry", "bad_key", "billing", "bad
     "thinking", "cancelled" };
 static const char *const errors[] = { "storage", "model", "tool", "delivery" };
 static const char *const queues[] = { "inbound", "outbox", "admission" };
+static const char *const codes[] = { "1xx", "2xx", "3xx", "4xx", "5xx" };
+static const char *const limits[] = { "connections", "descriptors", "peer", "unauthenticated", "head_time", "body_time",
+    "idle_time", "write_time", "socket_time", "head_bytes", "body_bytes", "output_bytes", "socket_messages", "rate" };
+static const char *const credentials[] = { "shown", "none" };
 
 #define MS US_PER_MS
 #define S_ US_PER_S
@@ -52,7 +56,10 @@ enum {
 	AT_COST = AT_TOKENS + METRIC_MODELS_MAX * TOKENS_COUNT,
 	AT_CALLS = AT_COST + METRIC_MODELS_MAX,
 	AT_ERRORS = AT_CALLS + LLM_GONE + 1,
-	AT_RESPONSE = AT_ERRORS + METRIC_ERR_COUNT,
+	AT_REQUESTS = AT_ERRORS + METRIC_ERR_COUNT,
+	AT_LIMITS = AT_REQUESTS + REQUEST_CLASSES,
+	AT_CONNECTIONS = AT_LIMITS + REACHED_COUNT,
+	AT_RESPONSE = AT_CONNECTIONS + CONNECTION_COUNT,
 	AT_FIRST_TOKEN = AT_RESPONSE + HISTOGRAM_CELLS,
 	AT_CALL = AT_FIRST_TOKEN + HISTOGRAM_CELLS,
 	AT_TOOL = AT_CALL + HISTOGRAM_CELLS,
@@ -65,6 +72,7 @@ enum {
 _Static_assert(AT_END <= METRIC_CELLS, "more series than cells");
 _Static_assert(METRIC_CHANNELS_MAX == ARRAY_LEN(((struct agent *)0)->channels), "a channel has no series");
 _Static_assert(ARRAY_LEN(classes) == LLM_GONE + 1, "a class of calls has no name");
+_Static_assert(ARRAY_LEN(limits) == REACHED_COUNT, "a limit has no name");
 
 static const struct metric_family families[METRIC_COUNT] = {
 	[METRIC_MESSAGES] = { "blufio_messages", METRIC_COUNTER, NULL, 0, { LABEL_CHANNEL }, NULL, AT_MESSAGES,
@@ -81,6 +89,12 @@ static const struct metric_family families[METRIC_COUNT] = {
 	    "Model calls that ended, by how." },
 	[METRIC_ERRORS] = { "blufio_errors", METRIC_COUNTER, NULL, 0, { LABEL_ERROR }, NULL, AT_ERRORS,
 	    "Failed commits, model calls, tools, and replies that cannot be delivered." },
+	[METRIC_REQUESTS] = { "blufio_gateway_requests", METRIC_COUNTER, NULL, 0, { LABEL_CODE }, NULL, AT_REQUESTS,
+	    "Requests of the gateway that are over, by the class of the answer's status." },
+	[METRIC_LIMITS] = { "blufio_gateway_limits", METRIC_COUNTER, NULL, 0, { LABEL_LIMIT }, NULL, AT_LIMITS,
+	    "How often a connection or request reached a limit of the gateway, by which." },
+	[METRIC_CONNECTIONS] = { "blufio_gateway_connections", METRIC_GAUGE, NULL, 0, { LABEL_CREDENTIAL }, NULL, AT_CONNECTIONS,
+	    "Open connections of the gateway, by whether a valid credential was shown on them." },
 	[METRIC_RESPONSE] = { "blufio_response_latency_seconds", METRIC_HISTOGRAM, "seconds", 6, { LABEL_NONE },
 	    bounds_answer, AT_RESPONSE, "From a message's storing to its reply's delivery." },
 	[METRIC_FIRST_TOKEN] = { "blufio_first_token_seconds", METRIC_HISTOGRAM, "seconds", 6, { LABEL_NONE },
@@ -145,6 +159,12 @@ void
 metrics_time(struct agent *a, enum metric m, int64_t us)
 {
 	add_time(a, false, m, us);
+}
+
+void
+metrics_level(struct agent *a, enum metric m, size_t series, int64_t n)
+{
+	a->metrics.now[families[m].at + series] = n;
 }
 
 void
@@ -244,7 +264,7 @@ const char *
 metrics_label_name(enum metric_label l)
 {
 	static const char *const names[] = { "", "channel", "outcome", "result", "model", "kind", "class", "class",
-	    "queue", "version" };
+	    "queue", "version", "code", "limit", "credential" };
 
 	return names[l];
 }
@@ -262,6 +282,9 @@ label_values(const struct agent *a, enum metric_label l)
 	case LABEL_CLASS: return ARRAY_LEN(classes);
 	case LABEL_ERROR: return ARRAY_LEN(errors);
 	case LABEL_QUEUE: return ARRAY_LEN(queues);
+	case LABEL_CODE: return ARRAY_LEN(codes);
+	case LABEL_LIMIT: return ARRAY_LEN(limits);
+	case LABEL_CREDENTIAL: return ARRAY_LEN(credentials);
 	}
 	return 1;
 }
@@ -289,6 +312,9 @@ metrics_label(const struct agent *a, enum metric m, enum metric_label l, size_t 
 	case LABEL_ERROR: return str_z(errors[i]);
 	case LABEL_QUEUE: return str_z(queues[i]);
 	case LABEL_VERSION: return S(BLUFIO_VERSION);
+	case LABEL_CODE: return str_z(codes[i]);
+	case LABEL_LIMIT: return str_z(limits[i]);
+	case LABEL_CREDENTIAL: return str_z(credentials[i]);
 	}
 	return STR_NONE;
 }

@@ -27,7 +27,10 @@ enum metric {
 	METRIC_COST,            /* model */
 	METRIC_CALLS,           /* enum llm_class */
 	METRIC_ERRORS,          /* enum metric_error */
+	METRIC_REQUESTS,        /* the first digit of the answer's status, less 1 */
+	METRIC_LIMITS,          /* enum metric_limit */
 	METRIC_RESPONSE, METRIC_FIRST_TOKEN, METRIC_CALL, METRIC_TOOL, METRIC_COMMIT,   /* histograms */
+	METRIC_CONNECTIONS,     /* enum metric_connection: a gauge that the gateway keeps */
 	/* taken by metrics_gather */
 	METRIC_SESSIONS, METRIC_QUEUES, METRIC_CACHE,
 	METRIC_RESIDENT, METRIC_FDS, METRIC_FDS_MAX, METRIC_CPU, METRIC_START, METRIC_BUILD,
@@ -36,6 +39,15 @@ enum metric {
 enum metric_delivery { DELIVERY_SENT, DELIVERY_RETRIED, DELIVERY_FAILED, DELIVERY_COUNT };
 enum metric_tokens { TOKENS_INPUT, TOKENS_OUTPUT, TOKENS_CACHE_READ, TOKENS_CACHE_WRITE, TOKENS_COUNT };
 enum metric_error { METRIC_ERR_STORAGE, METRIC_ERR_MODEL, METRIC_ERR_TOOL, METRIC_ERR_DELIVERY, METRIC_ERR_COUNT };
+
+enum { REQUEST_CLASSES = 5 };
+enum metric_connection { CONNECTION_KNOWN, CONNECTION_STRANGER, CONNECTION_COUNT };
+/* Limits of the gateway: whatever reaches one is refused, answered so, or loses its connection. */
+enum metric_limit {
+	REACHED_CONNECTIONS, REACHED_DESCRIPTORS, REACHED_PEER, REACHED_STRANGERS,      /* by one more connection */
+	REACHED_HEAD_TIME, REACHED_BODY_TIME, REACHED_IDLE_TIME, REACHED_WRITE_TIME, REACHED_SOCKET_TIME,
+	REACHED_HEAD_BYTES, REACHED_BODY_BYTES, REACHED_OUTPUT_BYTES, REACHED_SOCKET_MESSAGES, REACHED_RATE, REACHED_COUNT
+};
 
 /* In struct agent; all zero is a good beginning. */
 struct metrics {
@@ -53,6 +65,8 @@ struct usage;
 /* It has happened, whatever becomes of this loop turn's transaction: a call was made, a tool ran. */
 void metrics_count(struct agent *a, enum metric m, size_t series);
 void metrics_time(struct agent *a, enum metric m, int64_t us);
+/* A gauge is now at n. */
+void metrics_level(struct agent *a, enum metric m, size_t series, int64_t n);
 /* It has happened when this loop turn's transaction is committed: a row says so. */
 void metrics_owe(struct agent *a, enum metric m, size_t series);
 void metrics_owe_time(struct agent *a, enum metric m, int64_t us);
@@ -70,7 +84,7 @@ void metrics_models(struct agent *a);
 enum metric_type { METRIC_COUNTER, METRIC_GAUGE, METRIC_HISTOGRAM, METRIC_INFO };
 enum metric_label {
 	LABEL_NONE, LABEL_CHANNEL, LABEL_OUTCOME, LABEL_DELIVERY, LABEL_MODEL, LABEL_KIND, LABEL_CLASS, LABEL_ERROR,
-	LABEL_QUEUE, LABEL_VERSION
+	LABEL_QUEUE, LABEL_VERSION, LABEL_CODE, LABEL_LIMIT, LABEL_CREDENTIAL
 };
 struct metric_family {
 	const char *name;               /* without _total, _info, _bucket … */

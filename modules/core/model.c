@@ -83,9 +83,8 @@ name_of(const struct list *l, struct str id)
 	return l->models ? STR_NONE : id;
 }
 
-/* The i-th model that has a price. */
-static bool
-priced(struct agent *a, size_t i, struct str *id)
+bool
+model_priced(struct agent *a, size_t i, struct str *id)
 {
 	const struct model_info *m = a->provider->feature->provider->models;
 
@@ -106,7 +105,7 @@ can_be_chosen(struct agent *a, const struct list *l, size_t i, struct str id)
 
 	if (name_of(l, id).n == 0 || !price_of(a, id, &m, NULL))
 		return false;
-	for (size_t k = 0; k < i && priced(a, k, &other); k++)
+	for (size_t k = 0; k < i && model_priced(a, k, &other); k++)
 		if (str_eq(other, id))
 			return false;
 	return true;
@@ -159,7 +158,7 @@ find(struct agent *a, const struct list *l, struct str called, void (*each)(void
 	size_t ends = 0, families = 0;
 	bool at_end;
 
-	for (size_t i = 0; priced(a, i, &id); i++) {
+	for (size_t i = 0; model_priced(a, i, &id); i++) {
 		if (!can_be_chosen(a, l, i, id))
 			continue;
 		if (str_eq(id, called) || str_eq(id, words))
@@ -190,7 +189,7 @@ model_nearest(struct agent *a, struct str like, struct buf *out)
 		struct str best = STR_NONE;
 		unsigned least = UINT_MAX;
 
-		for (size_t i = 0; priced(a, i, &id); i++) {
+		for (size_t i = 0; model_priced(a, i, &id); i++) {
 			unsigned d = str_distance(id, like);
 			bool again = is_dated(id) || !can_be_chosen(a, &l, i, id);
 
@@ -282,7 +281,7 @@ tell(struct agent *a, int64_t session, const struct target *to)
 	if (id.n && !str_eqz(id, model))
 		buf_fmt(&b, " (%.*s)", STR_ARG(id));
 	buf_puts(&b, own ? ".\n\nFor a million tokens:\n" : ", the default.\n\nFor a million tokens:\n");
-	for (size_t i = 0; priced(a, i, &id); i++) {
+	for (size_t i = 0; model_priced(a, i, &id); i++) {
 		if (is_dated(id) || !can_be_chosen(a, &l, i, id) || !price_of(a, id, &info, NULL))
 			continue;
 		buf_fmt(&b, "- %.*s: ", STR_ARG(id));

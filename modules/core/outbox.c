@@ -288,7 +288,9 @@ outbox_fail(struct agent *a, int64_t id, struct str why)
 
 	if (it == NULL)
 		return;
+	turn_log(a, it->turn);
 	log_warn("outbox", "reply %lld cannot be delivered: %.*s", (long long)id, STR_ARG(why));
+	log_ids(0, 0, NULL);
 	metrics_owe(a, METRIC_DELIVERIES, DELIVERY_FAILED);
 	metrics_owe(a, METRIC_ERRORS, METRIC_ERR_DELIVERY);
 	agent_wrote(a, store_outbox_state(a->db, id, OUTBOX_FAILED, 0, why));
@@ -302,9 +304,11 @@ outbox_retry(struct agent *a, int64_t id, int64_t delay_us, enum doubt doubt, st
 
 	if (it == NULL)
 		return;
+	turn_log(a, it->turn);
 	if (delay_us > 0)
 		log_info("outbox", "reply %lld again in %lld ms: %.*s", (long long)id, (long long)(delay_us / 1000),
 		    STR_ARG(why));
+	log_ids(0, 0, NULL);
 	metrics_owe(a, METRIC_DELIVERIES, DELIVERY_RETRIED);
 	it->state = OUTBOX_READY;
 	if (delay_us < 0)

@@ -11,6 +11,7 @@
 
 struct sessions {
 	struct map *by_id;
+	struct map *traces;             /* of messages whose turn has yet to begin: inbound row -> struct trace */
 	bool overflow;                  /* more sessions have work than may be loaded */
 };
 
@@ -102,6 +103,31 @@ session_open(struct agent *a, int64_t id, struct session **out)
 	return OK;
 }
 
+/* Without memory for it the turn gets a new one. */
+static void
+keep_trace(struct agent *a, int64_t inbound, const struct trace *t)
+{
+	struct trace *copy = t ? malloc(sizeof(*copy)) : NULL;
+
+	if (copy == NULL)
+		return;
+	*copy = *t;
+	if (map_put(a->sessions->traces, id_key(&inbound), copy) != OK)
+		free(copy);
+}
+
+void
+session_trace(struct agent *a, int64_t inbound, struct trace *out)
+{
+	struct trace *t = map_del(a->sessions->traces, id_key(&inbound));
+
+	if (t)
+		*out = *t;
+	else
+		IGNORE(trace_new(out)); /* a name for logs: an unlucky one does no harm */
+	free(t);
+}
+
 static void
 take_next(void *arg, const struct inbound_row *r)
 {
@@ -162,17 +188,25 @@ sessions_new(struct agent *a)
 	a->sessions = calloc(1, sizeof(*a->sessions));
 	if (a->sessions == NULL)
 		return ERR_NOMEM;
-	return map_new(&a->sessions->by_id, SESSIONS_LOADED_MAX + 1);
+	return map_new(&a->sessions->by_id, SESSIONS_LOADED_MAX + 1) != OK ? ERR_NOMEM :
+	    map_new(&a->sessions->traces, SESSIONS_LOADED_MAX);
 }
 
 void
 sessions_clear(struct agent *a)
 {
 	struct session *s;
+	struct str inbound;
+	void *trace;
 	size_t it = 0;
 
 	while (a->sessions && a->sessions->by_id && sessions_next(a, &it, &s)) {
 		session_free(s);
+		it = 0;
+	}
+	it = 0;
+	while (a->sessions && a->sessions->traces && map_next(a->sessions->traces, &it, &inbound, &trace)) {
+		free(map_del(a->sessions->traces, inbound));
 		it = 0;
 	}
 }
@@ -181,8 +215,10 @@ void
 sessions_free(struct agent *a)
 {
 	sessions_clear(a);
-	if (a->sessions)
+	if (a->sessions) {
 		map_free(a->sessions->by_id);
+		map_free(a->sessions->traces);
+	}
 	free(a->sessions);
 	a->sessions = NULL;
 }
@@ -430,7 +466,8 @@ inbound_put(struct agent *a, const struct inbound *in, bool *fresh)
 	int64_t user, session, album = 0, id = 0;
 	enum err e;
 
-	if ((text.n == 0 && in->n_attachments == 0) || in->text.n > MESSAGE_MAX || in->n_attachments > ATTACHMENTS_MAX)
+	if ((text.n == 0 && in->n_attachments == 0 && in->options.n == 0) || in->text.n > MESSAGE_MAX ||
+	    in->n_attachments > ATTACHMENTS_MAX)
 		return ERR_LIMIT;
 	e = store_user_for(a->db, in->to.channel, in->sender, in->sender_name, &user);
 	if (e == OK)
@@ -450,6 +487,7 @@ inbound_put(struct agent *a, const struct inbound *in, bool *fresh)
 			e = store_inbound_hold(a->db, id, clock_us() + ALBUM_QUIET_US);
 		if (e == OK)
 			e = attach(a, in, id);
+		keep_trace(a, id, in->trace);
 		if (e == OK)
 			e = queue(a, session);
 	}

@@ -12,7 +12,7 @@
  * not run the same statement again.
  */
 #include "core.h"
-#include "crypto/sha2.h"
+#include "crypto/hmac.h"
 
 static const char schema_1[] =
     "CREATE TABLE meta(key TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;"
@@ -102,8 +102,25 @@ static const char schema_3[] =
     "CREATE INDEX turns_inbound ON turns(inbound_id);"
     "CREATE INDEX outbox_reply ON outbox(turn_id) WHERE kind = 0;";
 
-/* What calls to a provider may cost while they run, and what they did cost, by day. */
+/* What stands for a credential for a while: a browser's session, a ticket for one WebSocket. Ids are never given again:
+ * a connection, or a ticket, knows its session by it. */
 static const char schema_4[] =
+    "CREATE TABLE logins(id INTEGER PRIMARY KEY AUTOINCREMENT, key INTEGER NOT NULL REFERENCES api_keys(id),"
+    /* kind: enum login_kind; session: of a ticket, the login that asked for it; ends_at: of what it opens; both 0 none */
+    " kind INTEGER NOT NULL, hash TEXT NOT NULL UNIQUE, session INTEGER NOT NULL, expires_at INTEGER NOT NULL,"
+    " ends_at INTEGER NOT NULL);"
+    "CREATE INDEX logins_key ON logins(key, kind);"
+    "CREATE INDEX logins_age ON logins(expires_at);"
+    "CREATE INDEX api_keys_minted_by ON api_keys(minted_by);";
+
+/* What a program asks for beside its words, and a hash of all that it told of the conversation. */
+static const char schema_5[] =
+    "ALTER TABLE inbound ADD COLUMN options TEXT NOT NULL DEFAULT '';"
+    "ALTER TABLE inbound ADD COLUMN digest TEXT NOT NULL DEFAULT '';"
+    "CREATE INDEX inbound_digest ON inbound(digest) WHERE digest <> '';";
+
+/* What calls to a provider may cost while they run, and what they did cost, by day. */
+static const char schema_6[] =
     "ALTER TABLE cost_ledger ADD COLUMN user_id INTEGER NOT NULL DEFAULT 0;"
     "ALTER TABLE cost_ledger ADD COLUMN intended TEXT NOT NULL DEFAULT '';"
     "ALTER TABLE cost_ledger ADD COLUMN request_id TEXT NOT NULL DEFAULT '';"
@@ -129,7 +146,8 @@ static const char schema_4[] =
     "ALTER TABLE sessions ADD COLUMN rules_change INTEGER NOT NULL DEFAULT 0;";
 
 /* migrations[v] takes a database of version v to v + 1 (in parts: C99 promises strings of 4095 bytes) */
-static const char *const migrations[SCHEMA_VERSION][2] = { { schema_1, schema_1b }, { schema_2, "" }, { schema_3, "" }, { schema_4, "" } };
+static const char *const migrations[SCHEMA_VERSION][2] = { { schema_1, schema_1b }, { schema_2, "" }, { schema_3, "" },
+    { schema_4, "" }, { schema_5, "" }, { schema_6, "" } };
 
 #define ROWS(db, r, sql, ...) \
 	db_query((db), (r), (sql), (const struct db_val[]){ __VA_ARGS__ }, \
@@ -525,10 +543,10 @@ store_inbound_add(struct db *db, int64_t session, const struct inbound *in, enum
 {
 	const struct db_val v[] = { DBI(session), DBS(in->to.channel), DBS(in->dedup), DBS(in->ref),
 	    DBS(in->sender), DBS(in->to.reply_to), DBS(in->text), DBI(state), DBI(in->sent_at), DBI(clock_us()),
-	    DBS(in->album) };
+	    DBS(in->album), DBS(in->options), DBS(in->digest) };
 	int64_t changes;
 	enum err e = db_exec(db, "INSERT INTO inbound(session_id, channel, dedup, ref, sender, reply_to, text,"
-	    " state, sent_at, received_at, album) VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)"
+	    " state, sent_at, received_at, album, options, digest) VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)"
 	    " ON CONFLICT(channel, dedup) DO NOTHING", v, ARRAY_LEN(v), id, &changes);
 
 	if (e == OK && changes == 0)
@@ -542,21 +560,22 @@ inbound_row(struct db_row *r, void (*fn)(void *arg, const struct inbound_row *r)
 	*found = db_step(r);
 	if (*found && fn) {
 		const struct inbound_row row = { db_i64(r, 0), db_i64(r, 1), db_str(r, 2), db_str(r, 3), db_str(r, 4),
-		    db_i64(r, 5), db_i64(r, 6), db_i64(r, 7) };
+		    db_i64(r, 5), db_i64(r, 6), db_i64(r, 7), db_str(r, 8) };
 
 		fn(arg, &row);
 	}
 	return db_end(r);
 }
 
+#define INBOUND_COLUMNS "SELECT id, session_id, text, reply_to, sender, hold_until," \
+	" (SELECT count(*) FROM attachments WHERE inbound_id = inbound.id), received_at, options FROM inbound "
+
 FALLIBLE
 store_inbound_next(struct db *db, int64_t session, void (*fn)(void *arg, const struct inbound_row *r), void *arg, bool *found)
 {
 	struct db_row r;
 
-	ROWS(db, &r, "SELECT id, session_id, text, reply_to, sender, hold_until,"
-	    " (SELECT count(*) FROM attachments WHERE inbound_id = inbound.id), received_at FROM inbound"
-	    " WHERE session_id = ?1 AND state = 0 ORDER BY id LIMIT 1", DBI(session));
+	ROWS(db, &r, INBOUND_COLUMNS "WHERE session_id = ?1 AND state = 0 ORDER BY id LIMIT 1", DBI(session));
 	return inbound_row(&r, fn, arg, found);
 }
 
@@ -567,8 +586,7 @@ store_inbound_get(struct db *db, int64_t id, void (*fn)(void *arg, const struct 
 	bool found;
 	enum err e;
 
-	ROWS(db, &r, "SELECT id, session_id, text, reply_to, sender, hold_until,"
-	    " (SELECT count(*) FROM attachments WHERE inbound_id = inbound.id), received_at FROM inbound WHERE id = ?1", DBI(id));
+	ROWS(db, &r, INBOUND_COLUMNS "WHERE id = ?1", DBI(id));
 	e = inbound_row(&r, fn, arg, &found);
 	return e != OK ? e : found ? OK : ERR_NOTFOUND;
 }
@@ -582,21 +600,35 @@ store_inbound_known(struct db *db, struct str channel, struct str dedup, int64_t
 }
 
 FALLIBLE
+store_inbound_digest(struct db *db, struct str digest, void (*fn)(void *arg, int64_t id), void *arg)
+{
+	struct db_row r;
+
+	ROWS(db, &r, "SELECT id FROM inbound WHERE digest = ?1 AND digest <> '' ORDER BY id DESC LIMIT 16", DBS(digest));
+	while (db_step(&r))
+		fn(arg, db_i64(&r, 0));
+	return db_end(&r);
+}
+
+FALLIBLE
 store_inbound_turn(struct db *db, int64_t id, int64_t *turn)
 {
 	return get_i64(db, "SELECT max(id) FROM turns WHERE inbound_id = ?1", DBI(id), 0, turn);
 }
 
 FALLIBLE
-store_reply(struct db *db, int64_t turn, struct buf *text, bool *found)
+store_reply(struct db *db, int64_t turn, struct buf *text, bool *found, bool *told)
 {
 	struct db_row r;
 	enum err e;
 
-	ROWS(db, &r, "SELECT text FROM outbox WHERE turn_id = ?1 AND kind = 0 ORDER BY id DESC LIMIT 1", DBI(turn));
+	ROWS(db, &r, "SELECT text, external_id <> '' FROM outbox WHERE turn_id = ?1 AND kind = 0 ORDER BY id DESC LIMIT 1",
+	    DBI(turn));
 	*found = db_step(&r);
 	if (*found)
 		buf_str(text, db_str(&r, 0));
+	if (told)
+		*told = *found && db_i64(&r, 1) != 0;
 	e = db_end(&r);
 	return e != OK ? e : text->err;
 }
@@ -616,20 +648,55 @@ store_notice(struct db *db, int64_t inbound, struct buf *text, bool *found)
 	return e != OK ? e : text->err;
 }
 
+#define SESSION_LIST "SELECT s.id, s.created_at, coalesce((SELECT max(created_at) FROM messages m WHERE m.session_id = s.id)," \
+    " s.created_at), s.chat, coalesce((SELECT external_id FROM identities i WHERE i.user_id = s.user_id AND" \
+    " i.channel = s.channel), '') FROM sessions s WHERE s.channel = ?1 AND substr(s.chat, 1, length(?2)) = ?2 AND "
+
 FALLIBLE
-store_session_list(struct db *db, const char *channel, void (*fn)(void *arg, const struct session_list_row *r), void *arg)
+store_session_list(struct db *db, const char *channel, struct str prefix, const struct page *p,
+    bool (*fn)(void *arg, const struct session_list_row *r), void *arg)
 {
 	struct db_row r;
 
-	ROWS(db, &r, "SELECT s.id, s.created_at, coalesce((SELECT max(created_at) FROM messages m WHERE m.session_id = s.id),"
-	    " s.created_at), s.chat, coalesce((SELECT external_id FROM identities i WHERE i.user_id = s.user_id AND"
-	    " i.channel = s.channel), '') FROM sessions s WHERE s.channel = ?1 ORDER BY s.id DESC LIMIT 1000", DBZ(channel));
+	ROWS(db, &r, p->newest_first ? SESSION_LIST "s.id < ?3 ORDER BY s.id DESC" : SESSION_LIST "s.id > ?3 ORDER BY s.id",
+	    DBZ(channel), DBS(prefix), DBI(p->after || !p->newest_first ? p->after : INT64_MAX));
 	while (db_step(&r)) {
 		const struct session_list_row row = { db_i64(&r, 0), db_i64(&r, 1), db_i64(&r, 2), db_str(&r, 3), db_str(&r, 4) };
 
-		fn(arg, &row);
+		if (!fn(arg, &row))
+			break;
 	}
 	return db_end(&r);
+}
+
+FALLIBLE
+store_session_tip(struct db *db, int64_t id, struct turn_row *out)
+{
+	struct db_row r;
+
+	*out = (struct turn_row){ .id = 0 };
+	ROWS(db, &r, "SELECT t.id, t.inbound_id, t.round, t.outcome FROM messages m JOIN turns t ON t.id = m.turn_id"
+	    " WHERE m.session_id = ?1 AND m.void = 0 AND m.seq >= (SELECT history_seq FROM sessions WHERE id = ?1)"
+	    " ORDER BY m.seq DESC LIMIT 1", DBI(id));
+	if (db_step(&r))
+		*out = (struct turn_row){ .id = db_i64(&r, 0), .session = id, .inbound = db_i64(&r, 1), .round = db_i64(&r, 2),
+		    .outcome = (enum turn_outcome)db_i64(&r, 3) };
+	return db_end(&r);
+}
+
+FALLIBLE
+store_session_branch(struct db *db, int64_t from, int64_t inbound, int64_t to)
+{
+	enum err e = DB_EXEC(db, "INSERT INTO messages(session_id, seq, turn_id, role, content, created_at)"
+	    " SELECT ?3, m.seq, m.turn_id, m.role, m.content, m.created_at FROM messages m LEFT JOIN turns t ON t.id = m.turn_id"
+	    " WHERE m.session_id = ?1 AND m.void = 0 AND m.seq >= (SELECT history_seq FROM sessions WHERE id = ?1)"
+	    " AND coalesce(t.inbound_id, 0) <= ?2", DBI(from), DBI(inbound), DBI(to));
+
+	if (e == OK)
+		e = DB_EXEC(db, "INSERT INTO media_uses(hash, session_id, seq) SELECT hash, ?2, seq FROM media_uses"
+		    " WHERE session_id = ?1", DBI(from), DBI(to));
+	return e != OK ? e : DB_EXEC(db, "UPDATE sessions SET (prompt, model, thinking_seq) = (SELECT prompt, model, thinking_seq"
+	    " FROM sessions WHERE id = ?1) WHERE id = ?2", DBI(from), DBI(to));
 }
 
 FALLIBLE
@@ -640,7 +707,7 @@ store_session_erase(struct db *db, int64_t id)
 	if (e == OK)
 		e = DB_EXEC(db, "DELETE FROM media_uses WHERE session_id = ?1", DBI(id));
 	if (e == OK)
-		e = DB_EXEC(db, "UPDATE inbound SET text = '' WHERE session_id = ?1", DBI(id));
+		e = DB_EXEC(db, "UPDATE inbound SET text = '', options = '', digest = '' WHERE session_id = ?1", DBI(id));
 	if (e == OK)
 		e = DB_EXEC(db, "UPDATE outbox SET text = '' WHERE session_id = ?1", DBI(id));
 	if (e == OK)
@@ -712,7 +779,7 @@ FALLIBLE
 store_inbound_expire(struct db *db, int64_t before, int64_t newest_kept)
 {
 	/* the message itself lives on in messages; turns keep their inbound row's text elsewhere */
-	return DB_EXEC(db, "UPDATE inbound SET dedup = 'expired:' || id, text = '' WHERE state = 2"
+	return DB_EXEC(db, "UPDATE inbound SET dedup = 'expired:' || id, text = '', options = '' WHERE state = 2"
 	    " AND received_at < ?1 AND id <= (SELECT max(id) FROM inbound) - ?2 AND substr(dedup, 1, 8) <> 'expired:'",
 	    DBI(before), DBI(newest_kept));
 }
@@ -744,9 +811,20 @@ store_inbound_hold(struct db *db, int64_t inbound, int64_t hold_until)
 FALLIBLE
 store_attachment_add(struct db *db, int64_t inbound, struct str channel, int64_t position, const struct attachment *at)
 {
-	return DB_EXEC(db, "INSERT INTO attachments(inbound_id, channel, position, kind, source, name, bytes, created_at)"
-	    " VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)", DBI(inbound), DBS(channel), DBI(position), DBI(at->kind),
-	    DBS(at->source), DBS(at->name), DBI(at->bytes), DBI(clock_us()));
+	return DB_EXEC(db, "INSERT INTO attachments(inbound_id, channel, position, kind, source, name, bytes, created_at, text)"
+	    " VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)", DBI(inbound), DBS(channel), DBI(position), DBI(at->kind),
+	    DBS(at->source), DBS(at->name), DBI(at->bytes), DBI(clock_us()), DBS(at->data));
+}
+
+FALLIBLE
+store_attachment_data(struct db *db, int64_t id, void (*fn)(void *arg, struct str data), void *arg)
+{
+	struct db_row r;
+
+	ROWS(db, &r, "SELECT text FROM attachments WHERE id = ?1 AND state = 0", DBI(id));
+	if (db_step(&r))
+		fn(arg, db_str(&r, 0));
+	return db_end(&r);
 }
 
 FALLIBLE
@@ -755,11 +833,11 @@ store_attachments(struct db *db, int64_t inbound, void (*fn)(void *arg, const st
 	struct db_row r;
 
 	if (inbound)
-		ROWS(db, &r, "SELECT id, kind, source, name, bytes, inbound_id, state, attempts, next_at, channel, hash, text"
-		    " FROM attachments WHERE inbound_id = ?1 ORDER BY position, id", DBI(inbound));
+		ROWS(db, &r, "SELECT id, kind, source, name, bytes, inbound_id, state, attempts, next_at, channel, hash,"
+		    " CASE state WHEN 0 THEN '' ELSE text END FROM attachments WHERE inbound_id = ?1 ORDER BY position, id", DBI(inbound));
 	else
 		db_query(db, &r, "SELECT id, kind, source, name, bytes, inbound_id, state, attempts, next_at, channel, hash,"
-		    " text FROM attachments WHERE state = 0 ORDER BY id", NULL, 0);
+		    " '' FROM attachments WHERE state = 0 ORDER BY id", NULL, 0);
 	while (db_step(&r)) {
 		const struct attachment_row row = {
 			.at = { db_i64(&r, 0), (enum attachment_kind)db_i64(&r, 1), db_str(&r, 2), db_str(&r, 3), db_i64(&r, 4) },
@@ -982,13 +1060,22 @@ store_messages_void(struct db *db, int64_t turn)
 	return DB_EXEC(db, "UPDATE messages SET void = 1 WHERE turn_id = ?1", DBI(turn));
 }
 
+#define MESSAGES "SELECT seq, role, content, created_at FROM messages WHERE session_id = ?1 AND void = 0 AND "
+
 FALLIBLE
 store_messages(struct db *db, int64_t session, int64_t from_seq, bool (*fn)(void *arg, const struct message_row *m), void *arg)
 {
+	return store_message_page(db, session, &(struct page){ .after = from_seq - 1 }, fn, arg);
+}
+
+FALLIBLE
+store_message_page(struct db *db, int64_t session, const struct page *p,
+    bool (*fn)(void *arg, const struct message_row *m), void *arg)
+{
 	struct db_row r;
 
-	ROWS(db, &r, "SELECT seq, role, content, created_at FROM messages WHERE session_id = ?1 AND seq >= ?2 AND void = 0"
-	    " ORDER BY seq", DBI(session), DBI(from_seq));
+	ROWS(db, &r, p->newest_first ? MESSAGES "seq < ?2 ORDER BY seq DESC" : MESSAGES "seq > ?2 ORDER BY seq", DBI(session),
+	    DBI(p->after || !p->newest_first ? p->after : INT64_MAX));
 	while (db_step(&r)) {
 		const struct message_row m = { db_i64(&r, 0), db_str(&r, 1), db_str(&r, 2), db_i64(&r, 3) };
 
@@ -1141,6 +1228,20 @@ store_reserve(struct db *db, const struct reservation_row *r, int64_t *id)
 }
 
 FALLIBLE
+store_cost_turn(struct db *db, int64_t turn, struct usage *out)
+{
+	struct db_row r;
+
+	*out = (struct usage){ 0 };
+	ROWS(db, &r, "SELECT coalesce(sum(input), 0), coalesce(sum(output), 0), coalesce(sum(cache_read), 0),"
+	    " coalesce(sum(write_5m), 0), coalesce(sum(write_1h), 0) FROM cost_ledger WHERE turn_id = ?1"
+	    " AND at >= (SELECT created_at FROM turns WHERE id = ?1)", DBI(turn));
+	if (db_step(&r))
+		*out = (struct usage){ db_i64(&r, 0), db_i64(&r, 1), db_i64(&r, 2), db_i64(&r, 3), db_i64(&r, 4) };
+	return db_end(&r);
+}
+
+FALLIBLE
 store_reservation_get(struct db *db, int64_t id, void (*fn)(void *arg, const struct reservation_row *r), void *arg)
 {
 	struct db_row r;
@@ -1246,6 +1347,51 @@ store_api_key_name(struct str name)
 	return str_trim(name).n > 0 && name.n <= API_KEY_NAME_MAX;
 }
 
+bool
+store_api_key_device(struct str public)
+{
+	for (size_t i = 0; i < public.n; i++)
+		if (str_chr(S("0123456789abcdef"), public.p[i]) == SIZE_MAX)
+			return false;
+	return public.n == API_KEY_DEVICE_HEX;
+}
+
+static void
+put_hex(const unsigned char digest[SHA256_SIZE], char out[SECRET_HASH_SIZE])
+{
+	for (size_t i = 0; i < SHA256_SIZE; i++)
+		snprintf(out + 2 * i, 3, "%02x", digest[i]);
+}
+
+void
+store_secret_hash(struct str secret, char out[SECRET_HASH_SIZE])
+{
+	unsigned char digest[SHA256_SIZE];
+	struct sha256 h;
+
+	sha256_init(&h);
+	sha256_update(&h, secret.p, secret.n);
+	sha256_final(&h, digest);
+	put_hex(digest, out);
+}
+
+/* API_KEY_BYTES of chance in hex behind what secret holds, and the hash of it all. */
+static FALLIBLE
+make_secret(struct buf *secret, char hash[SECRET_HASH_SIZE])
+{
+	unsigned char chance[API_KEY_BYTES];
+	enum err e = rand_bytes(chance, sizeof(chance));
+
+	if (e == OK) {
+		enc_hex(secret, chance, sizeof(chance));
+		e = secret->err;
+	}
+	secret_wipe(chance, sizeof(chance));
+	if (e == OK)
+		store_secret_hash(buf_view(secret), hash);
+	return e;
+}
+
 FALLIBLE
 store_api_key_add(struct db *db, const struct api_key_row *k, int64_t *id)
 {
@@ -1259,29 +1405,15 @@ store_api_key_add(struct db *db, const struct api_key_row *k, int64_t *id)
 FALLIBLE
 store_api_key_mint(struct db *db, const struct api_key_row *k, struct buf *key, int64_t *id)
 {
-	unsigned char secret[API_KEY_BYTES], digest[SHA256_SIZE];
-	struct buf hash = BUF_INIT(2 * SHA256_SIZE);
 	struct api_key_row row = *k;
-	struct sha256 h;
-	enum err e = rand_bytes(secret, sizeof(secret));
+	char hash[SECRET_HASH_SIZE];
+	enum err e;
 
-	if (e == OK) {
-		buf_puts(key, API_KEY_PREFIX);
-		enc_hex(key, secret, sizeof(secret));
-		e = key->err;
-	}
-	secret_wipe(secret, sizeof(secret));
-	if (e != OK)
-		return e;
-	sha256_init(&h);
-	sha256_update(&h, key->p, key->n);
-	sha256_final(&h, digest);
-	enc_hex(&hash, digest, sizeof(digest));
+	buf_puts(key, API_KEY_PREFIX);
+	e = make_secret(key, hash);
 	row.kind = API_KEY_SECRET;
-	row.hash = buf_view(&hash);
-	e = hash.err != OK ? hash.err : store_api_key_add(db, &row, id);
-	buf_free(&hash);
-	return e;
+	row.hash = str_z(hash);
+	return e == OK ? store_api_key_add(db, &row, id) : e;
 }
 
 #define API_KEY_COLUMNS "SELECT id, kind, name, hash, scopes, rate_per_minute, created_at, expires_at, revoked_at," \
@@ -1346,9 +1478,35 @@ store_api_key_count(struct db *db, int64_t *n)
 }
 
 FALLIBLE
+store_api_key_any(struct db *db, bool *any)
+{
+	int64_t n;
+	enum err e = db_get_i64(db, "SELECT EXISTS(SELECT 1 FROM api_keys)", NULL, 0, 0, &n);
+
+	if (e == OK)
+		*any = n != 0;
+	return e;
+}
+
+FALLIBLE
 store_api_key_revoke(struct db *db, int64_t id)
 {
-	return DB_EXEC(db, "UPDATE api_keys SET revoked_at = ?2 WHERE id = ?1 AND revoked_at = 0", DBI(id), DBI(clock_us()));
+	return DB_EXEC(db, "UPDATE api_keys SET revoked_at = ?2 WHERE revoked_at = 0 AND id IN (WITH RECURSIVE made(id) AS"
+	    " (SELECT ?1 UNION SELECT k.id FROM api_keys k JOIN made ON k.minted_by = made.id) SELECT id FROM made)",
+	    DBI(id), DBI(clock_us()));
+}
+
+FALLIBLE
+store_api_key_holds(struct db *db, int64_t id, int64_t login, bool *holds)
+{
+	const struct db_val v[] = { DBI(id), DBI(login) };
+	int64_t n;
+	enum err e = db_get_i64(db, "SELECT EXISTS(SELECT 1 FROM api_keys WHERE id = ?1 AND revoked_at = 0)"
+	    " AND (?2 = 0 OR EXISTS(SELECT 1 FROM logins WHERE id = ?2))", v, ARRAY_LEN(v), 0, &n);
+
+	if (e == OK)
+		*holds = n != 0;
+	return e;
 }
 
 FALLIBLE
@@ -1370,4 +1528,66 @@ store_nonce_add(struct db *db, int64_t device, struct str nonce, int64_t now, in
 	if (e == OK)
 		*fresh = changes > 0;
 	return e;
+}
+
+/* ---- what stands for a credential for a while ---------------------------------------------------- */
+
+FALLIBLE
+store_login_mint(struct db *db, const struct login_row *l, int64_t now, struct buf *secret, int64_t *id)
+{
+	char hash[SECRET_HASH_SIZE];
+	enum err e = make_secret(secret, hash);
+
+	if (e == OK)
+		e = DB_EXEC(db, "DELETE FROM logins WHERE expires_at <= ?1", DBI(now));
+	if (e == OK)
+		e = DB_EXEC(db, "DELETE FROM logins WHERE id IN (SELECT id FROM logins WHERE key = ?1 AND kind = ?2"
+		    " ORDER BY id DESC LIMIT -1 OFFSET ?3)", DBI(l->key), DBI(l->kind), DBI(LOGINS_MAX - 1));
+	if (e == OK) {
+		const struct db_val v[] = { DBI(l->key), DBI(l->kind), DBZ(hash), DBI(l->session),
+		    DBI(l->expires_at), DBI(l->ends_at) };
+
+		e = db_exec(db, "INSERT INTO logins(key, kind, hash, session, expires_at, ends_at)"
+		    " VALUES(?1, ?2, ?3, ?4, ?5, ?6)", v, ARRAY_LEN(v), id, NULL);
+	}
+	return e;
+}
+
+FALLIBLE
+store_login_find(struct db *db, enum login_kind kind, struct str secret, int64_t now, struct login_row *out)
+{
+	char hash[SECRET_HASH_SIZE];
+	struct db_row r;
+	bool found;
+	enum err e;
+
+	store_secret_hash(secret, hash);
+	ROWS(db, &r, "SELECT id, key, session, expires_at, ends_at FROM logins l WHERE hash = ?1 AND kind = ?2"
+	    " AND expires_at > ?3 AND expires_at <= ?4"
+	    " AND (session = 0 OR EXISTS(SELECT 1 FROM logins WHERE id = l.session))", DBZ(hash), DBI(kind),
+	    DBI(now), DBI(now + (kind == LOGIN_TICKET ? TICKET_US : SESSION_US)));
+	found = db_step(&r);
+	if (found)
+		*out = (struct login_row){ .id = db_i64(&r, 0), .key = db_i64(&r, 1), .kind = kind, .session = db_i64(&r, 2),
+		    .expires_at = db_i64(&r, 3), .ends_at = db_i64(&r, 4) };
+	e = db_end(&r);
+	return e != OK ? e : found ? OK : ERR_NOTFOUND;
+}
+
+FALLIBLE
+store_login_end(struct db *db, int64_t id)
+{
+	return DB_EXEC(db, "DELETE FROM logins WHERE id = ?1", DBI(id));
+}
+
+void
+store_login_csrf(struct str secret, char out[SECRET_HASH_SIZE])
+{
+	unsigned char tag[SHA256_SIZE];
+	struct hmac256 m;
+
+	hmac256_init(&m, secret.p, secret.n);
+	hmac256_update(&m, "csrf", 4);
+	hmac256_final(&m, tag);
+	put_hex(tag, out);
 }

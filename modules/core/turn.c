@@ -26,6 +26,8 @@
 #define ROUTE_FRESH 300                 /* tokens of a usual message, */
 #define ROUTE_ANSWER 500                /* and of a usual answer, for the router's sums */
 #define BUDGET_AGAIN_US (500 * US_PER_MS)       /* when others have reserved what is left */
+#define INTERRUPTED "interrupted: the agent was stopped while this tool ran; it was not run again, and whether it took" \
+	" effect is unknown"
 #define OUT_OF_MEMORY "I ran out of memory while preparing the request. Please send it again."
 
 enum step { NEXT, WAIT };
@@ -49,7 +51,7 @@ const char *
 turn_outcome_name(enum turn_outcome o)
 {
 	static const char *const names[] = { "none", "answered", "stopped", "failed", "refused",
-	    "no_budget", "set_aside" };
+	    "no_budget", "set_aside", "length", "calls" };
 
 	return o < ARRAY_LEN(names) ? names[o] : "?";
 }
@@ -345,7 +347,7 @@ conclude(struct turn *t, enum turn_outcome outcome, struct str text)
 			buf_puts(&t->answer, "\n\n");
 		buf_str(&t->answer, text);
 	}
-	if (str_trim(buf_view(&t->answer)).n == 0) {
+	if (str_trim(buf_view(&t->answer)).n == 0 && outcome != OUTCOME_LENGTH && outcome != OUTCOME_CALLS) {
 		buf_reset(&t->answer);
 		buf_puts(&t->answer, "(The model ended its answer without any text.)");
 	}
@@ -371,6 +373,8 @@ static enum step
 conclude_fail(struct turn *t, enum turn_outcome outcome, const struct fail *f)
 {
 	log_warn("turn", "%s: %s", turn_outcome_name(outcome), f->text);
+	if (t->options.n)               /* a program is told that its request failed: it did not happen */
+		agent_wrote(t->a, store_messages_void(t->a->db, t->id));
 	return conclude(t, outcome, str_z(f->text));
 }
 
@@ -447,13 +451,73 @@ take_message(void *arg, const struct inbound_row *r)
 	buf_free(&text);
 }
 
+static void
+put_result(struct buf *out, struct str id, struct str content, bool failed)
+{
+	buf_puts(out, "{\"type\":\"tool_result\",\"tool_use_id\":");
+	json_quote(out, id);
+	buf_puts(out, ",\"content\":");
+	json_quote(out, content);
+	buf_puts(out, failed ? ",\"is_error\":true}," : "},");
+}
+
+struct resuming { struct buf *out; const struct json *results; };
+
+/* A call of the answer that waited: our own have their result, the program brings its own. */
+static void
+put_awaited(void *arg, const struct step_row *s)
+{
+	struct resuming *k = arg;
+	const struct json *r = k->results ? k->results->first : NULL;
+
+	if (!s->tool)
+		return;
+	while (r && !str_eq(json_str(r, "id", STR_NONE), s->call_id))
+		r = r->next;
+	if (s->state != STEP_CLIENT)
+		put_result(k->out, s->call_id, s->state == STEP_INTERRUPTED ? str_z(INTERRUPTED) : s->output,
+		    s->failed || s->state == STEP_INTERRUPTED);
+	else if (r)
+		put_result(k->out, s->call_id, json_str(r, "content", STR_NONE), false);
+	else
+		put_result(k->out, s->call_id, S("the program gave no result"), true);
+}
+
+/* What a program's message brings beside its words and files: results of its tools, and what it says of how to
+ * answer, where that has changed: it stands here, so that nothing before it moves. */
+static enum err
+put_options(struct turn *t, struct buf *out)
+{
+	struct arena ar = ARENA_INIT(JSON_TREE_MAX(t->options.n));
+	const struct json *o = NULL;
+	enum err e = t->options.n ? json_parse(&ar, buf_view(&t->options), &o, NULL) : OK;
+	struct str text = json_str(o, "instructions", STR_NONE);
+	struct resuming k = { out, json_at(o, "results") };
+	struct turn_row tip = { .id = 0 };
+
+	if (e == OK)
+		e = store_session_tip(t->a->db, t->s->id, &tip);
+	if (e == OK && tip.outcome == OUTCOME_CALLS)
+		e = store_steps(t->a->db, tip.id, tip.round, put_awaited, &k);
+	else if (k.results)             /* of calls that only the program's own history has */
+		for (const struct json *r = k.results->first; r; r = r->next)
+			put_result(out, json_str(r, "id", STR_NONE), json_str(r, "content", STR_NONE), false);
+	if (text.n) {
+		buf_puts(out, "{\"type\":\"text\",\"text\":");
+		json_quote(out, text);
+		buf_puts(out, "},");
+	}
+	arena_free(&ar);
+	return e != OK ? e : out->err;
+}
+
 /* The message joins the history; false when nothing of it can be read, k->notes says why. */
 static bool
 append_message(struct turn *t, struct taking *k)
 {
-	enum err e = OK;
+	enum err e = put_options(t, &k->blocks);
 
-	if (t->attachments)
+	if (e == OK && t->attachments)
 		e = media_blocks(t->a, t->inbound, t->s->id, t->s->next_seq, &k->blocks, &k->notes);
 	if (e == OK)
 		e = store_inbound_get(t->a->db, t->inbound, take_message, k);
@@ -548,6 +612,21 @@ static void on_result(void *arg, const struct llm_result *r);
 /* Nobody refused anything: memory or descriptors are short, or a file went after the request was rendered. The next
  * try renders it anew. */
 static void
+log_turn(const struct turn *t)
+{
+	log_ids(t->s->id, t->id, t->trace.id);
+}
+
+void
+turn_log(struct agent *a, int64_t id)
+{
+	const struct turn *t = turn_get(a, id);
+
+	if (t)
+		log_turn(t);
+}
+
+static void
 failed_to_ask(struct turn *t, enum err e)
 {
 	t->result = (struct llm_result){ .class = LLM_RETRY,
@@ -564,7 +643,7 @@ ask(struct effect *eff)
 	struct turn *t = CONTAINER(eff, struct turn, ask);
 	enum err e;
 
-	log_ids(t->s->id, t->id);
+	log_turn(t);
 	e = llm_start(t->a, &t->context->request, &sink, t, &t->call);
 	context_drop(t);
 	if (e != OK)
@@ -573,7 +652,7 @@ ask(struct effect *eff)
 		partial(t, t->restart_owed ? PARTIAL_RESTART : PARTIAL_BEGIN, STR_NONE, STR_NONE);
 	t->begun = true;
 	t->restart_owed = false;
-	log_ids(0, 0);
+	log_ids(0, 0, NULL);
 }
 
 static const char *
@@ -695,6 +774,7 @@ static enum err
 prepare_call(struct turn *t, struct model_info *m, struct fail *f)
 {
 	struct agent *a = t->a;
+	char trace[TRACE_HEADER_SIZE];
 	enum err e = choose_model(t, f);
 
 	if (e == OK)
@@ -717,6 +797,8 @@ prepare_call(struct turn *t, struct model_info *m, struct fail *f)
 	}
 	if (t->context->request.max_tokens > m->max_output)
 		t->context->request.max_tokens = m->max_output;
+	if (trace_header(&t->trace, trace) == OK)
+		t->context->request.trace = arena_str(&t->context->arena, str_z(trace));
 	t->estimate = t->counted > 0 ? t->counted : t->context->estimated_input;
 	if (t->counted <= 0 && t->estimate > m->window)
 		t->estimate = m->window;        /* more is never asked, so more is never booked */
@@ -916,18 +998,32 @@ step_over(struct turn *t, enum step_state state, bool failed, struct str note)
 	t->model_step = 0;
 }
 
+/* Has the program a tool of this name? */
+static bool
+is_clients(const struct json *options, struct str name)
+{
+	const struct json *tools = json_at(options, "tools"), *tool = tools ? tools->first : NULL;
+
+	while (tool && !str_eq(json_str(tool, "name", STR_NONE), name))
+		tool = tool->next;
+	return tool != NULL;
+}
+
 /* Rows and structs for the tool calls of the finished answer; false when there are none. */
 static bool
 plan_tools(struct turn *t, struct str content)
 {
-	struct arena ar = ARENA_INIT(JSON_TREE_MAX(content.n));
-	const struct json *blocks = NULL;
+	struct arena ar = ARENA_INIT(JSON_TREE_MAX(content.n) + JSON_TREE_MAX(t->options.n));
+	const struct json *blocks = NULL, *options = NULL;
 	enum err e = json_parse(&ar, content, &blocks, NULL);
 	int64_t n = 0, id;
 
+	if (e == OK && t->options.n)
+		e = json_parse(&ar, buf_view(&t->options), &options, NULL);
 	for (const struct json *b = e == OK ? blocks->first : NULL; b && e == OK; b = b->next) {
 		const struct json *input = json_at(b, "input");
-		const struct step_row step = { .idx = n + 1, .tool = true, .state = STEP_PENDING,
+		const struct step_row step = { .idx = n + 1, .tool = true,
+		    .state = is_clients(options, json_str(b, "name", STR_NONE)) ? STEP_CLIENT : STEP_PENDING,
 		    .name = json_str(b, "name", STR_NONE), .call_id = json_str(b, "id", STR_NONE),
 		    .input = input ? input->raw : S("{}") };
 
@@ -988,9 +1084,13 @@ answered(struct turn *t)
 		    STR_ARG(utf8_prefix(r->detail, 300)), str_ends(r->detail, S(".")) ? "" : "."));
 		return conclude(t, OUTCOME_REFUSED, str_z(f.text));
 	case LLM_STOP_MAX_TOKENS:
+		if (t->options.n)
+			return conclude(t, OUTCOME_LENGTH, STR_NONE);
 		return conclude(t, OUTCOME_ANSWERED, S("(The answer reached its length limit. Send \"go on\""
 		    " to continue.)"));
 	case LLM_STOP_WINDOW:
+		if (t->options.n)
+			return conclude(t, OUTCOME_LENGTH, STR_NONE);
 		return conclude(t, OUTCOME_ANSWERED, S("(This conversation has filled the model's memory."
 		    " Send /new to start a fresh one.)"));
 	case LLM_STOP_NONE: case LLM_STOP_END: case LLM_STOP_TOOLS: case LLM_STOP_SEQUENCE:
@@ -1139,14 +1239,14 @@ start_tool(struct effect *eff)
 	struct turn *t = r->t;
 	enum err e;
 
-	log_ids(t->s->id, t->id);
+	log_turn(t);
 	partial(t, PARTIAL_TOOL, STR_NONE, str_z(r->name));
 	e = bus_invoke(t->a, str_z(r->name), str_z(r->input), t->s->id, t->id, on_tool, r, &r->inv);
 	if (e == ERR_NOTFOUND)
 		on_tool(r, NULL, e, S("there is no tool of this name"));
 	else if (e != OK)
 		on_tool(r, NULL, e, str_z(err_str(e)));
-	log_ids(0, 0);
+	log_ids(0, 0, NULL);
 }
 
 static void
@@ -1201,13 +1301,14 @@ append_results(struct turn *t)
 		const char *text = r->output ? r->output : "the result was lost: out of memory";
 
 		if (r->state == STEP_INTERRUPTED)
-			text = "interrupted: the agent was stopped while this tool ran; it was not run again,"
-			    " and whether it took effect is unknown";
+			text = INTERRUPTED;
+		else if (r->state == STEP_CLIENT)
+			text = "not asked for: the answer was stopped";
 		jw_obj(&w);
 		jw_kz(&w, "type", "tool_result");
 		jw_kz(&w, "tool_use_id", r->call_id);
 		jw_kz(&w, "content", text);
-		if (r->failed || r->state == STEP_INTERRUPTED)
+		if (r->failed || r->state == STEP_INTERRUPTED || r->state == STEP_CLIENT)
 			jw_kbool(&w, "is_error", true);
 		jw_end_obj(&w);
 	}
@@ -1222,7 +1323,7 @@ append_results(struct turn *t)
 static enum step
 step_tools(struct turn *t)
 {
-	size_t open = 0;
+	size_t open = 0, clients = 0;
 
 	if (!admit(t))
 		return wait_for_admission(t);
@@ -1244,9 +1345,12 @@ step_tools(struct turn *t)
 			agent_wrote(t->a, store_step_set(t->a->db, r->step, STEP_DONE, r->failed, str_z(r->output)));
 		}
 		open += r->state == STEP_RUNNING;
+		clients += r->state == STEP_CLIENT;
 	}
 	if (open)
 		return WAIT;
+	if (clients)                    /* their results come with the program's next message, ours stand in their rows */
+		return conclude(t, OUTCOME_CALLS, STR_NONE);
 	append_results(t);
 	tools_free(t);
 	progress(t);
@@ -1332,7 +1436,7 @@ turn_run(void *arg)
 	assert(!t->running);
 	if (a->write_failed)
 		return;                 /* memory is about to be rebuilt */
-	log_ids(t->s->id, t->id);
+	log_turn(t);
 	t->running = true;
 	for (int i = 0; r == NEXT && t->state != TURN_DONE && !a->write_failed; i++) {
 		assert(i < TURN_STEPS_MAX);
@@ -1341,7 +1445,7 @@ turn_run(void *arg)
 	t->running = false;
 	if (t->state == TURN_DONE && !a->write_failed)
 		session_turn_over(t->s);        /* frees t */
-	log_ids(0, 0);
+	log_ids(0, 0, NULL);
 }
 
 /* ---- callbacks: record and schedule -------------------------------------------------------------------------- */
@@ -1495,6 +1599,7 @@ take_inbound(void *arg, const struct inbound_row *r)
 	t->received_at = r->received_at;
 	t->hold_until = r->hold_until;
 	t->attachments = r->attachments;
+	buf_str(&t->options, r->options);
 }
 
 static enum err
@@ -1506,14 +1611,19 @@ turn_new(struct session *s, int64_t id, int64_t inbound, struct turn **out)
 	if (t == NULL)
 		return ERR_NOMEM;
 	t->inbound = inbound;
+	buf_init(&t->options, REQUEST_MAX);
 	e = store_inbound_get(s->a->db, inbound, take_inbound, t);
+	if (e == OK)
+		e = t->options.err;
 	if (e != OK) {
+		buf_free(&t->options);
 		free(t);
 		return e;
 	}
 	t->a = s->a;
 	t->s = s;
 	t->id = id;
+	session_trace(t->a, inbound, &t->trace);
 	buf_init(&t->answer, REPLY_MAX);
 	buf_init(&t->result_text, REQUEST_MAX);
 	buf_init(&t->why, 4096);
@@ -1523,6 +1633,7 @@ turn_new(struct session *s, int64_t id, int64_t inbound, struct turn **out)
 	ev_timer_init(&t->timer, turn_run, t);
 	ev_timer_init(&t->deadline, on_deadline, t);
 	if (map_put(s->a->turns->by_id, id_key(&t->id), t) != OK) {
+		buf_free(&t->options);
 		free(t);
 		return ERR_NOMEM;
 	}
@@ -1569,6 +1680,7 @@ turn_free(struct turn *t)
 	buf_free(&t->answer);
 	buf_free(&t->result_text);
 	buf_free(&t->why);
+	buf_free(&t->options);
 	free(t->ref);
 	free(t);
 }

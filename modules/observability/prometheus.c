@@ -180,6 +180,8 @@ get_metrics(struct request *r)
 
 static const struct config_key keys[] = {
 	{ .name = "prometheus.enabled", .type = CONFIG_BOOL, .dflt = "true", .help = "Answer GET /metrics." },
+	{ .name = "prometheus.listen", .type = CONFIG_STRING, .fixed = true, .example = "\"127.0.0.1:9100\"",
+	  .help = "An address with its port for GET /metrics (and /health) alone; the gateway's others then have it no more." },
 	{ .name = "prometheus.require_auth", .type = CONFIG_BOOL, .dflt = "false",
 	  .help = "Ask for a credential with the scope read before answering GET /metrics." },
 	{ .name = NULL },

@@ -27,6 +27,7 @@
 #define PAGE "100"                      /* models of one page */
 #define PAGES_MAX 10
 #define EVENT_ARENA_MAX (16u << 20)
+#define TRACE "traceparent: "
 #define SLOWEST_US 10                   /* a byte, of a large body: a side question may take that long on top */
 
 struct op;
@@ -41,6 +42,7 @@ struct op {
 	struct sse sse;
 	struct arena ar;                /* reset for every event */
 	struct buf body;                /* of an answer that is no stream */
+	char trace[sizeof(TRACE) + TRACE_HEADER_SIZE];  /* a header; "" none */
 	unsigned status;
 	/* plain questions: who takes the answer (NULL: there is none), and whom it is for */
 	void (*plain)(struct op *op, const struct json *answer);
@@ -84,6 +86,16 @@ op_free(struct op *op)
 	buf_free(&op->body);
 	buf_free(&op->models);
 	free(op);
+}
+
+/* Log lines are of its trace. */
+static void
+log_op(const struct op *op)
+{
+	char id[sizeof(((struct trace *)0)->id)];
+
+	snprintf(id, sizeof(id), "%.32s", op->trace + sizeof(TRACE "00-") - 1);
+	log_ids(0, 0, op->trace[0] ? id : NULL);
 }
 
 /* ---- the answer ------------------------------------------------------------------------- */
@@ -175,7 +187,9 @@ on_stop(struct op *op, const struct json *delta)
 			    json_str(delta, "stop_details.category", STR_NONE)));
 			return;
 		}
+	log_op(op);
 	log_warn("anthropic", "unknown stop_reason %.*s taken as the end of the answer", STR_ARG(reason));
+	log_ids(0, 0, NULL);
 	llm_feed_stop(op->call, LLM_STOP_END, STR_NONE);
 }
 
@@ -380,8 +394,10 @@ on_done(void *arg, struct fetch_op *f, const struct fetch_result *r)
 	}
 	op->fetch = NULL;               /* freed by fetch after this call */
 	if (op->plain) {
+		log_op(op);
 		if (r->err != OK || op->status != 200)
 			log_info("anthropic", "no answer to a side question: status %u %s", op->status, r->why);
+		log_ids(0, 0, NULL);
 		op->plain(op, r->err == OK && op->status == 200 ? plain_body(op) : NULL);
 	}
 	if (op->fetch == NULL)          /* else it goes on with another page */
@@ -448,6 +464,36 @@ write_blocks(struct jw *w, struct body *b, struct agent *a, struct str content)
 	return e;
 }
 
+/* What the request asks for beyond its words. Without tools there is nothing to choose. */
+static void
+write_wishes(struct jw *w, const struct llm_request *r)
+{
+	if (r->tools.n && (r->no_tools || r->one_call)) {
+		jw_key(w, "tool_choice");
+		jw_obj(w);
+		jw_kz(w, "type", r->no_tools ? "none" : "auto");
+		if (!r->no_tools)
+			jw_kbool(w, "disable_parallel_tool_use", true);
+		jw_end_obj(w);
+	}
+	if (r->stop.n)
+		jw_kraw(w, "stop_sequences", r->stop);
+	if (!r->effort.n && !r->schema.n)
+		return;
+	jw_key(w, "output_config");
+	jw_obj(w);
+	if (r->effort.n)
+		jw_kstr(w, "effort", r->effort);
+	if (r->schema.n) {
+		jw_key(w, "format");
+		jw_obj(w);
+		jw_kz(w, "type", "json_schema");
+		jw_kraw(w, "schema", r->schema);
+		jw_end_obj(w);
+	}
+	jw_end_obj(w);
+}
+
 static enum err
 write_body(struct body *b, struct agent *a, const struct llm_request *r, bool counting)
 {
@@ -464,6 +510,7 @@ write_body(struct body *b, struct agent *a, const struct llm_request *r, bool co
 	write_cache_control(&w, r->hour);
 	if (r->tools.n)
 		jw_kraw(&w, "tools", r->tools);
+	write_wishes(&w, r);
 	if (r->system.n) {
 		jw_key(&w, "system");
 		jw_arr(&w);
@@ -517,8 +564,8 @@ send(struct op *op, const char *path, struct body *body)
 	enum err e = write_address(op->p->a->config, path, &url, &key);
 
 	if (e == OK) {
-		const char *headers[] = { "content-type: application/json",
-		    "anthropic-version: " ANTHROPIC_VERSION, key.p, NULL };
+		const char *headers[] = { "content-type: application/json", "anthropic-version: " ANTHROPIC_VERSION, key.p,
+		    op->trace[0] ? op->trace : NULL, NULL };
 		const struct fetch_req req = { .method = body ? "POST" : "GET", .url = url.p, .headers = headers,
 		    .body_from = body, .idle_us = op->plain ? 0 : LLM_IDLE_US, .once = !op->plain,
 		    .total_us = op->plain ? LLM_PLAIN_US + (body ? (int64_t)body_size(body) * SLOWEST_US : 0) : 0,
@@ -539,6 +586,8 @@ post(struct op *op, const char *path, const struct llm_request *r, void **out)
 	struct body body;
 	enum err e;
 
+	if (r->trace.n)
+		snprintf(op->trace, sizeof(op->trace), TRACE "%.*s", STR_ARG(r->trace));
 	body_init(&body, REQUEST_MAX);
 	e = write_body(&body, op->p->a, r, op->plain != NULL);
 	if (e == OK)

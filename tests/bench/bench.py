@@ -6,7 +6,7 @@ nothing else, floor.c, in the same run) and a bar (docs/DESIGN.md). Nothing here
 fails because something was slow: a missed bar is printed as missed. Exit code 1
 means that something could not be measured.
 
-    python3 tests/bench/bench.py [size memory start latency relay load idle build router]
+    python3 tests/bench/bench.py [build size bare memory start latency relay load turns health sockets hanging idle router money]
 
 Environment: BLUFIO the binary (build/blufio); BENCH_DIR a directory on the disk
 to be measured (a short path: a socket is made in it).
@@ -14,10 +14,11 @@ to be measured (a short path: a socket is made in it).
 import json
 import os
 import re
+import resource
 import shutil
 import signal
-import ssl
 import socket
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -28,7 +29,9 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(os.path.dirname(HERE))
 BINARY = os.path.join(ROOT, os.environ.get("BLUFIO") or "build/blufio")
 CC = os.environ.get("CC", "cc")
-FEATURES = "telegram"           # with the defaults of each kind: a complete agent
+FEATURES = "telegram gateway"   # with the defaults of each kind: a complete agent
+TOKEN = "bench-q7Vx2LkP9sZtR4mWb8NcYd3HfJ6aGe"
+TOOLS = ("floor", "start", "load", "fake", "relay")
 
 STARTS = 20
 MESSAGES = 200                  # of the latency
@@ -42,6 +45,14 @@ PER_CHAT = 10                   # messages of one conversation
 CONNECTIONS = 64
 LOAD_S = 40                     # at most, each load
 IDLE_S = 20
+ROUNDS = 5                      # of what is held against something else, in alternating order
+ROUND_S = 2                     # of each of them
+TURN_CONNECTIONS = (1, 64, 512)
+FEW = 4                         # connections that are waited for while something else hangs
+HALF_OPEN, HANGING_TURNS = 200, 30
+FIRST = 20                      # messages that are not counted: whoever hangs is still coming
+SOCKETS = 10000
+PER_ADDRESS = 50                # of them
 
 rows, failures, children = [], [], []
 
@@ -115,7 +126,7 @@ class Place:
         if base is None and self.filesystem(tempfile.gettempdir()) == "tmpfs":
             base = "/var/tmp"   # a disk that is none would flatter every durable figure
         self.dir = tempfile.mkdtemp(prefix="blufio-bench-", dir=base)
-        for name in ("floor", "start", "load", "fake", "relay"):
+        for name in TOOLS:
             libs = ["-lcurl", "-lsqlite3", "-lz"] if name == "floor" else []
             run(CC, "-std=c11", "-O2", "-fPIE", "-pie", "-Wl,-z,now", "-Wl,--as-needed", "-o",
                 self.path(name), os.path.join(HERE, name + ".c"), *libs)
@@ -137,7 +148,7 @@ class Place:
 class Daemon:
     """The binary on a directory of its own."""
 
-    def __init__(self, place, name, durability="power", telegram=None, provider=None, start=True):
+    def __init__(self, place, name, durability="power", telegram=None, provider=None, connections=1024):
         self.dir = place.path(name)
         os.mkdir(self.dir)
         self.db = os.path.join(self.dir, "b.db")
@@ -145,7 +156,8 @@ class Daemon:
         self.config = os.path.join(self.dir, "c.toml")
         text = ('[agent]\nmax_sessions = 4096\n[storage]\ndatabase_path = "%s"\ndurability = "%s"\n'
                 '[providers]\ndefault = "%s"\n[cost]\ndaily_budget_usd = "1000000"\n'
-                % (self.db, durability, "anthropic" if provider else "echo"))
+                '[gateway]\nenabled = true\nport = 0\nbearer_token = "%s"\nmax_connections = %d\n'
+                % (self.db, durability, "anthropic" if provider else "echo", TOKEN, connections))
         if telegram:
             text += ('[telegram]\nbot_token = "123456:bench-token-of-a-fake-bot-00000000000"\n'
                      'api_base = "%s"\nallowed_users = [%s]\npoll_timeout = 10\n'
@@ -155,9 +167,7 @@ class Daemon:
         with open(self.config, "w", encoding="utf-8") as f:
             f.write(text)
         os.chmod(self.config, 0o600)
-        self.process = None
-        if start:
-            self.start()
+        self.start()
 
     def command(self, *args):
         return [BINARY, "--config", self.config] + list(args)
@@ -171,6 +181,8 @@ class Daemon:
             if self.process.poll() is not None or time.monotonic() > limit:
                 raise RuntimeError("the daemon did not start: " + read(self.log)[-500:])
             time.sleep(0.01)
+        self.port = int(re.search(r"listening on 127\.0\.0\.1:(\d+)", read(self.log)).group(1))
+        self.gateway = "%d %s" % (self.port, TOKEN)     # as load and relay want it
 
     def stop(self):
         end(self.process)
@@ -241,6 +253,16 @@ def bench_build(place):
     row("clean build, make -j2", clean, "s", None, 20, note="FEATURES=\"%s\"" % FEATURES)
     row("build after a FEATURES change", percentile(relinks, 50), "s", one, 1,
         note="n=4; floor: compile and link one file")
+
+
+def bench_bare(place):
+    """A clean clone on one core under 512 MB; the test lets what it built answer, too."""
+    out = run(sys.executable, os.path.join(ROOT, "tests", "e2e", "test_build.py"))
+    said = re.search(r"built in ([\d.]+) s on one core(?:, (\d+) MB)?", out)
+    if not said:
+        raise RuntimeError(out.strip()[-300:])
+    row("clean clone to a complete agent, one core", float(said.group(1)), "s",
+        note="under 512 MB; %s MB at most" % (said.group(2) or "?"))
 
 
 def bench_size(place):
@@ -392,32 +414,36 @@ def bench_latency(place):
 
 
 def bench_relay(place):
-    """Provider byte to client byte: a word of the stream until a terminal has read it."""
+    """Provider byte to client byte: a word of the stream until a terminal, or a program, has read it."""
     for durability in ("process", "power"):
-        p = spawn(place.path("relay"), str(WORDS), str(WORD_GAP_US), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                  text=True)
-        d = Daemon(place, "relay-" + durability, durability,
-                   provider="http://127.0.0.1:" + p.stdout.readline().strip())
-        p.stdin.write(d.socket + "\n")
-        p.stdin.flush()
-        ms = latencies(p)
-        d.stop()
-        p.stdin.close()
-        end(p)
-        if len(ms) < WORDS:
-            raise RuntimeError("%d of %d words arrived" % (len(ms), WORDS))
-        row("provider byte to terminal, \"%s\", p50" % durability, percentile(ms, 50), "ms", None, 0.2,
-            note=spread(ms))
+        for what in ("terminal", "event stream"):
+            p = spawn(place.path("relay"), str(WORDS), str(WORD_GAP_US), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                      text=True)
+            d = Daemon(place, "relay-%s-%s" % (durability, what[:5]), durability,
+                       provider="http://127.0.0.1:" + p.stdout.readline().strip())
+            p.stdin.write((d.socket if what == "terminal" else d.gateway) + "\n")
+            p.stdin.flush()
+            ms = latencies(p)
+            d.stop()
+            p.stdin.close()
+            end(p)
+            if len(ms) < WORDS:
+                raise RuntimeError("%d of %d words arrived" % (len(ms), WORDS))
+            row("provider byte to %s, \"%s\", p50" % (what, durability), percentile(ms, 50), "ms", None, 0.2,
+                note=spread(ms))
 
 
-def load(place, sock, tag, turns):
-    out = run(place.path("load"), sock, tag, str(CONNECTIONS), str(turns), str(PER_CHAT),
-              str(LOAD_S))
-    turns, seconds, p50, p90, p99, refused = out.split()
+def load(place, where, tag, turns, connections=CONNECTIONS, seconds=LOAD_S):
+    """Turns, turns a second, and the milliseconds of p50, p90, p99."""
+    out = run(place.path("load"), where, tag, str(connections), str(turns), str(PER_CHAT), str(seconds))
+    turns, took, *ms, refused = out.split()
     if int(refused):
         raise RuntimeError("%s answers were not ok" % refused)
-    return (int(turns), int(turns) / float(seconds),
-            "n=%s; message to reply p50 %s p90 %s p99 %s ms" % (turns, p50, p90, p99))
+    return int(turns), int(turns) / float(took), [float(x) for x in ms]
+
+
+def answer_times(turns, ms):
+    return "n=%d; message to reply p50 %s p90 %s p99 %s ms" % (turns, *(number(x) for x in ms))
 
 
 def bench_load(place):
@@ -434,15 +460,215 @@ def bench_load(place):
         load(place, d.socket, "warm", WARM)
         d.wait_no_terminals()
         warm = d.rss_kb()
-        n, rate, note = load(place, d.socket, "run", TURNS)
+        n, rate, ms = load(place, d.socket, "run", TURNS)
         grown = d.rss_kb() - warm
         log = os.path.getsize(d.db + "-wal") / 1048576
-        row("durable turns a second, \"%s\"" % durability, rate, "/s", ceiling, bar, True, note)
+        row("durable turns a second, \"%s\"" % durability, rate, "/s", ceiling, bar, True, answer_times(n, ms))
         row("RSS growth over those turns", grown / 1024, "MB", None, 1,
             note="%d kB before, after %d turns" % (warm, n))
         row("database log after them", log, "MB", None, 70,
             note="WAL_BYTES_MAX and what came since")
         d.stop()
+
+
+def alternate(things):
+    """Yields them ROUNDS times, every other time from the last to the first."""
+    for i in range(ROUNDS):
+        yield from things if i % 2 == 0 else things[::-1]
+
+
+def bench_turns(place):
+    """POST /v1/messages; beside it the same load on the control socket."""
+    daemons = {x: Daemon(place, "turns-" + x, x) for x in ("process", "power")}
+    what = [(x, n) for x in daemons for n in TURN_CONNECTIONS + ("terminals",)]
+    seen = {w: [] for w in what}
+    for i, (durability, n) in enumerate(alternate(what)):
+        d = daemons[durability]
+        before = threads(d.pid, "ns")
+        if n == "terminals":
+            got = load(place, d.socket, "t%d" % i, TURNS, CONNECTIONS, ROUND_S)
+            d.wait_no_terminals()
+        else:
+            got = load(place, d.gateway, "g%d" % i, TURNS, n, ROUND_S)
+        seen[durability, n].append(got + ((threads(d.pid, "ns") - before) / 1e3 / got[0],))
+    for durability, bar in (("process", 5000), ("power", 2000)):
+        peer = percentile([x[1] for x in seen[durability, "terminals"]], 50)
+        for n in TURN_CONNECTIONS:
+            got = seen[durability, n]
+            ms = [percentile([x[2][i] for x in got], 50) for i in range(3)]
+            row("POST /v1/messages, turns a second, %d connections, \"%s\"" % (n, durability),
+                percentile([x[1] for x in got], 50), "/s", peer if n == CONNECTIONS else None,
+                bar if n == CONNECTIONS else None, True,
+                answer_times(sum(x[0] for x in got), ms) + "; %s us of processor a turn" %
+                number(percentile([x[3] for x in got], 50)) + ("; floor: terminals" if n == CONNECTIONS else ""))
+    for d in daemons.values():
+        d.stop()
+
+
+NGINX_PATH = os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin"
+NOBODY = 65534
+
+
+class Nginx:
+    """One worker that answers /health with the gateway's bytes; its two own fields it does not give up."""
+
+    def __init__(self):
+        self.dir = tempfile.mkdtemp(prefix="blufio-bench-nginx-")
+        with socket.create_server(("127.0.0.1", 0)) as s:
+            self.port = s.getsockname()[1]
+        conf = os.path.join(self.dir, "nginx.conf")
+        temps = "".join("%s_temp_path %s;" % (x, self.dir) for x in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
+        with open(conf, "w", encoding="utf-8") as f:
+            f.write("daemon off; worker_processes 1; pid %s/pid; error_log stderr; events { worker_connections 1024; }\n"
+                    "http { access_log off; server_tokens off; default_type application/json; keepalive_requests 1000000000;\n"
+                    "%s server { listen 127.0.0.1:%d; location = /health { add_header X-Request-Id 0123456789abcdef;\n"
+                    "add_header X-Content-Type-Options nosniff; add_header Cache-Control no-store;\n"
+                    "return 200 '{\"status\":\"ok\"}'; } } }\n" % (self.dir, temps, self.port))
+        user = {"user": NOBODY, "group": NOBODY, "extra_groups": []} if os.geteuid() == 0 else {}
+        if user:
+            os.chown(self.dir, NOBODY, NOBODY)
+        self.process = spawn(shutil.which("nginx", path=NGINX_PATH), "-p", self.dir, "-c", conf, "-e", "stderr",
+                             stderr=subprocess.DEVNULL, **user)
+        limit = time.monotonic() + 10
+        while not self.workers() or not answers(self.port):
+            if self.process.poll() is not None or time.monotonic() > limit:
+                raise RuntimeError("nginx did not start")
+            time.sleep(0.05)
+
+    def workers(self):
+        return [int(x) for x in read("/proc/%d/task/%d/children" % (self.process.pid, self.process.pid)).split()]
+
+    def stop(self):
+        end(self.process)
+        shutil.rmtree(self.dir)
+
+
+def answers(port):
+    """The answer to GET /health, or nothing."""
+    try:
+        with socket.create_connection(("127.0.0.1", port), 5) as s:
+            s.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            return s.recv(4096)
+    except OSError:
+        return b""
+
+
+def bench_health(place):
+    """GET /health beside nginx: the same load in turns, the server on one core, the client on another."""
+    for name in ("wrk", "nginx"):
+        if shutil.which(name, path=NGINX_PATH) is None:
+            raise RuntimeError("no %s; next: apt-get install --no-install-recommends wrk nginx" % name)
+    cores = sorted(os.sched_getaffinity(0))
+    d, peer = Daemon(place, "health"), Nginx()
+    servers = [("blufio", d.port, d.pid), ("nginx", peer.port, peer.workers()[0])]
+    rates, costs = {"blufio": [], "nginx": []}, {"blufio": [], "nginx": []}
+    for _, _, pid in servers:
+        os.sched_setaffinity(pid, cores[:1])
+    for name, port, pid in alternate(servers):
+        before = threads(pid, "ns")
+        out = run("wrk", "-t1", "-c%d" % CONNECTIONS, "-d%ds" % ROUND_S, "http://127.0.0.1:%d/health" % port,
+                  preexec_fn=lambda: os.sched_setaffinity(0, cores[-1:]))
+        if "Non-2xx" in out or "Socket errors" in out:
+            raise RuntimeError("%s: %s" % (name, out[-300:]))
+        rates[name].append(float(re.search(r"Requests/sec:\s+([\d.]+)", out).group(1)))
+        costs[name].append((threads(pid, "ns") - before) / 1e3 / int(re.search(r"(\d+) requests in", out).group(1)))
+    ours, theirs = (percentile(rates[x], 50) for x in ("blufio", "nginx"))
+    row("GET /health a second, %d connections" % CONNECTIONS, ours, "/s", theirs, 0.95 * theirs, True,
+        note="n=%d; floor: nginx; answers of %d and %d bytes; ratios of the rounds %s" % (
+            ROUNDS, len(answers(d.port)), len(answers(peer.port)),
+            " ".join("%.2f" % (a / b) for a, b in zip(rates["blufio"], rates["nginx"]))))
+    ours, theirs = (percentile(costs[x], 50) for x in ("blufio", "nginx"))
+    row("processor time of a GET /health", ours, "us", theirs, theirs / 0.95, note="n=%d; floor: nginx" % ROUNDS)
+    d.stop()
+    peer.stop()
+
+
+def open_files(wanted):
+    """As many descriptors as this process and its children may have, up to wanted."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    n = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if soft < n:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (n, hard))
+    return n
+
+
+def connect(port, source="127.0.0.1"):
+    s = socket.socket()
+    s.bind((source, 0))
+    s.settimeout(20)
+    s.connect(("127.0.0.1", port))
+    return s
+
+
+def bench_sockets(place):
+    """Memory of WebSockets that were opened and say nothing."""
+    n = open_files(SOCKETS + 200) - 200
+    d = Daemon(place, "sockets", connections=n + 50)
+    head = ("GET /ws HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+            "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Extensions: permessage-deflate\r\n"
+            "Authorization: Bearer %s\r\n\r\n" % TOKEN).encode()
+    warm = connect(d.port)      # what the first one needs is not needed again
+    before, sockets = memory(d.pid), []
+    try:
+        for i in range(n):
+            s = connect(d.port, "127.0.%d.%d" % divmod(i // PER_ADDRESS + 256, 256))
+            sockets.append(s)
+            s.sendall(head)
+            if not s.recv(4096).startswith(b"HTTP/1.1 101 "):
+                raise RuntimeError("WebSocket %d was refused" % i)
+        after = memory(d.pid)
+    finally:
+        for s in sockets + [warm]:
+            s.close()
+    row("idle WebSocket, resident", (after["Rss"] - before["Rss"]) / n, "KB", None, 4,
+        note="n=%d%s; PSS %s KB; the kernel's buffers are not in it" % (
+            n, "" if n == SOCKETS else ", as many as the limit of open files leaves", number((after["Pss"] - before["Pss"]) / n)))
+    d.stop()
+
+
+def hang(d):
+    """Clients that begin and do not go on, and turns whose model does not answer; as they come, so they stay."""
+    starts = ("", "GET /health HTTP/1.1\r\nHost: loc", "POST /v1/messages HTTP/1.1\r\nHost: localhost\r\nAuthorization: "
+              "Bearer %s\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n{" % TOKEN)
+    body = '{"content":"hang"}'
+    whole = starts[2].replace("1000", str(len(body)))[:-1] + body
+    out = [connect(d.port, "127.0.1.%d" % (1 + i // PER_ADDRESS)) for i in range(HALF_OPEN + HANGING_TURNS)]
+    for i, s in enumerate(out):
+        s.sendall((whole if i < HANGING_TURNS else starts[i % len(starts)]).encode())
+    return out
+
+
+def bench_hanging(place):
+    """Does one channel feel it when another one hangs?"""
+    f, telegram, _ = fake(place, 0)
+    silent = socket.create_server(("127.0.0.1", 0), backlog=64)     # the system accepts, nobody answers
+    daemons = [Daemon(place, "telegram-polls", "process", telegram), Daemon(place, "telegram-hangs", "process",
+               "http://127.0.0.1:%d" % silent.getsockname()[1])]
+    p99 = {d: [] for d in daemons}
+    for i, d in enumerate(alternate(daemons)):
+        p99[d].append(load(place, d.gateway, "h%d" % i, TURNS, FEW, ROUND_S)[2][2])
+    well, hangs = (percentile(p99[d], 50) for d in daemons)
+    row("gateway's turns p99, Telegram hangs", hangs, "ms", well, 1.2 * well,
+        note="n=%d, %d connections; floor: Telegram holds its polls" % (ROUNDS, FEW))
+    for d in daemons:
+        d.stop()
+    end(f)
+    silent.close()
+
+    ms = {False: [], True: []}
+    for i, hanging in enumerate(alternate([False, True])):
+        f, telegram, provider = fake(place, MESSAGES + FIRST, GAP_MS)
+        d = Daemon(place, "hang-%d" % i, "process", telegram, provider)
+        clients = hang(d) if hanging else []
+        ms[hanging].append(latencies(f)[FIRST:])
+        for c in clients:
+            c.close()
+        end(d.process, signal.SIGKILL)  # or it would wait for the turns that hang
+        end(f)
+    well, hangs = (percentile([percentile(x, 99) for x in ms[h]], 50) for h in (False, True))
+    row("update to provider request p99, gateway's clients hang", hangs, "ms", well, 1.2 * well,
+        note="n=%d, %d half-open, %d turns without an answer; floor: nobody hangs; of all: %s, floor %s" % (
+            ROUNDS, HALF_OPEN, HANGING_TURNS, spread(sum(ms[True], [])), spread(sum(ms[False], []))))
 
 
 def threads(pid, name):
@@ -487,6 +713,14 @@ def bench_router(place):
     row("tier of a message, mean", int(mean), "ns", note="the labelled ones; slowest %s, of 1 MB %s ns" % (slowest, long))
 
 
+def bench_money(place):
+    """What conversations cost: money.py."""
+    sys.path.insert(0, HERE)
+    import money
+    for what, value, unit, bar, least in money.figures(place.dir):
+        row(what, value, unit, bar=bar, least=least)
+
+
 # ---- the run -------------------------------------------------------------------------------------
 
 
@@ -510,9 +744,9 @@ def table():
                         for i, (x, w) in enumerate(zip(r, wide))) + "  " + r[7])
 
 
-PARTS = {"build": bench_build, "size": bench_size, "memory": bench_memory, "start": bench_start,
-         "latency": bench_latency, "relay": bench_relay, "load": bench_load, "idle": bench_idle,
-         "router": bench_router}
+PARTS = {"build": bench_build, "size": bench_size, "bare": bench_bare, "memory": bench_memory, "start": bench_start,
+         "latency": bench_latency, "relay": bench_relay, "load": bench_load, "turns": bench_turns, "health": bench_health,
+         "sockets": bench_sockets, "hanging": bench_hanging, "idle": bench_idle, "router": bench_router, "money": bench_money}
 
 
 def main():

@@ -10,38 +10,14 @@
  *   floor echo SOCKET          the answers that load.c wants, without thought or storage
  */
 #define _GNU_SOURCE
-#include <arpa/inet.h>
+#include "bench.h"
+
 #include <curl/curl.h>
 #include <fcntl.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <sqlite3.h>
 #include <stddef.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/epoll.h>
-#include <sys/socket.h>
-#include <sys/un.h>
-#include <time.h>
-#include <unistd.h>
 #include <zlib.h>
-
-static void
-die(const char *what)
-{
-	perror(what);
-	exit(1);
-}
-
-static long long
-now_ns(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return t.tv_sec * 1000000000LL + t.tv_nsec;
-}
 
 /* ---- memory and start ---------------------------------------------------------- */
 
@@ -116,21 +92,8 @@ sync_loop(const char *path, int n, int gap_ms)
 
 static char text[65536];
 
-static int
-dial(int port)
-{
-	struct sockaddr_in to = { .sin_family = AF_INET, .sin_port = htons((unsigned short)port),
-	    .sin_addr = { htonl(INADDR_LOOPBACK) } };
-	int fd = socket(AF_INET, SOCK_STREAM, 0), one = 1;
-
-	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
-	if (connect(fd, (struct sockaddr *)&to, sizeof(to)) != 0)
-		die("connect");
-	return fd;
-}
-
 static void
-post(int fd, const char *path)
+ask(int fd, const char *path)
 {
 	char s[256];
 	int n = snprintf(s, sizeof(s), "POST %s HTTP/1.1\r\nHost: x\r\nContent-Length: 14\r\n\r\n"
@@ -162,14 +125,14 @@ answer(int fd)
 static void
 relay(int telegram_port, int provider_port)
 {
-	int telegram = dial(telegram_port), provider = dial(provider_port);
+	int telegram = dial_tcp(telegram_port), provider = dial_tcp(provider_port);
 
 	for (;;) {
-		post(telegram, "/bot1:x/getUpdates");
+		ask(telegram, "/bot1:x/getUpdates");
 		answer(telegram);
-		post(provider, "/v1/messages");
+		ask(provider, "/v1/messages");
 		answer(provider);
-		post(telegram, "/bot1:x/sendMessage");
+		ask(telegram, "/bot1:x/sendMessage");
 		answer(telegram);
 	}
 }

@@ -1,71 +1,47 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /*
- * load.c - many terminals at once on the control socket: how many turns a second.
+ * load.c - many clients at once: how many turns a second.
  *
- *   load SOCKET TAG CONNECTIONS TURNS PER_CHAT SECONDS
+ *   load WHERE TAG CONNECTIONS TURNS PER_CHAT SECONDS
  *
- * Each connection is the terminal of one conversation (TAG-number). It sends a
- * message, waits for its reply, and acknowledges it in the same write that
- * brings the next message. After PER_CHAT turns it says /new, which is not
- * counted, so that figures are those of conversations of that length. It stops
- * at TURNS in all or after SECONDS. Printed: turns, seconds, milliseconds from
- * message to reply (p50 p90 p99), answers that were not "ok".
+ * WHERE is the path of a control socket, or "PORT KEY" of the gateway. Each
+ * connection is one conversation. A terminal sends a message, waits for its reply,
+ * and acknowledges it in the same write that brings the next message; a program
+ * posts a message and waits for its answer. After PER_CHAT turns a new conversation
+ * begins (a terminal says /new, which is not counted), so that figures are those of
+ * conversations of that length. It stops at TURNS in all or after SECONDS. Printed:
+ * turns, seconds, milliseconds from message to reply (p50 p90 p99), answers that
+ * were no reply.
  */
 #define _GNU_SOURCE
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
+#include "bench.h"
+
+#include <stdbool.h>
 #include <sys/epoll.h>
-#include <sys/socket.h>
-#include <sys/un.h>
-#include <time.h>
-#include <unistd.h>
 
 #define CONNECTIONS_MAX 1024
-#define IN_MAX 65536
 #define STALL_MS 10000
 
 struct conn {
-	int fd, number;
+	int fd;
 	long long item;                 /* to acknowledge, 0 none */
 	long long sent_ns;
-	int turns;                      /* since /new */
-	size_t n;
-	char in[IN_MAX];
+	int turns;                      /* of this conversation */
+	char session[24];               /* of the gateway; empty: a new one */
+	size_t length;                  /* of the answer's body */
+	bool good;                      /* the answer's status is 200 */
+	struct lines lines;
 };
 
 static struct conn conns[CONNECTIONS_MAX];
-static const char *tag;
+static const char *tag, *key;
 static long long ids, started, done, wanted, refused;
 static int per_chat;
 static float *ms;
 
-static long long
-now_ns(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return t.tv_sec * 1000000000LL + t.tv_nsec;
-}
-
-static void
-die(const char *what)
-{
-	perror(what);
-	exit(1);
-}
-
-static void
-put(struct conn *c, const char *s, size_t n)
-{
-	if (send(c->fd, s, n, MSG_NOSIGNAL) != (ssize_t)n)
-		die("send");
-}
-
 /* The acknowledgement of the last answer, if any, and the next message, if any is wanted. */
 static void
-next(struct conn *c)
+next_line(struct conn *c)
 {
 	char out[512];
 	int n = 0;
@@ -87,48 +63,83 @@ next(struct conn *c)
 		c->sent_ns = now_ns();
 	}
 	if (n > 0)
-		put(c, out, (size_t)n);
+		put(c->fd, out, (size_t)n);
 }
 
 static void
-on_line(struct conn *c, const char *line)
+next_post(struct conn *c)
 {
+	char body[256];
+	int n;
+
+	if (started == wanted)
+		return;
+	started++;
+	if (c->turns == per_chat)
+		c->turns = c->session[0] = 0;
+	n = snprintf(body, sizeof(body), "{\"content\":\"message %lld of a load test, please say it again\"", ++ids);
+	if (c->session[0])
+		n += snprintf(body + n, sizeof(body) - (size_t)n, ",\"session_id\":\"%s\"", c->session);
+	snprintf(body + n, sizeof(body) - (size_t)n, "}");
+	c->sent_ns = now_ns();
+	post(c->fd, key, "", body);
+}
+
+static void
+refuse(const char *line)
+{
+	if (refused++ == 0)
+		fprintf(stderr, "refused: %s\n", line);
+}
+
+static void
+answered(struct conn *c)
+{
+	ms[done++] = (float)(now_ns() - c->sent_ns) / 1e6f;
+}
+
+static void
+on_line(void *arg, const char *line)
+{
+	struct conn *c = arg;
 	const char *item;
 
 	if (strncmp(line, "{\"type\":\"reply\"", 15) == 0 || strncmp(line, "{\"type\":\"notice\"", 16) == 0) {
 		item = strstr(line, "\"item\":");
 		c->item = item ? atoll(item + 7) : 0;
 		if (c->turns >= 0 && line[9] == 'r')
-			ms[done++] = (float)(now_ns() - c->sent_ns) / 1e6f;
+			answered(c);
 		c->turns++;
-		next(c);
+		next_line(c);
 	} else if (strncmp(line, "{\"ok\":false", 11) == 0) {
-		if (refused++ == 0)
-			fprintf(stderr, "refused: %s\n", line);
+		refuse(line);
 	} else if (strstr(line, "\"offline\":")) {
-		next(c);                /* the conversation is open */
+		next_line(c);           /* the conversation is open */
 	}
 }
 
+/* A line of an answer's head, or its body. */
 static void
-on_data(struct conn *c)
+on_answer(void *arg, const char *line)
 {
-	ssize_t n = recv(c->fd, c->in + c->n, sizeof(c->in) - 1 - c->n, 0);
-	char *p = c->in, *eol;
+	struct conn *c = arg;
+	const char *session;
 
-	if (n <= 0)
-		die("recv");
-	c->n += (size_t)n;
-	c->in[c->n] = '\0';
-	for (; (eol = strchr(p, '\n')); p = eol + 1) {
-		*eol = '\0';
-		on_line(c, p);
-	}
-	c->n -= (size_t)(p - c->in);
-	memmove(c->in, p, c->n);
-	if (c->n == sizeof(c->in) - 1) {
-		fprintf(stderr, "a line is too long\n");
-		exit(1);
+	if (strncmp(line, "HTTP/1.1 ", 9) == 0) {
+		c->good = strncmp(line + 9, "200", 3) == 0;
+	} else if (strncmp(line, "Content-Length: ", 16) == 0) {
+		c->length = strtoul(line + 16, NULL, 10);
+	} else if (strcmp(line, "\r") == 0) {
+		c->lines.body = c->length;
+	} else if (line[0] == '{') {
+		session = strstr(line, "\"session_id\":\"");
+		if (c->good && session)
+			snprintf(c->session, sizeof(c->session), "%.*s", (int)strcspn(session + 14, "\""), session + 14);
+		else
+			refuse(line);
+		answered(c);
+		c->turns++;
+		next_post(c);
 	}
 }
 
@@ -141,20 +152,16 @@ by_value(const void *a, const void *b)
 }
 
 static void
-open_conn(struct conn *c, int number, const char *path, int ep)
+open_conn(struct conn *c, int number, char *where, int ep)
 {
-	struct sockaddr_un sun = { .sun_family = AF_UNIX };
 	struct epoll_event ev = { .events = EPOLLIN, .data = { .ptr = c } };
 	char hello[128];
 
-	snprintf(sun.sun_path, sizeof(sun.sun_path), "%s", path);
-	c->number = number;
-	c->fd = socket(AF_UNIX, SOCK_STREAM, 0);
-	if (connect(c->fd, (struct sockaddr *)&sun, sizeof(sun)) != 0 ||
-	    epoll_ctl(ep, EPOLL_CTL_ADD, c->fd, &ev) != 0)
-		die(path);
-	put(c, hello, (size_t)snprintf(hello, sizeof(hello), "{\"cmd\":\"chat\",\"chat\":\"%s-%d\"}\n",
-	    tag, number));
+	c->fd = dial(where, &key);
+	if (epoll_ctl(ep, EPOLL_CTL_ADD, c->fd, &ev) != 0)
+		die(where);
+	if (!key)
+		put(c->fd, hello, (size_t)snprintf(hello, sizeof(hello), "{\"cmd\":\"chat\",\"chat\":\"%s-%d\"}\n", tag, number));
 }
 
 int
@@ -165,7 +172,7 @@ main(int argc, char **argv)
 	long long begin, end, limit;
 
 	if (n_conns < 1 || n_conns > CONNECTIONS_MAX) {
-		fprintf(stderr, "load SOCKET TAG CONNECTIONS TURNS PER_CHAT SECONDS\n");
+		fprintf(stderr, "load WHERE TAG CONNECTIONS TURNS PER_CHAT SECONDS\n");
 		return 2;
 	}
 	tag = argv[2];
@@ -173,17 +180,22 @@ main(int argc, char **argv)
 	per_chat = atoi(argv[5]);
 	limit = atoll(argv[6]) * 1000000000LL;
 	ms = calloc((size_t)wanted + 1, sizeof(*ms));
-	begin = now_ns();
 	for (int i = 0; i < n_conns; i++)
 		open_conn(&conns[i], i, argv[1], ep);
+	begin = now_ns();
+	for (int i = 0; key && i < n_conns; i++)
+		next_post(&conns[i]);
 	while (done < started || done < wanted) {
 		n = epoll_wait(ep, got, 64, STALL_MS);
 		if (n <= 0) {
 			fprintf(stderr, "no answer for %d ms after %lld turns\n", STALL_MS, done);
 			return 1;
 		}
-		for (int i = 0; i < n; i++)
-			on_data(got[i].data.ptr);
+		for (int i = 0; i < n; i++) {
+			struct conn *c = got[i].data.ptr;
+
+			lines_read(&c->lines, c->fd, key ? on_answer : on_line, c);
+		}
 		if (now_ns() - begin > limit)
 			wanted = started;
 	}

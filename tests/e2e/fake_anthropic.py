@@ -43,6 +43,7 @@ IMAGE_SIDE, IMAGE_SIDE_MANY, IMAGES_MANY = 8000, 2000, 20
 BREAKPOINTS_MAX = 4
 EFFORTS = ("low", "medium", "high", "xhigh", "max")
 SECRET = b"fake signature key"
+TRACEPARENT = r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-0[0-3]\Z"
 
 
 def _model(window, out, **flags):
@@ -871,6 +872,8 @@ class FakeAnthropic(FakeServer):
         need(version in ("2023-06-01", "2026-10-21"),
              'anthropic-version: "%s" is not a valid version',
              version)
+        trace = request.header("traceparent")
+        need(not trace or re.match(TRACEPARENT, trace), "traceparent: %s is not one", trace)
         m = re.match(r"/v1/models(?:/([^/]+))?\Z", request.path)
         if m:
             if request.method != "GET":

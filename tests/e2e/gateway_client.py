@@ -14,9 +14,13 @@ Octets go out as they are given; what comes back must be what RFC 9110, 9112 and
 the event stream standard say, or it is an AssertionError. Cut is raised when the
 connection ends where it may not; a test that expects it catches it.
 """
+import base64
+import hashlib
 import json
+import os
 import re
 import socket
+import time
 
 from harness import SLOW, wait_for
 
@@ -55,19 +59,24 @@ class Response:
 
 
 class Connection:
-    """One TCP connection, exact octets out and strict answers in."""
+    """One connection to a port here or to a Unix socket's path, exact octets out and strict answers in."""
 
-    def __init__(self, port, timeout=20.0, receive_buffer=None):
-        self.socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    def __init__(self, port, timeout=20.0, receive_buffer=None, source=None):
+        unix = isinstance(port, str)
+        self.socket = socket.socket(socket.AF_UNIX if unix else socket.AF_INET, socket.SOCK_STREAM)
         if receive_buffer:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         self.socket.settimeout(timeout * SLOW)
         try:
-            self.socket.connect(("127.0.0.1", port))
+            if source:                                  # 127.x.y.z: another address of this machine
+                self.socket.bind((source, 0))
+            self.socket.connect(port if unix else ("127.0.0.1", port))
         except OSError:
             self.socket.close()
             raise
-        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if not unix:
+            self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.host = "localhost" if unix else "127.0.0.1:%d" % port
         self.port, self.data, self.reset = port, b"", False
 
     def __enter__(self):
@@ -95,7 +104,7 @@ class Connection:
         names = [k.lower() for k, _ in headers]
         lines = ["%s %s HTTP/1.%d" % (method, path, minor)]
         if "host" not in names:
-            lines.append("Host: 127.0.0.1:%d" % self.port)
+            lines.append("Host: " + self.host)
         lines += ["%s: %s" % h for h in headers]
         if isinstance(body, list):
             lines.append("Transfer-Encoding: chunked")
@@ -316,24 +325,67 @@ def text_of(events):
     return text
 
 
+# ---- signatures --------------------------------------------------------------------------------
+
+
+class Device:
+    """A key pair and what it signs: Ed25519 as RFC 8032 says it, in affine coordinates."""
+    P, L = 2**255 - 19, 2**252 + 27742317777372353535851937790883648493
+    D = -121665 * pow(121666, -1, P) % P
+    BASE = (15112221349535400772501151409588531511454012693041857206046113283949847762202, 4 * pow(5, -1, P) % P)
+
+    def __init__(self, seed=None):
+        h = hashlib.sha512(seed or os.urandom(32)).digest()
+        self.secret, self.prefix = int.from_bytes(h[:32], "little") & ~7 & (2**255 - 1) | 2**254, h[32:]
+        self.public = self.times(self.secret)
+
+    def times(self, n):
+        """n times the base point, encoded."""
+        def add(a, b):
+            k = self.D * a[0] * b[0] * a[1] * b[1]
+            return ((a[0] * b[1] + b[0] * a[1]) * pow(1 + k, -1, self.P) % self.P,
+                    (a[1] * b[1] + a[0] * b[0]) * pow(1 - k, -1, self.P) % self.P)
+        sum_, double = (0, 1), self.BASE
+        while n:
+            sum_ = add(sum_, double) if n & 1 else sum_
+            double, n = add(double, double), n >> 1
+        return (sum_[1] | (sum_[0] & 1) << 255).to_bytes(32, "little")
+
+    def sign(self, text):
+        def number(*parts):
+            return int.from_bytes(hashlib.sha512(b"".join(parts)).digest(), "little") % self.L
+        r = number(self.prefix, text)
+        point = self.times(r)
+        return point + ((r + number(point, self.public, text) * self.secret) % self.L).to_bytes(32, "little")
+
+    def headers(self, method, path, body=b"", nonce=None):
+        """The fields of one request; a nonce is good once."""
+        out = {"Blufio-Content-SHA256": hashlib.sha256(body).hexdigest(), "Blufio-Timestamp": str(int(time.time())),
+               "Blufio-Nonce": nonce or os.urandom(16).hex()}
+        signature = self.sign("\n".join([method, path] + list(out.values())).encode())
+        return dict(out, **{"Blufio-Device": self.public.hex(), "Blufio-Signature": base64.b64encode(signature).decode()})
+
+
 # ---- requests ----------------------------------------------------------------------------------
 
 
 class Gateway:
-    """Asks the newest daemon of a directory, with one credential."""
+    """Asks the newest daemon of a directory, with one credential; where: another port of it, or a socket's path."""
 
-    def __init__(self, b, key=None):
-        self.b, self.key = b, key
+    def __init__(self, b, key=None, where=None):
+        self.b, self.key, self.where = b, key, where
+
+    def listening(self):
+        """The port, as soon as the log tells it."""
+        for entry in self.b.logs(running=True):
+            m = re.match(r"listening on 127\.0\.0\.1:(\d+)\Z", str(entry.get("msg", "")))
+            if entry.get("component") == "gateway" and m:
+                return int(m.group(1))
+        return None
 
     @property
     def port(self):
-        def found():
-            for entry in self.b.logs(running=True):
-                m = re.match(r"listening on 127\.0\.0\.1:(\d+)\Z", str(entry.get("msg", "")))
-                if entry.get("component") == "gateway" and m:
-                    return int(m.group(1))
-            return None
-        return wait_for(found, 20, "the gateway to listen")
+        return self.where if self.where is not None else wait_for(self.listening, 20, "the gateway to listen")
 
     def connect(self, **options):
         return Connection(self.port, **options)

@@ -20,6 +20,7 @@ front of it ("valgrind -q …", which must exec it in place); E2E_SLOW a factor
 for every timeout; E2E_KEEP=1 keeps the directories; E2E_MEMORY a limit in megabytes (memgroup.py). Waiting is always for a
 condition; no test sleeps to let something happen.
 """
+import contextlib
 import json
 import os
 import pty
@@ -56,6 +57,14 @@ class Skip(Exception):
 def binary():
     name = os.environ.get("BLUFIO_BIN") or os.environ.get("BLUFIO") or "build/blufio"
     return os.path.join(ROOT, name)
+
+
+def built(name):
+    """A file of the build that is under test, beside its program."""
+    path = os.path.join(os.path.dirname(binary()), name)
+    if not os.path.exists(path):
+        raise Skip("no %s; make e2e builds it" % path)
+    return path
 
 
 def wait_for(predicate, timeout=20.0, what="condition"):
@@ -124,13 +133,14 @@ def merge(base, over):
 class Blufio:
     """One data directory and the processes that run in it."""
 
-    def __init__(self, config=None, tg=None, ai=None, env=None, preload=None):
+    def __init__(self, config=None, tg=None, ai=None, env=None, preload=None, program=None):
         self.dir = tempfile.mkdtemp(prefix="blufio-e2e-")
         self.config_path = os.path.join(self.dir, "blufio.toml")
         self.db_path = os.path.join(self.dir, "blufio.db")
         self.log_path = os.path.join(self.dir, "log")
         self.env = dict(env or {})      # for every process of this directory
         self.preload = preload          # for the daemon alone
+        self.program = program or binary()
         self.process = None
         self.groups = []                # memory groups of the daemons so far
         self.sessions = []              # session ids of the daemons so far
@@ -170,13 +180,13 @@ class Blufio:
         return {k: v for k, v in env.items() if v is not None}
 
     def command(self, *args):
-        return shlex.split(os.environ.get("BLUFIO_WRAP", "")) + [binary()] + list(args)
+        return shlex.split(os.environ.get("BLUFIO_WRAP", "")) + [self.program] + list(args)
 
     # -- life --------------------------------------------------------------------------
 
     def start(self, wait=True, env=None):
-        if not os.access(binary(), os.X_OK):
-            raise Skip("no %s; build it first" % binary())
+        if not os.access(self.program, os.X_OK):
+            raise Skip("no %s; build it first" % self.program)
         if self.process is not None:
             raise AssertionError("it runs already")
         self.logged = os.path.getsize(self.log_path) if os.path.exists(self.log_path) else 0
@@ -319,6 +329,25 @@ class Blufio:
         with open("/proc/%d/status" % (pid or self.pid)) as f:
             return int(re.search(r"VmRSS:\s+(\d+)", f.read()).group(1))
 
+    @contextlib.contextmanager
+    def bounded(self, kb=4096):
+        """Gives a function to call after each attack: at no moment since the last call was there more memory
+        than at the beginning, and so much more. A sanitizer keeps what is freed: not measured there."""
+        base = self.rss_kb()
+
+        def forget():
+            with open("/proc/%d/clear_refs" % self.pid, "w") as f:
+                f.write("5")
+
+        def check(what=""):
+            with open("/proc/%d/status" % self.pid) as f:
+                peak = int(re.search(r"VmHWM:\s+(\d+)", f.read()).group(1))
+            assert peak <= base + kb or os.environ.get("E2E_MEMORY") == "0", "%s: %d KB from %d" % (what, peak, base)
+            forget()
+        forget()
+        yield check
+        check("in all")
+
     def fds(self):
         return len(os.listdir("/proc/%d/fd" % self.pid))
 
@@ -373,8 +402,8 @@ class Blufio:
 
     def cli(self, *args, input=None, timeout=60.0, env=None):
         """Runs `blufio ARGS`: (exit code, output, errors)."""
-        if not os.access(binary(), os.X_OK):
-            raise Skip("no %s; build it first" % binary())
+        if not os.access(self.program, os.X_OK):
+            raise Skip("no %s; build it first" % self.program)
         done = subprocess.run(self.command(*args), cwd=self.dir, env=self.environment(env),
                               input=None if input is None else input.encode(),
                               stdin=subprocess.DEVNULL if input is None else None,

@@ -36,14 +36,15 @@ def _place():
 
 
 class Group:
-    """join() is for preexec_fn; end() removes the group once its processes are gone."""
+    """join() is for preexec_fn; end() removes the group once its processes are gone, and says the most they had."""
 
-    def __init__(self):
+    def __init__(self, most):
         place, limit, self.peak_file = _place()
+        self.most = most
         self.path = os.path.join(place, "blufio-%d-%d" % (os.getpid(), next(_number)))
         os.mkdir(self.path)
         try:
-            _write(os.path.join(self.path, limit), str(LIMIT))
+            _write(os.path.join(self.path, limit), str(most))
             for name, value in (("memory.swap.max", "0"), ("memory.swappiness", "0")):
                 if os.path.exists(os.path.join(self.path, name)):
                     _write(os.path.join(self.path, name), value)
@@ -56,20 +57,24 @@ class Group:
 
     def end(self):
         global peak
+        used = 0
         try:
-            peak = max(peak, int(_read(os.path.join(self.path, self.peak_file))))
+            used = int(_read(os.path.join(self.path, self.peak_file)))
             os.rmdir(self.path)
         except OSError:
             pass                # a process that is still ending; the group goes with the machine
+        if self.most == LIMIT:
+            peak = max(peak, used)
+        return used
 
 
-def group():
+def group(most=LIMIT):
     """A new group, or None without a limit or where none can be made."""
     global _said
-    if not LIMIT:
+    if not most:
         return None
     try:
-        return Group()
+        return Group(most)
     except OSError as e:
         if not _said:
             print("skipped the memory limit: %s" % e)

@@ -9,8 +9,9 @@ import struct
 import threading
 
 from fake_anthropic import default_answer
+from gateway_client import Gateway
 from harness import main
-from test_gateway import TOKEN, world
+from test_gateway import TALK, TOKEN, stored, world
 
 MAGIC = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 TEXT, BINARY, CLOSE, PING, PONG = 1, 2, 8, 9, 10
@@ -19,14 +20,14 @@ TEXT, BINARY, CLOSE, PING, PONG = 1, 2, 8, 9, 10
 class Socket:
     """A client that masks, and takes only what a server may send."""
 
-    def __init__(self, port, token=TOKEN, status=101, **fields):
+    def __init__(self, port, token=TOKEN, status=101, path="/ws", **fields):
         self.s = socket.create_connection(("127.0.0.1", port))
         self.s.settimeout(20)
         key = base64.b64encode(os.urandom(16))
         head = {"Host": "localhost", "Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13",
                 "Sec-WebSocket-Key": key.decode(), "Authorization": "Bearer " + token if token else None}
         head.update({k.replace("_", "-"): v for k, v in fields.items()})
-        self.s.sendall(("GET /ws HTTP/1.1\r\n" + "".join("%s: %s\r\n" % kv for kv in head.items() if kv[1]) + "\r\n").encode())
+        self.s.sendall(("GET %s HTTP/1.1\r\n" % path + "".join("%s: %s\r\n" % kv for kv in head.items() if kv[1]) + "\r\n").encode())
         self.data = b""
         while b"\r\n\r\n" not in self.data:
             self.more()
@@ -75,11 +76,11 @@ class Socket:
         assert opcode == TEXT, (opcode, payload)
         return json.loads(payload)
 
-    def until(self, kind):
-        """All events up to one of this type."""
+    def until(self, kind, good=True):
+        """All events up to one of this type; good: without an error."""
         events = [self.next()]
         while events[-1]["type"] != kind:
-            assert events[-1]["type"] != "error", events
+            assert not good or events[-1]["type"] != "error", events
             events.append(self.next())
         return events
 
@@ -109,6 +110,27 @@ def test_a_conversation():
         assert [m["content"] for m in said if m["role"] == "user"] == ["say one", "tools"]
 
 
+def test_rows_are_the_same_by_every_way():
+    """What a conversation leaves behind does not tell how it came: with one answer, as a stream, by frames."""
+    def by_stream(g, text, session):
+        with g.stream(text, **({"session_id": session} if session else {})) as s:
+            return s.until("message_stop").data
+
+    def by_socket(g, text, session):
+        with Socket(g.port) as s:
+            s.send(dict({"type": "message", "content": text}, **({"session_id": session} if session else {})))
+            return s.until("done")[-1]
+    seen = []
+    for way in (Gateway.say, by_stream, by_socket):
+        with world() as w:
+            session = None
+            for text in TALK:
+                session = way(w.g, text, session)["session_id"]
+            seen.append(stored(w))
+    for table in seen[0]:
+        assert seen[0][table] == seen[1][table] == seen[2][table], (table, [s[table] for s in seen])
+
+
 def test_two_at_once():
     """Messages of two conversations are in work on one socket; each event says whose it is."""
     with world() as w, Socket(w.g.port) as s:
@@ -121,6 +143,19 @@ def test_two_at_once():
         assert quick[-1]["content"] == "quick" and quick[-1]["session_id"] != slow
         gate.set()
         assert s.until("done")[-1]["content"] == "slow"
+
+
+def test_more_than_a_socket_takes():
+    with world({"agent": {"max_sessions": 20}}) as w, Socket(w.g.port) as s:
+        gate = threading.Event()
+        w.ai.script = lambda ask: (gate.wait(20) and None) or default_answer(ask)
+        for i in range(17):
+            s.send({"type": "message", "content": "say %d" % i})
+        told = s.until("error", False)[-1]["error"]
+        assert told["type"] == "overloaded" and "too many" in told["message"], told
+        gate.set()
+        done = [s.until("done")[-1]["content"] for _ in range(16)]
+        assert sorted(done, key=int) == [str(i) for i in range(16)], done
 
 
 def test_resume():
@@ -228,6 +263,18 @@ def test_who_may_open_one():
                 raise AssertionError("a revoked key's socket is open")
             except (EOFError, ConnectionResetError):
                 pass
+
+
+def test_frames_with_the_handshake():
+    """Whoever does not wait for the answer gets it first all the same, and then the others."""
+    with world() as w:
+        g = w.g.mint("chat")                            # its first use is written down, so the answer waits for a commit
+        with g.connect() as c:
+            c.send(b"GET /ws HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+                   b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nAuthorization: Bearer "
+                   + g.key.encode() + b"\r\n\r\n" + b"\x89\x82\1\2\3\4" + b"in")
+            assert c.head().status == 101
+            assert c.exactly(4) == b"\x8a\x02" + bytes((ord("i") ^ 1, ord("n") ^ 2))
 
 
 def test_deflate():

@@ -44,6 +44,7 @@ static void
 use_head(const struct http_request *r, struct buf *out)
 {
 	struct buf b = BUF_INIT(2 * HTTP_HEAD_MAX);
+	struct trace trace;
 	enum err e = http_path_decode(r->path, &b);
 
 	require(e != OK || (str_starts(buf_view(&b), S("/")) && !str_ends(buf_view(&b), S("/.."))));
@@ -51,6 +52,10 @@ use_head(const struct http_request *r, struct buf *out)
 	buf_reset(&b);
 	e = http_query(r->query, "a", &b);
 	buf_fmt(out, "%s %.*s ", err_str(e), STR_ARG(buf_view(&b)));
+	buf_reset(&b);
+	e = http_query_known(r->query, "a limit", &b);
+	require((e == OK) == (b.n == 0));
+	buf_fmt(out, "%.*s %d ", STR_ARG(buf_view(&b)), trace_parse(http_field(r, "traceparent"), &trace));
 	buf_free(&b);
 	buf_fmt(out, "%d %d %d\n", http_accepts(r, "Accept", "text/event-stream"),
 	    http_accepts(r, "Accept-Encoding", "gzip"), http_list_has(r, "Connection", "close"));

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
 """turn.py - every failure injected, over one whole turn, into the shipped binary.
 
-A turn: a message arrives from Telegram, the model streams an answer that asks
-for two tools, is asked again with their results, and its reply is delivered;
-then the log is folded into the file. The n-th allocation (SQLite's and
+A turn: a message arrives, the model streams an answer that asks for two tools,
+is asked again with their results, and its reply is delivered; then the log is
+folded into the file. It comes from "telegram", or from a program that repeats
+its request until it is answered: as a "stream" that goes on where it broke off,
+or on a "socket"; "mint" is no turn, but a key that is made. The n-th allocation (SQLite's and
 libcurl's too) or system call in it fails, once, for every n; or everything of
 a kind fails from the n-th call on, until it is over (SPANS): memory, disk,
 descriptors, network. Each time
@@ -14,8 +16,8 @@ descriptors, network. Each time
             messages are answered after a start.
 
 Never a signal, a hang, a lost message, a second reply that does not say that
-it may be one, an unpaired tool call (the fake model refuses such requests) or
-an answer that is not in the ledger.
+it may be one, an unpaired tool call (the fake model refuses such requests), a
+key that was told and is not known or an answer that is not in the ledger.
 
 "warm" is a turn of a daemon that had turns before, "cold" the first turn of a
 process, from its very start: the message already waits at Telegram. Points are
@@ -24,7 +26,7 @@ one another because most of their time is waiting for a retry.
 
     turn.py                     all; TORTURE_MAX=n at most n points of each lane
     turn.py LANE N [VARIANT]    one point again, as it is printed on failure
-    turn.py LANE                all points of one lane ("warm call power")
+    turn.py LANE                all points of one lane ("telegram warm call power")
     JOBS=n                      shifts at a time
 """
 import concurrent.futures
@@ -39,6 +41,7 @@ import sqlite3
 import struct
 import subprocess
 import sys
+import threading
 import time
 import traceback
 from collections import Counter, defaultdict
@@ -46,7 +49,10 @@ from collections import Counter, defaultdict
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 sys.path.insert(0, os.path.join(ROOT, "tests", "e2e"))
 
+from gateway_client import Connection, Cut, EventStream, Gateway, text_of  # noqa: E402
 from harness import OWNER, SLOW, Blufio, FakeAnthropic, FakeTelegram, binary, clean_up  # noqa: E402
+from test_gateway import SSE, TOKEN  # noqa: E402
+from test_socket import CLOSE, TEXT, Socket  # noqa: E402
 
 MAX = int(os.environ.get("TORTURE_MAX") or 0)
 JOBS = int(os.environ.get("JOBS") or 8)
@@ -71,7 +77,10 @@ def lanes():
         for kind in KINDS:
             for start in ("warm", "cold"):
                 if kind not in SPANS or start == "warm":
-                    yield (start, kind, durability)
+                    yield ("telegram", start, kind, durability)
+        for way in ("stream", "socket", "mint"):
+            for kind in KINDS if (way, durability) == ("stream", "power") else ("alloc", "call"):
+                yield (way, "warm", kind, durability)
 
 
 # ---- the library's shared page ----------------------------------------------------------------
@@ -187,23 +196,20 @@ class Wrong(Exception):
 
 class Shift:
     """Points of one lane on one data directory."""
+    armed_kind = "tools"                # the message that a failure befalls
 
     def __init__(self, lane, points, shim):
         self.lane, self.points = lane, points
-        self.start_kind, self.kind, durability = lane
-        self.tg, self.ai = FakeTelegram(seed=5), FakeAnthropic(seed=5)
+        self.way, self.start_kind, self.kind, durability = lane
+        self.ai, self.tg = FakeAnthropic(seed=5), None
         self.ai.script = script
         self.b = Blufio({"storage": {"durability": durability}, "cost": {"daily_budget_usd": 1000},
-                         "agent": {"drain_timeout": 10}, "telegram": {"poll_timeout": 5}, "log": {"level": "info"}},
-                        self.tg, self.ai, preload=shim)
+                         "agent": {"drain_timeout": 10}, "log": {"level": "info"}}, None, self.ai, preload=shim)
         # libcurl resolves a name, as with the real servers
-        self.b.configure(telegram={"api_base": self.tg.url.replace("127.0.0.1", "localhost")},
-                         anthropic={"base_url": self.ai.url.replace("127.0.0.1", "localhost")})
+        self.b.configure(anthropic={"base_url": self.ai.url.replace("127.0.0.1", "localhost")})
+        self.open()
         self.control = Control(os.path.join(self.b.dir, "failpoint"))
         self.b.env["FAILPOINT"] = os.path.join(self.b.dir, "failpoint")
-        self.tg.add_chat(OWNER)
-        # a poll whose answer was lost is asked again before the fake knows that its first one is gone
-        self.tg.expect_refusal("terminated by other getUpdates")
         self.sent = []                  # (number, kind, (n, variant))
         self.files = None               # what the daemon has open at rest
         self.known = set()              # refusals that are told already
@@ -211,6 +217,28 @@ class Shift:
         self.outcomes, self.labels, self.told = Counter(), Counter(), Counter()
         self.done, self.wrong, self.slowest = 0, [], (0.0, None)
         self.count = 0
+
+    # -- Telegram, in place of which a program may stand ---------------------------------------
+
+    def open(self):
+        self.tg = FakeTelegram(seed=5)
+        self.b.configure(telegram={"bot_token": self.tg.token, "api_base": self.tg.url.replace("127.0.0.1", "localhost"),
+                                   "allowed_users": [OWNER], "poll_timeout": 5})
+        self.tg.add_chat(OWNER)
+        # a poll whose answer was lost is asked again before the fake knows that its first one is gone
+        self.tg.expect_refusal("terminated by other getUpdates")
+
+    def say(self, number, kind):
+        self.tg.send_text(OWNER, "#%s %s" % (number, kind))
+
+    def taken(self, number):
+        return not self.tg.unconfirmed
+
+    def fresh(self):
+        """A new conversation."""
+        seen = len(self.tg.messages(OWNER))
+        self.tg.send_text(OWNER, "/new")
+        self.wait(lambda: len(self.tg.messages(OWNER)) > seen and self.idle(self.last()), "/new")
 
     # -- the daemon ------------------------------------------------------------------------
 
@@ -239,7 +267,7 @@ class Shift:
 
     def refused(self):
         """What a fake has refused since it was asked last."""
-        all_of_them = self.tg.unexpected() + self.ai.unexpected()
+        all_of_them = (self.tg.unexpected() if self.tg else []) + self.ai.unexpected()
         fresh = [x for x in all_of_them if x not in self.known]
         self.known.update(fresh)
         return fresh
@@ -257,16 +285,15 @@ class Shift:
             pass                        # it is gone already
 
     def open_files(self):
-        """(what is open beside sockets, how many sockets). Of the database file itself SQLite keeps another
-        descriptor when a second connection was closed, and uses it again."""
+        """(what is open beside sockets, how many sockets). Of the database file itself SQLite keeps another descriptor
+        when a second connection was closed, and uses it again unless a stat fails; of its log each has its own."""
         names = []
         for fd in os.listdir("/proc/%d/fd" % self.b.pid):
             try:
                 names.append(re.sub(r"\[\d+\]", "", os.readlink("/proc/%d/fd/%s" % (self.b.pid, fd))))
             except OSError:
                 pass                    # closed meanwhile
-        once = {self.b.db_path} if names.count(self.b.db_path) <= 2 else set()
-        return sorted(x for x in names if x != "socket:" and x not in once), names.count("socket:")
+        return sorted(x for x in names if x not in ("socket:", self.b.db_path)), names.count("socket:")
 
     # -- rows ----------------------------------------------------------------------------------
 
@@ -283,12 +310,12 @@ class Shift:
 
     def idle(self, number):
         """That message is done with, and nothing else is left to do."""
-        if self.tg.unconfirmed:
+        if not self.taken(number[1:]):
             return False
         rows = self.rows("SELECT (SELECT count(*) FROM turns WHERE state < 5) + (SELECT count(*) FROM outbox WHERE"
                          " state < 2) + (SELECT count(*) FROM inbound WHERE state < 2),"
                          " (SELECT count(*) FROM inbound WHERE text LIKE ?1)", number + "%")
-        return bool(rows) and rows[0] == (0, 1)
+        return bool(rows) and rows[0] == (0, 0 if (number[1:], "mint") in [x[:2] for x in self.sent] else 1)
 
     def wait(self, predicate, what, bound=BOUND_S):
         """True, or False when the daemon ended."""
@@ -305,14 +332,8 @@ class Shift:
     def send(self, kind, point=(0, 0)):
         number = "#%04d" % (len(self.sent) + 1)
         self.sent.append((number[1:], kind, point))
-        self.tg.send_text(OWNER, "%s %s" % (number, kind))
+        self.say(number[1:], kind)
         return number
-
-    def fresh(self):
-        """A new conversation."""
-        seen = len(self.tg.messages(OWNER))
-        self.tg.send_text(OWNER, "/new")
-        self.wait(lambda: len(self.tg.messages(OWNER)) > seen and self.idle(self.last()), "/new")
 
     def last(self):
         return "#" + self.sent[-1][0] if self.sent else "%"
@@ -336,13 +357,13 @@ class Shift:
         if self.start_kind == "cold":
             if self.alive():
                 self.stop()
-            message = self.send("tools", (n, variant))
+            message = self.send(self.armed_kind, (n, variant))
             self.control.arm(mask, n, variant, sticky)
             self.start()
             self.read_maps()
         else:
             self.control.arm(mask, n, variant, sticky)
-            message = self.send("tools", (n, variant))
+            message = self.send(self.armed_kind, (n, variant))
         begin = time.monotonic()
         if sticky:
             self.wait(lambda: self.control.read()["hits"] or self.idle(message), "the outage")
@@ -376,7 +397,7 @@ class Shift:
             self.read_maps()
         row = self.rows("SELECT t.outcome, o.text FROM turns t JOIN inbound i ON i.id = t.inbound_id JOIN outbox o ON"
                         " o.turn_id = t.id WHERE i.text LIKE ?1", "#" + number + "%")
-        said = "answered" if row and row[0][0] == ANSWERED else "told"
+        said = "answered" if row and row[0][0] == ANSWERED else "told" if row else "minted"
         if said == "told" and row:
             self.told[row[0][1].split("\n")[-1]] += 1
         if n:
@@ -422,7 +443,8 @@ class Shift:
         result = {"lane": self.lane, "done": self.done, "outcomes": self.outcomes, "labels": self.labels, "told": self.told,
                   "wrong": self.wrong, "count": self.count, "slowest": self.slowest,
                   "counts": not self.points[0][0], "rest": self.points[at + 1:]}
-        self.tg.close()
+        if self.tg:
+            self.tg.close()
         self.ai.close()
         if self.wrong and os.environ.get("E2E_KEEP"):
             print("kept: %s" % self.b.dir)
@@ -455,6 +477,8 @@ class Shift:
         for r in c.execute("SELECT t.id, t.state, t.outcome, i.text FROM turns t JOIN inbound i ON i.id = t.inbound_id"):
             turns[r["text"][1:5]].append(r)
         for number, kind, _ in self.sent:
+            if kind == "mint":
+                continue
             mine = turns[number]
             if len(mine) != 1 or mine[0]["state"] != DONE:
                 self.bad(number, "message %s has %d turns", number, len(mine))
@@ -528,11 +552,124 @@ class Shift:
                          sum(good.values()), cut, failed, sum(exact.values()), estimates)
 
 
+class PatientGateway(Gateway):
+    def connect(self):
+        return Connection(self.port, BOUND_S)
+
+
+class GatewayShift(Shift):
+    """The same with a program. Each request has a thread of its own, which repeats it until it is answered."""
+
+    def __init__(self, lane, points, shim):
+        super().__init__(lane, points, shim)
+        self.armed_kind = "mint" if self.way == "mint" else "tools"
+        self.answers, self.keys, self.seen = {}, {}, defaultdict(list)
+        self.trouble = None             # of a thread
+
+    def open(self):
+        self.b.configure(gateway={"enabled": True, "port": 0, "bearer_token": TOKEN})
+        self.gateway = PatientGateway(self.b, TOKEN)
+
+    def say(self, number, kind):
+        form = self.by_post if kind == "say" else getattr(self, "by_" + self.way)
+        body, key = {"content": "#%s %s" % (number, kind)}, {"Idempotency-Key": "order-" + number}
+        threading.Thread(target=self.repeat, args=(form, number, body, key), daemon=True).start()
+
+    def taken(self, number):
+        if self.trouble:
+            raise Wrong(self.trouble)
+        return number in self.answers
+
+    def fresh(self):
+        """Each message begins a conversation."""
+
+    def repeat(self, form, number, body, key):
+        try:
+            while number not in self.answers:
+                try:
+                    if self.gateway.listening():
+                        form(number, body, key)
+                except (Cut, EOFError, OSError):
+                    pass                # said again
+                time.sleep(0.02)
+        except Exception:
+            self.trouble = "a client of message %s: %s" % (number, traceback.format_exc())
+
+    def by_post(self, number, body, key):
+        r = self.gateway.ask("POST", "/v1/messages", body, key)
+        assert r.status in (200, 503), r
+        if r.status == 200:
+            self.answers[number] = r.json()["content"]
+
+    def by_stream(self, number, body, key):
+        seen = self.seen[number]
+        if seen:
+            request = "GET", "/v1/messages/" + seen[-1].id.split("-")[0], None, dict(SSE, **{"Last-Event-ID": seen[-1].id})
+        else:
+            request = "POST", "/v1/messages", body, dict(SSE, **key)
+        with self.gateway.start(*request) as c:
+            r = c.head()
+            assert r.status in (200, 503), r
+            if r.status == 200:
+                for event in EventStream(c, r):
+                    seen.append(event)
+                assert seen and seen[-1].name == "message_stop" and text_of(seen) == seen[-1].data["content"], seen
+                self.answers[number] = seen[-1].data["content"]
+
+    def by_socket(self, number, body, key):
+        seen = self.seen[number]
+        last = [e["seq"] for e in seen if "seq" in e]
+        try:
+            s = Socket(self.gateway.port)
+        except AssertionError as e:
+            assert b" 503 " in e.args[0], e
+            return
+        with s:
+            s.send({"type": "resume", "seq": last[-1]} if last else
+                   dict(body, type="message", idempotency_key=key["Idempotency-Key"]))
+            while True:
+                opcode, payload = s.frame()
+                if opcode == CLOSE and payload == struct.pack(">H", 1011):
+                    return              # no memory for the frame
+                assert opcode == TEXT, (opcode, payload)
+                e = json.loads(payload)
+                if e["type"] == "error":
+                    assert e["error"]["type"] in ("storage", "overloaded", "unavailable"), e
+                    return
+                seen.append(e)
+                if e["type"] == "done":
+                    break
+        text = ""
+        for e in seen:
+            text = "" if e["type"] == "restart" else text + e.get("text", "")
+        assert text == seen[-1]["content"], seen
+        self.answers[number] = text
+
+    def by_mint(self, number, body, key):
+        r = self.gateway.ask("POST", "/v1/api-keys", {"name": "key " + number, "scopes": ["read"]})
+        assert r.status in (201, 503), r
+        if r.status == 201:
+            self.keys[number] = r.json()["key"]
+            self.answers[number] = ""
+
+    def verify_seen(self, c):
+        """What a program was told is the reply; a key that was told is good."""
+        for r in c.execute("SELECT o.text, i.text AS asked FROM outbox o JOIN turns t ON t.id = o.turn_id JOIN inbound i ON"
+                           " i.id = t.inbound_id WHERE o.kind = 0"):
+            number = r["asked"][1:5]
+            if self.answers[number] != r["text"]:
+                self.bad(number, "a program was told %r, the reply is %r", self.answers[number], r["text"])
+        for number, key in self.keys.items():
+            r = Gateway(self.b, key).ask("GET", "/v1/sessions")
+            if r.status != 200:
+                self.bad(number, "a key that was made is told %r", r)
+
+
 def run_shift(lane, points, shim):
     signal.signal(signal.SIGINT, signal.SIG_IGN)        # the parent's interrupt is not ours
     faulthandler.dump_traceback_later(SHIFT_MAX_S * SLOW, exit=True)
     try:
-        return Shift(lane, points, shim).run()
+        return (Shift if lane[0] == "telegram" else GatewayShift)(lane, points, shim).run()
     finally:
         faulthandler.cancel_dump_traceback_later()
 
@@ -547,7 +684,7 @@ def spread(count, most):
 
 
 def choose(lane, count):
-    start, kind, durability = lane
+    _, _, kind, durability = lane
     most = min(x for x in (MAX, SPAN_POINTS if kind in SPANS else 0, count) if x) if count else 0
     # which errno: the two durabilities see different ones at the same place
     return [(n, n + (durability == "process")) for n in spread(count, most)] if most else []
@@ -594,9 +731,9 @@ def campaign(chosen, shim):
                 told.update(r["told"])
                 if r["slowest"][0] > slowest[0]:
                     slowest = (r["slowest"][0], lane, r["slowest"][1])
-    print("%-24s %6s of %6s   outcomes" % ("lane", "points", "calls"))
+    print("%-30s %6s of %6s   outcomes" % ("lane", "points", "calls"))
     for lane in chosen:
-        print("%-24s %6d of %6d   %s" % (" ".join(lane), totals[lane], counts.get(lane, 0), ", ".join(
+        print("%-30s %6d of %6d   %s" % (" ".join(lane), totals[lane], counts.get(lane, 0), ", ".join(
             "%s: %d" % x for x in sorted(outcomes[lane].items()))))
         if totals[lane] == 0:
             failed += 1
@@ -618,10 +755,10 @@ def main():
         print("turn.py: 0 passed, 1 failed, 0 skipped")
         return 1
     words = sys.argv[1:]
-    chosen = [x for x in lanes() if all(w in x for w in words[:3])]
-    if len(words) > 3:
-        variant = int(words[4]) if len(words) > 4 else 0
-        r = run_shift(chosen[0], [(int(words[3]), variant)], shim)
+    chosen = [x for x in lanes() if all(w in x for w in words[:4])]
+    if len(words) > 4:
+        variant = int(words[5]) if len(words) > 5 else 0
+        r = run_shift(chosen[0], [(int(words[4]), variant)], shim)
         for wrong in r["wrong"]:
             tell(wrong)
         print("outcomes: %s at %s, %.1f s" % (dict(r["outcomes"]), dict(r["labels"]), r["slowest"][0]))

@@ -160,6 +160,9 @@ TEST(buf)
 	CHECK(b.n == 0);
 	buf_cut(&b, 99);
 	CHECK(b.n == 0);
+	buf_fmt(&b, "%099d", 7);        /* more than has room: it grows */
+	if (b.err == OK)
+		CHECK(b.n == 99 && strlen(b.p) == 99 && b.p[0] == '0' && b.p[98] == '7');
 	buf_free(&b);
 	CHECK(b.p == NULL && b.max == 1000);
 }
@@ -185,7 +188,7 @@ TEST(buf_limit)
 	CHECK(b.n == 0 && b.err == ERR_LIMIT);   /* all or nothing */
 	buf_reset(&b);
 	buf_fmt(&b, "%.*s", 201, text);
-	CHECK(b.n == 0 && b.err == ERR_LIMIT);
+	CHECK(b.n == 0 && b.err == ERR_LIMIT && (!b.p || b.p[0] == '\0'));
 	buf_reset(&b);
 	CHECK(buf_room(&b, SIZE_MAX) == NULL && b.err == ERR_LIMIT);
 	buf_free(&b);
@@ -547,6 +550,32 @@ TEST(file_replace_fails)
 	buf_free(&b);
 }
 
+TEST(file_create)
+{
+	struct buf b = BUF_INIT(100);
+	struct fail f = FAIL_INIT;
+	mode_t mask = umask(0);
+
+	if (dir_make()) {
+		CHECK_OK(file_create(in_dir("a"), S("one"), &f));
+		CHECK(mode_of(in_dir("a")) == 0600 || FAULTED());
+		if (file_read(in_dir("a"), 50, &b, NULL) == OK && !FAULTED())
+			CHECK_STR(buf_view(&b), "one");
+		fail_clear(&f);
+		CHECK_ERR(file_create(in_dir("a"), S("two"), &f), FAULTED() ? f.err : ERR_EXISTS);
+		CHECK(strstr(f.text, "/a: File exists") || FAULTED());
+		CHECK(symlink("nowhere", in_dir("link")) == 0);
+		CHECK(file_create(in_dir("link"), S("x"), NULL) == ERR_EXISTS || FAULTED());
+		CHECK(access(in_dir("nowhere"), F_OK) != 0);
+		CHECK(file_create(in_dir("no/such"), S("x"), NULL) == ERR_NOTFOUND || FAULTED());
+		remove(in_dir("a"));
+		remove(in_dir("link"));
+		dir_end();                      /* fails on whatever else is left */
+	}
+	umask(mask);
+	buf_free(&b);
+}
+
 TEST(file_read)
 {
 	struct buf b = BUF_INIT(200000);
@@ -686,6 +715,45 @@ TEST(fd)
 	CHECK(fd_cloexec(-1) != OK && fd_nonblock(-1) != OK);
 }
 
+TEST(fd_listen)
+{
+	struct fail f = FAIL_INIT;
+	struct stat st;
+	char longer[200];
+	int fd = -1, other = -1, file;
+
+	if (!dir_make())
+		return;
+	CHECK_OK(fd_listen(in_dir("s"), 4, &fd, &f));
+	if (fd >= 0) {
+		CHECK(lstat(in_dir("s"), &st) == 0 && S_ISSOCK(st.st_mode) && (st.st_mode & 0777) == 0600);
+		CHECK(FAULTED() || (fcntl(fd, F_GETFD) & FD_CLOEXEC));
+		CHECK_ERR(fd_listen(in_dir("s"), 4, &other, &f), ERR_BUSY);     /* whatever fails meanwhile, it is not taken */
+		CHECK(other == -1);
+		close(fd);              /* as a process that is killed: the name stays */
+		fd = -1;
+		fail_clear(&f);
+		CHECK_OK(fd_listen(in_dir("s"), 4, &fd, &f));
+		CHECK(fd < 0 || lstat(in_dir("s"), &st) == 0);
+	}
+	if (fd >= 0)
+		close(fd);
+	remove(in_dir("s"));
+	file = open(in_dir("f"), O_CREAT | O_WRONLY, 0600);
+	if (file >= 0) {
+		close(file);
+		CHECK_ERR(fd_listen(in_dir("f"), 4, &other, &f), ERR_EXISTS);
+		CHECK(lstat(in_dir("f"), &st) == 0);
+	}
+	remove(in_dir("f"));
+	CHECK_ERR(fd_listen(in_dir("no/such"), 4, &other, &f), ERR_NOTFOUND);
+	memset(longer, 'x', sizeof(longer));
+	longer[sizeof(longer) - 1] = '\0';
+	CHECK_ERR(fd_listen(longer, 4, &other, &f), ERR_LIMIT);
+	CHECK(other == -1);
+	dir_end();
+}
+
 /* ---- secrets ----------------------------------------------------------------- */
 
 static void
@@ -775,7 +843,7 @@ TEST(log_json)
 		errno = EDOM;
 		log_info("test", "plain %d", 1);
 		CHECK(errno == EDOM);
-		log_ids(3, 7);
+		log_ids(3, 7, "0af7651916cd43dd8448eb211c80319c");
 		log_warn("test", "\"q\" \\ \n\x1b[2J\xff" "\xE2\x80\xAE hunter22");
 		log_debug("test", "not at this level");
 		log_set_level(LOG_DEBUG);
@@ -784,19 +852,66 @@ TEST(log_json)
 		CHECK_STR(log_line(&b, 0, JSON_SKIP),
 		    ",\"level\":\"info\",\"component\":\"test\",\"msg\":\"plain 1\"}");
 		CHECK_STR(log_line(&b, 1, JSON_SKIP),
-		    ",\"level\":\"warn\",\"component\":\"test\",\"session\":3,\"turn\":7,\"msg\":"
+		    ",\"level\":\"warn\",\"component\":\"test\",\"session\":3,\"turn\":7,"
+		    "\"trace\":\"0af7651916cd43dd8448eb211c80319c\",\"msg\":"
 		    "\"\\\"q\\\" \\\\ \\n\\u001b[2J\xEF\xBF\xBD\\u202e ***\"}");
 		CHECK_STR(str_z(log_last_problem(&at)),
-		    "WARN  test: \"q\" \\ \\n\\u001b[2J\xEF\xBF\xBD\\u202e *** session=3 turn=7");
+		    "WARN  test: \"q\" \\ \\n\\u001b[2J\xEF\xBF\xBD\\u202e *** session=3 turn=7 trace=0af7651916cd43dd8448eb211c80319c");
 		CHECK(at > 0);
 	}
-	log_ids(0, 0);
+	log_ids(0, 0, NULL);
 	log_close();
 	log_set_level(before);
 	secret_free(&s);
 	remove(in_dir("log"));
 	dir_end();
 	buf_free(&b);
+}
+
+/* The cases of the W3C's own test suite that a single header can show. */
+TEST(traces)
+{
+	static const struct { const char *header, *id; unsigned flags; } good[] = {
+		{ "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "0af7651916cd43dd8448eb211c80319c", 1 },
+		{ "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00", "0af7651916cd43dd8448eb211c80319c", 0 },
+		{ "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-ff", "0af7651916cd43dd8448eb211c80319c", 3 },
+		{ "cc-12345678901234567890123456789012-1234567890123456-01", "12345678901234567890123456789012", 1 },
+		{ "cc-12345678901234567890123456789012-1234567890123456-01-what-the-future-will-be-like",
+		    "12345678901234567890123456789012", 1 },
+	};
+	static const char *const bad[] = { "", "00", "00-", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331",
+	    "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-0",
+	    "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01-", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01-x",
+	    "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-011", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331.01",
+	    "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-.0", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b716920333-01",
+	    "00-0AF7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "00-0af7651916cd43dd8448eb211c80319c-B7ad6b7169203331-01",
+	    "00-00000000000000000000000000000000-b7ad6b7169203331-01", "00-0af7651916cd43dd8448eb211c80319c-0000000000000000-01",
+	    "00-.af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "00-0af7651916cd43dd8448eb211c80319-b7ad6b7169203331-01",
+	    "ff-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "0f7-af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+	    ".0-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "0-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+	    "cc-12345678901234567890123456789012-1234567890123456-01.what", "00 0af7651916cd43dd8448eb211c80319c b7ad6b7169203331 01",
+	    "0F-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01" };
+	struct trace t = { "", 0 }, two = { "", 0 };
+	char a[TRACE_HEADER_SIZE], b[TRACE_HEADER_SIZE];
+
+	for (size_t i = 0; i < ARRAY_LEN(good); i++) {
+		CHECK_OK(trace_parse(str_z(good[i].header), &t));
+		CHECK_STR(str_z(t.id), good[i].id);
+		CHECK(t.flags == good[i].flags);
+	}
+	t.id[0] = '\0';
+	for (size_t i = 0; i < ARRAY_LEN(bad); i++)
+		CHECK(trace_parse(str_z(bad[i]), &t) == ERR_PARSE && t.id[0] == '\0');
+	CHECK_OK(trace_parse(str_z(good[0].header), &t));
+	CHECK_OK(trace_header(&t, a));
+	CHECK_OK(trace_header(&t, b));
+	if (!FAULTED()) {               /* the same trace, another span */
+		CHECK(memcmp(a, good[0].header, 36) == 0 && strcmp(a + 52, "-01") == 0 && memcmp(a + 36, b + 36, 16) != 0);
+		CHECK_OK(trace_parse(str_z(a), &two));
+	}
+	CHECK_OK(trace_new(&t));
+	CHECK_OK(trace_new(&two));
+	CHECK(FAULTED() || (strlen(t.id) == 32 && strcmp(t.id, two.id) != 0 && t.flags == 0));
 }
 
 TEST(log_long)
@@ -849,7 +964,7 @@ TEST(log_text)
 	if (!dir_make())
 		return;
 	CHECK_OK(log_open(LOG_ERROR, LOG_TEXT, in_dir("log"), &f));
-	log_ids(3, 0);
+	log_ids(3, 0, NULL);
 	log_error("test", "one");
 	log_warn("test", "only remembered");
 	if (!FAULTED()) {
@@ -863,7 +978,7 @@ TEST(log_text)
 	}
 	CHECK_ERR(log_open(LOG_INFO, LOG_AUTO, in_dir("no/such"), &f), ERR_NOTFOUND);
 	CHECK(strstr(f.text, "no/such") || FAULTED());
-	log_ids(0, 0);
+	log_ids(0, 0, NULL);
 	log_close();
 	log_set_level(before);
 	CHECK_OK(log_level_parse(S("Debug"), &level));
@@ -928,12 +1043,15 @@ main(int argc, char **argv)
 	RUN(files_and_times_are_wide);
 	RUN(file_replace);
 	RUN(file_replace_fails);
+	RUN(file_create);
 	RUN(file_read);
 	RUN(file_mkdirs);
 	RUN(file_lock);
 	RUN(fd);
+	RUN(fd_listen);
 	RUN(secret);
 	RUN(log_json);
+	RUN(traces);
 	RUN(log_long);
 	RUN(log_text);
 	return TEST_END();

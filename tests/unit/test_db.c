@@ -360,6 +360,7 @@ TEST(connection_is_set_up)
 TEST(one_statement_fails_alone)
 {
 	struct db *db = open_new();
+	int64_t n;
 
 	if (db == NULL)
 		return;
@@ -374,7 +375,9 @@ TEST(one_statement_fails_alone)
 	CHECK_ERR(DB_EXEC(db, "INSERT INTO t(k, v) VALUES(?1, \"v\")", DBI(3)), ERR_PROTO);
 	CHECK_OK(DB_EXEC(db, put, DBI(2), DBZ("two")));
 	CHECK_OK(db_commit(db));
-	CHECK(count(db) == 2);
+	CHECK(count(db) == 2 && !db->refused);
+	CHECK_ERR(db_get_i64(db, "SELECT count(*) FROM nowhere", NULL, 0, 0, &n), ERR_PROTO);
+	CHECK(db->refused);
 	done(db);
 }
 

@@ -782,6 +782,33 @@ TEST(many_at_once)
 	ev_free(r.ev);
 }
 
+/* Connections in use do not count among those that are kept. */
+TEST(kept_while_many_wait)
+{
+	static struct call held[40];
+	struct rig r;
+	struct call c;
+	struct fetch_req req = { .method = "GET" };
+
+	if (!rig_up(&r))
+		return;
+	for (size_t i = 0; i < ARRAY_LEN(held) && !FAULTED(); i++) {
+		call_init(&held[i], &r);
+		call_start(&held[i], "/hold", &req);
+		until(&r, &r.s.requests, (int)i + 1);
+	}
+	call_init(&c, &r);
+	for (int i = 0; i < 3; i++)
+		call(&c, "/hello", &req);
+	CHECK(r.s.accepted == (int)ARRAY_LEN(held) + 1 || FAULTED());
+	fetch_free(r.f);
+	buf_free(&c.body);
+	for (size_t i = 0; i < ARRAY_LEN(held); i++)
+		buf_free(&held[i].body);
+	server_close(&r.s);
+	ev_free(r.ev);
+}
+
 int
 main(int argc, char **argv)
 {
@@ -801,5 +828,6 @@ main(int argc, char **argv)
 	RUN(kept_connection_dies);
 	RUN(refused_at_once);
 	RUN(many_at_once);
+	RUN(kept_while_many_wait);
 	return TEST_END();
 }

@@ -1,26 +1,38 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /*
- * test_keypair.c - who is let in: signatures, keys, the token, lock-out, rates, and the
- * routes that make and revoke keys. Heads come out of the real parser, rows are in a real
+ * test_keypair.c - who is let in: signatures, keys, the token, sessions of browsers, tickets,
+ * lock-out, rates, and the routes that make and end all these. Heads come out of the real parser, rows are in a real
  * database; time and the listener are this file's.
  */
 #define clock_us t_clock_us
 #define clock_mono_us t_clock_mono_us
 #define config_secret t_config_secret
 #define config_origin t_config_origin
+#define isatty t_isatty
 #define request_agent t_request_agent
+#define request_head t_request_head
+#define request_object t_request_object
+#define request_answer_raw t_request_answer_raw
 #define request_principal t_request_principal
 #define request_body t_request_body
 #define request_segment t_request_segment
-#define request_answer t_request_answer
+#define request_answer_buf t_request_answer_buf
+#define request_failed t_request_failed
 #define request_error t_request_error
 #define request_revokes t_request_revokes
 #define keypair_feature t_keypair_feature
 #define keys_feature t_keys_feature
+#define session_feature t_session_feature
 #define ops keypair_ops
 #include "auth/keypair.c"
 #undef ops
 #include "api/keys.c"
+#define answer session_answer
+#define mint session_mint
+#include "api/session.c"
+#undef answer
+#undef mint
+#undef isatty
 #undef clock_us
 #undef clock_mono_us
 int64_t clock_us(void);
@@ -40,8 +52,10 @@ struct request {
 	struct principal who;
 	struct str body, segment;
 	int status, answers;
+	bool revokes;
 	char type[32], param[32], text[256];
-	struct buf json;
+	struct buf json, fields;
+	struct http_request head;
 };
 
 static struct {
@@ -54,6 +68,8 @@ static struct {
 	struct fail fail;
 	struct request req;
 	struct arena ar;
+	bool terminal;
+	char cookie[65], csrf[65];              /* of the newest session */
 } w;
 
 int64_t t_clock_us(void) { return START * US_PER_S + w.now; }
@@ -73,20 +89,52 @@ const struct principal *t_request_principal(const struct request *r) { return &r
 struct str t_request_body(const struct request *r) { return r->body; }
 struct str t_request_segment(const struct request *r, size_t i) { CHECK(i == 0); return r->segment; }
 
-/* The listener ends its connections: tests/e2e/test_gateway.py. */
-void
-t_request_revokes(struct request *r, int64_t principal)
+const struct http_request *t_request_head(const struct request *r) { return &r->head; }
+/* The listener ends its connections: tests/e2e/test_session.py. */
+void t_request_revokes(struct request *r) { r->revokes = true; }
+int t_isatty(int fd) { return w.terminal && fd == STDOUT_FILENO; }
+
+/* The listener's own words for a body are in tests/e2e/test_gateway.py. */
+const struct json *
+t_request_object(struct request *r, struct arena *ar, const char *members)
 {
-	(void)r;
-	CHECK(principal > 0);
+	const struct json *o = NULL;
+
+	CHECK(members[0] == '\0');
+	if (json_parse(ar, r->body, &o, NULL) == OK && o->type == JSON_OBJECT && o->count == 0)
+		return o;
+	t_request_error(r, 400, "invalid_request", NULL, NULL, "no object without members");
+	return NULL;
 }
 
 void
-t_request_answer(struct request *r, int status, struct str json)
+t_request_answer_raw(struct request *r, int status, const char *type, struct str fields, struct str body)
 {
+	CHECK((type == NULL) == (body.n == 0));
+	buf_str(&r->fields, fields);
 	r->answers++;
 	r->status = status;
-	buf_str(&r->json, json);
+	buf_str(&r->json, body);
+}
+
+void
+t_request_failed(struct request *r, enum err e)
+{
+	CHECK(e != OK);
+	r->answers++;
+	r->status = 503;
+}
+
+void
+t_request_answer_buf(struct request *r, int status, enum err e, const struct buf *b)
+{
+	if (e != OK || b->err != OK) {
+		t_request_failed(r, e != OK ? e : b->err);
+		return;
+	}
+	r->answers++;
+	r->status = status;
+	buf_str(&r->json, buf_view(b));
 }
 
 void
@@ -115,7 +163,8 @@ start(const char *token)
 {
 	enum err e = OK;
 
-	free(w.kp);
+	if (w.kp)
+		t_keypair_feature.auth->free(w.kp);
 	w.kp = NULL;
 	secret_free(&w.token);
 	fail_clear(&w.fail);
@@ -137,8 +186,11 @@ begin(const char *token)
 
 	memset(&w, 0, sizeof(w));
 	buf_init(&w.req.json, 2u << 20);
+	buf_init(&w.req.fields, 4096);
+	w.req.head.host = S("localhost:3000");
 	arena_init(&w.ar, 8u << 20);
 	e = scratch_begin(&w.sc, "", "echo");
+	w.sc.a.after.tail = &w.sc.a.after.head;
 	if (e == OK)
 		e = start(token);
 	CHECK_OK(e);
@@ -152,6 +204,7 @@ end(void)
 		t_keypair_feature.auth->free(w.kp);
 	secret_free(&w.token);
 	buf_free(&w.req.json);
+	buf_free(&w.req.fields);
 	arena_free(&w.ar);
 	scratch_end(&w.sc);
 }
@@ -180,7 +233,7 @@ ask(const char *peer, const char *line, const char *fields)
 	fail_clear(&w.fail);
 	memset(&w.who, 0, sizeof(w.who));
 	w.wait = 0;
-	buf_fmt(&text, "%s HTTP/1.1\r\nHost: localhost\r\n%s\r\n", line, fields);
+	buf_fmt(&text, "%s HTTP/1.1\r\n%s%s\r\n", line, strncmp(fields, "Host:", 5) == 0 ? "" : "Host: localhost\r\n", fields);
 	in = buf_view(&text);
 	http_init(&h, 0);
 	if (text.err == OK && http_next(&h, &in, &body) == HTTP_HEAD)
@@ -190,6 +243,7 @@ ask(const char *peer, const char *line, const char *fields)
 	http_free(&h);
 	buf_free(&text);
 	CHECK((e == OK) == (w.who.id != 0));
+	CHECK(w.who.id || w.who.login == 0);
 	CHECK((e == OK) == (w.fail.err == OK) || FAULTED());
 	return e;
 }
@@ -197,7 +251,7 @@ ask(const char *peer, const char *line, const char *fields)
 static enum err
 bearer(const char *peer, const char *secret)
 {
-	char fields[256];
+	char fields[512];
 
 	snprintf(fields, sizeof(fields), "Authorization: Bearer %s\r\n", secret);
 	return ask(peer, "GET /v1/tools", fields);
@@ -547,7 +601,7 @@ TEST(a_key)
 TEST(what_is_stored_is_no_key)
 {
 	struct ed25519_key k;
-	unsigned char digest[SHA256_SIZE];
+	char digest[SECRET_HASH_SIZE];
 	struct api_key_row row = { .kind = API_KEY_DEVICE, .name = S("d"), .scopes = SCOPE_ALL };
 	struct buf hex = BUF_INIT(64);
 	struct signing s;
@@ -557,10 +611,8 @@ TEST(what_is_stored_is_no_key)
 		device(1, &k);
 		enc_hex(&hex, k.public, sizeof(k.public));
 		CHECK_ERR(bearer(PEER, buf_z(&hex)), ERR_AUTH);
-		buf_reset(&hex);
-		digest_of(S("guess"), digest);          /* a "device" whose key is the digest of a known text */
-		enc_hex(&hex, digest, sizeof(digest));
-		row.hash = buf_view(&hex);
+		store_secret_hash(S("guess"), digest);  /* a "device" whose key is the digest of a known text */
+		row.hash = str_z(digest);
 		CHECK_OK(store_api_key_add(w.sc.a.db, &row, &id));
 		CHECK_ERR(bearer(PEER, "guess"), ERR_AUTH);
 		CHECK_OK(DB_EXEC(w.sc.a.db, "UPDATE api_keys SET kind = ?1", DBI(API_KEY_SECRET)));
@@ -737,25 +789,31 @@ TEST(the_rate_of_a_key)
 
 /* What the listener does once the body is there; the answer's tree, NULL for an error. */
 static const struct json *
-call(const char *method, const char *body_or_id)
+call_at(const struct route *r, const char *method, const char *path, const char *body_or_id)
 {
-	const struct route *r = t_keys_feature.routes;
 	const struct json *v = NULL;
 
-	while (r->method && strcmp(r->method, method) != 0)
+	while (r->method && (strcmp(r->method, method) != 0 || !str_starts(str_z(r->path), str_z(path))))
 		r++;
 	w.req.body = str_z(body_or_id);
 	w.req.segment = str_z(body_or_id);
 	w.req.answers = w.req.status = 0;
+	w.req.revokes = false;
 	w.req.type[0] = w.req.param[0] = w.req.text[0] = '\0';
 	buf_reset(&w.req.json);
-	CHECK(r->scope == SCOPE_ADMIN);
+	buf_reset(&w.req.fields);
 	r->run(&w.req);
 	CHECK(w.req.answers == 1);
 	if (w.req.status >= 300)
 		return NULL;
 	arena_reset(&w.ar);
 	return json_parse(&w.ar, buf_view(&w.req.json), &v, NULL) == OK ? v : NULL;
+}
+
+static const struct json *
+call(const char *method, const char *body_or_id)
+{
+	return call_at(t_keys_feature.routes, method, "/v1/api-keys", body_or_id);
 }
 
 static void
@@ -945,6 +1003,400 @@ TEST(wishes_that_are_none)
 	end();
 }
 
+/* A maker's end is the end of all that came of it, and of nobody else. */
+TEST(a_revoked_key_takes_those_it_made)
+{
+	char key[5][96], id[32];
+	int64_t ids[5];
+
+	if (begin(NULL)) {
+		for (size_t i = 0; i < 5; i++)
+			ids[i] = mint(SCOPE_ALL, 0, 0, key[i]);
+		/* 0 made 1, which made 2, which made itself anew; 3 was made by nobody, 4 by 3 */
+		CHECK_OK(DB_EXEC(w.sc.a.db, "UPDATE api_keys SET minted_by = CASE id WHEN ?2 THEN ?1 WHEN ?3 THEN ?2 WHEN ?5 THEN ?4"
+		    " ELSE 0 END", DBI(ids[0]), DBI(ids[1]), DBI(ids[2]), DBI(ids[3]), DBI(ids[4])));
+		CHECK_OK(DB_EXEC(w.sc.a.db, "UPDATE api_keys SET minted_by = ?2 WHERE id = ?1", DBI(ids[0]), DBI(ids[2])));
+		CHECK_OK(DB_EXEC(w.sc.a.db, "UPDATE api_keys SET revoked_at = 7 WHERE id = ?1", DBI(ids[1])));
+		as(ids[3], SCOPE_ALL, 0);
+		snprintf(id, sizeof(id), "%lld", (long long)ids[0]);
+		call("DELETE", id);
+		CHECK(FAULTED() || (w.req.status == 200 && w.req.revokes));
+		for (size_t i = 0; i < 3; i++)
+			CHECK_ERR(bearer(PEER, key[i]), ERR_AUTH);
+		CHECK_OK(bearer(PEER, key[3]));
+		CHECK_OK(bearer(PEER, key[4]));
+		ONE("SELECT count(*) FROM api_keys WHERE revoked_at = 7", 1);
+		/* one that an earlier release revoked alone */
+		snprintf(id, sizeof(id), "%lld", (long long)ids[3]);
+		CHECK_OK(DB_EXEC(w.sc.a.db, "UPDATE api_keys SET revoked_at = 7 WHERE id = ?1", DBI(ids[3])));
+		call("DELETE", id);
+		CHECK_ERR(bearer(PEER, key[4]), ERR_AUTH);
+	}
+	end();
+}
+
+/* ---- pages ------------------------------------------------------------------------------------------- */
+
+#define PAGE "Origin: http://localhost\r\n"
+
+/* What the page of that principal gets: false under a fault. */
+static bool
+log_in(void)
+{
+	const struct json *v = call_at(session_routes, "POST", "/v1/session", "");
+	const char *line = strstr(buf_z(&w.req.fields), "Set-Cookie: "), *value = line ? strchr(line, '=') : NULL;
+
+	w.cookie[0] = w.csrf[0] = '\0';
+	CHECK(FAULTED() || (w.req.status == 201 && w.req.revokes && v && value));
+	if (v == NULL || value == NULL)
+		return false;
+	snprintf(w.cookie, sizeof(w.cookie), "%.64s", value + 1);
+	snprintf(w.csrf, sizeof(w.csrf), "%.*s", STR_ARG(json_str(v, "csrf_token", STR_NONE)));
+	return true;
+}
+
+static enum err
+page(const char *line, const char *fields)
+{
+	char all[1024];
+
+	snprintf(all, sizeof(all), "Cookie: blufio_session=%s\r\n%s", w.cookie, fields);
+	return ask(PEER, line, all);
+}
+
+static enum err
+page_with(const char *line, const char *csrf, const char *fields)
+{
+	char all[512];
+
+	snprintf(all, sizeof(all), "X-CSRF-Token: %s\r\n%s", csrf, fields);
+	return page(line, all);
+}
+
+TEST(a_session)
+{
+	char key[96], was;
+	int64_t id;
+
+	if (begin(NULL)) {
+		id = mint(SCOPE_CHAT | SCOPE_READ, 0, 0, key);
+		as(id, SCOPE_CHAT | SCOPE_READ, 0);
+		CHECK(log_in() || FAULTED());
+		CHECK(FAULTED() || strstr(w.req.fields.p, "; Path=/; Max-Age=43200; HttpOnly; SameSite=Strict\r\n"));
+		CHECK(FAULTED() || (strlen(w.csrf) == 64 && strcmp(w.csrf, w.cookie) != 0));
+		CHECK(FAULTED() || one("SELECT count(*) FROM logins WHERE hash <> ''") == 1);
+		CHECK_OK(page("GET /v1/sessions", ""));
+		CHECK(FAULTED() || (w.who.id == id && w.who.login == 1 && w.who.scopes == (SCOPE_CHAT | SCOPE_READ) &&
+		    w.who.expires_at == START * US_PER_S + SESSION_US && !w.who.hashed));
+		CHECK_OK(page("HEAD /v1/sessions", PAGE));
+		/* a page of somebody else's reads nothing, and changes nothing whatever it shows */
+		CHECK_ERR(page("GET /v1/sessions", "Origin: http://evil.example\r\n"), ERR_DENIED);
+		CHECK(told("the pages of its own address"));
+		CHECK_ERR(page_with("POST /v1/messages", w.csrf, "Origin: http://localhost:1\r\n"), ERR_DENIED);
+		CHECK_ERR(page_with("POST /v1/messages", w.csrf, "Origin: null\r\n"), ERR_DENIED);
+		CHECK_ERR(page_with("POST /v1/messages", w.csrf, "Origin: http://localhost.evil.example\r\n"), ERR_DENIED);
+		CHECK_ERR(page_with("POST /v1/messages", w.csrf, ""), ERR_DENIED);
+		/* nor does ours without the token */
+		CHECK_ERR(page("POST /v1/messages", PAGE), ERR_DENIED);
+		CHECK(told("X-CSRF-Token"));
+		CHECK_ERR(page_with("DELETE /v1/sessions/1", w.cookie, PAGE), ERR_DENIED);
+		CHECK_ERR(page("GET /ws", PAGE "Connection: Upgrade\r\nUpgrade: websocket\r\n"), ERR_DENIED);
+		for (size_t i = 0; i < 64; i++) {
+			was = w.csrf[i];
+			w.csrf[i] = was == '0' ? '1' : '0';
+			CHECK_ERR(page_with("POST /v1/messages", w.csrf, PAGE), ERR_DENIED);
+			w.csrf[i] = was;
+		}
+		CHECK_OK(page_with("POST /v1/messages", w.csrf, PAGE));
+		CHECK_OK(page_with("DELETE /v1/sessions/1", w.csrf, PAGE));
+		/* what is said goes before what is sent unasked */
+		CHECK_ERR(page("GET /", "Authorization: Bearer x\r\n"), ERR_AUTH);
+		CHECK_ERR(page("GET /", "Blufio-Device: x\r\n"), ERR_AUTH);
+		for (int i = 0; i < 2 * TRIES_MAX; i++)         /* and is nobody's wrong try */
+			CHECK_ERR(ask(PEER, "GET /", "Cookie: blufio_session=x\r\n"), ERR_AUTH);
+		CHECK(told("the session is over"));
+		pass(12 * 3600 - 1);
+		CHECK_OK(page("GET /", ""));
+		pass(1);
+		CHECK_ERR(page("GET /", ""), ERR_AUTH);
+		CHECK(log_in() || FAULTED());
+		ONE("SELECT count(*) FROM logins", 1);          /* the old one is swept */
+		CHECK_OK(page("GET /", ""));
+		pass(-1);                                       /* the clock is set back: longer than it may live */
+		CHECK_ERR(page("GET /", ""), ERR_AUTH);
+	}
+	end();
+}
+
+TEST(a_session_and_its_credential)
+{
+	char key[96], cookie[65];
+	int64_t id;
+
+	if (begin(TOKEN)) {
+		id = mint(SCOPE_READ, 100, 2, key);
+		as(id, SCOPE_READ, 100);
+		CHECK(log_in() || FAULTED());
+		CHECK(FAULTED() || strstr(w.req.fields.p, "Max-Age=100;"));
+		CHECK_OK(page("GET /", ""));
+		CHECK(w.who.expires_at == (START + 100) * US_PER_S || FAULTED());
+		CHECK_OK(bearer(PEER, key));
+		CHECK_ERR(page("GET /", ""), ERR_LIMIT);        /* one rate */
+		pass(99);
+		CHECK_OK(page("GET /", ""));
+		pass(1);
+		CHECK_ERR(page("GET /", ""), ERR_AUTH);
+		as(mint(SCOPE_READ, 0, 0, key), SCOPE_READ, 0);
+		CHECK(log_in() || FAULTED());
+		CHECK_OK(page("GET /", ""));
+		CHECK_OK(store_api_key_revoke(w.sc.a.db, w.req.who.id));
+		CHECK_ERR(page("GET /", ""), ERR_AUTH);
+		CHECK(told("the session is over"));
+		/* of a token that is no longer configured */
+		CHECK_OK(bearer(PEER, TOKEN));
+		as(w.who.id, SCOPE_ALL, 0);
+		CHECK(log_in() || FAULTED());
+		CHECK_OK(page("GET /", ""));
+		snprintf(cookie, sizeof(cookie), "%s", w.cookie);
+		CHECK_OK(start("another0Zr5Tt1bYw8LmN2pAe"));
+		CHECK_ERR(w.kp ? page("GET /", "") : ERR_AUTH, ERR_AUTH);
+		CHECK_OK(start(NULL));
+		CHECK_ERR(w.kp ? page("GET /", "") : ERR_AUTH, ERR_AUTH);
+		CHECK_OK(start(TOKEN));
+		CHECK_OK(w.kp ? page("GET /", "") : OK);
+		/* what is stored opens nothing */
+		CHECK(FAULTED() || one("SELECT count(*) FROM logins WHERE length(hash) <> 64") == 0);
+		store_secret_hash(str_z(cookie), w.cookie);
+		CHECK_ERR(w.kp ? page("GET /", "") : ERR_AUTH, ERR_AUTH);
+		snprintf(w.cookie, sizeof(w.cookie), "%s", w.csrf);
+		CHECK_ERR(w.kp ? page("GET /", "") : ERR_AUTH, ERR_AUTH);
+	}
+	end();
+}
+
+TEST(routes_of_a_session)
+{
+	char key[96], csrf[65];
+	const struct json *v;
+	struct buf cookie = BUF_INIT(256);
+
+	if (begin(NULL)) {
+		as(mint(SCOPE_ALL, 0, 0, key), SCOPE_ALL, 0);
+		call_at(session_routes, "GET", "/v1/session", "");
+		CHECK(refused(409, "conflict", "", "not in a session"));
+		call_at(session_routes, "DELETE", "/v1/session", "");
+		CHECK(refused(409, "conflict", "", "not in a session"));
+		call_at(session_routes, "POST", "/v1/session", "{\"scopes\":1}");
+		CHECK(refused(400, "invalid_request", "", "no object"));
+		call_at(session_routes, "POST", "/v1/session/ticket", "[]");
+		CHECK(refused(400, "invalid_request", "", "no object"));
+		ONE("SELECT count(*) FROM logins", 0);
+		CHECK(log_in() || FAULTED());
+		CHECK_OK(page("GET /", ""));
+		snprintf(csrf, sizeof(csrf), "%s", w.csrf);
+		w.req.who = w.who;
+		buf_fmt(&cookie, "Cookie: blufio_session=%s\r\n", w.cookie);
+		w.req.head.fields = buf_view(&cookie);
+		v = call_at(session_routes, "GET", "/v1/session", "");
+		CHECK(FAULTED() || (w.req.status == 200 && str_eqz(json_str(v, "csrf_token", STR_NONE), csrf) &&
+		    json_i64(v, "expires_at", 0) == START + 12 * 3600));
+		CHECK(FAULTED() || strcmp(buf_z(&w.req.fields), "Cache-Control: no-store\r\n") == 0);
+		call_at(session_routes, "POST", "/v1/session", "");
+		CHECK(refused(403, "forbidden", "", "with the credential itself"));
+		call_at(session_routes, "DELETE", "/v1/session", "");
+		CHECK(FAULTED() || (w.req.status == 204 && w.req.revokes));
+		CHECK(FAULTED() || strstr(buf_z(&w.req.fields), "Set-Cookie: blufio_session=; Path=/; Max-Age=0; HttpOnly;"));
+		CHECK_ERR(page("GET /", ""), ERR_AUTH);
+		w.req.who.login = 0;
+		/* by a name that others can reach: for TLS, and nobody else's to set */
+		w.req.head.host = S("agent.example");
+		CHECK(log_in() || FAULTED());
+		CHECK(FAULTED() || strstr(w.req.fields.p, "Set-Cookie: __Host-blufio_session="));
+		CHECK(FAULTED() || strstr(w.req.fields.p, "; Path=/; Max-Age=43200; HttpOnly; SameSite=Strict; Secure\r\n"));
+		buf_reset(&cookie);
+		buf_fmt(&cookie, "Host: agent.example\r\nCookie: __Host-blufio_session=%s\r\nX-CSRF-Token: %s\r\nOrigin: ", w.cookie,
+		    w.csrf);
+		buf_puts(&cookie, "https://agent.example\r\n");
+		CHECK_OK(ask(PEER, "POST /", buf_z(&cookie)));
+		buf_cut(&cookie, cookie.n > 23 ? cookie.n - 23 : 0);
+		buf_puts(&cookie, "http://agent.example\r\n");
+		CHECK_ERR(ask(PEER, "POST /", buf_z(&cookie)), ERR_DENIED);
+		buf_reset(&cookie);
+		buf_fmt(&cookie, "Host: agent.example\r\nCookie: blufio_session=%s\r\n", w.cookie);
+		CHECK_ERR(ask(PEER, "GET /", buf_z(&cookie)), ERR_AUTH);
+		CHECK_ERR(page("GET /", "Cookie: a=b\r\n"), ERR_AUTH);         /* two fields */
+	}
+	buf_free(&cookie);
+	end();
+}
+
+static enum err
+socket_with(const char *protocols)
+{
+	char fields[512];
+
+	snprintf(fields, sizeof(fields), "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Protocol: %s\r\n", protocols);
+	return ask(PEER, "GET /ws", fields);
+}
+
+/* "blufio.ticket.…" of that principal. */
+static const char *
+ticket(void)
+{
+	static char text[256];
+	const struct json *v = call_at(session_routes, "POST", "/v1/session/ticket", "{}");
+
+	CHECK(w.req.status == 201 || FAULTED());
+	snprintf(text, sizeof(text), "blufio, blufio.ticket.%.*s", STR_ARG(json_str(v, "ticket", STR_NONE)));
+	return text;
+}
+
+TEST(a_ticket)
+{
+	char key[96], two[512];
+	const char *t;
+	int64_t id;
+
+	if (begin(NULL)) {
+		id = mint(SCOPE_CHAT, 0, 0, key);
+		as(id, SCOPE_CHAT, 0);
+		CHECK_OK(db_commit(w.sc.a.db));
+		t = ticket();
+		CHECK_OK(db_commit(w.sc.a.db));
+		CHECK_OK(socket_with(t));
+		CHECK(FAULTED() || (w.who.id == id && w.who.login == 0 && w.who.expires_at == 0 && w.who.scopes == SCOPE_CHAT));
+		db_rollback(w.sc.a.db);                         /* it never happened … */
+		CHECK_OK(socket_with(t));                       /* … and now it did */
+		CHECK_ERR(socket_with(t), ERR_AUTH);
+		CHECK(told("the ticket is not valid: it is good for one socket and 30 s; next: POST /v1/session/ticket"));
+		t = ticket();
+		snprintf(two, sizeof(two), "%s, %s", t, t + 8);
+		CHECK_ERR(socket_with(two), ERR_AUTH);          /* which of the two? */
+		CHECK(told("a credential is needed"));
+		snprintf(two, sizeof(two), "Sec-WebSocket-Protocol: %s\r\n", t);
+		CHECK_ERR(ask(PEER, "GET /ws", two), ERR_AUTH);
+		CHECK(told("a credential is needed"));
+		snprintf(two, sizeof(two), "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Protocol: %s\r\n", t);
+		CHECK_ERR(ask(PEER, "GET /v1/tools", two), ERR_AUTH);
+		CHECK(told("a credential is needed"));
+		pass(29);
+		CHECK_OK(socket_with(t));
+		t = ticket();
+		pass(30);
+		CHECK_ERR(socket_with(t), ERR_AUTH);
+		t = ticket();
+		pass(-1);                                       /* longer than it may live */
+		CHECK_ERR(socket_with(t), ERR_AUTH);
+		as(mint(SCOPE_CHAT, 10, 0, key), SCOPE_CHAT, 10);       /* not beyond its credential */
+		pass(9 - w.now / US_PER_S);
+		t = ticket();
+		CHECK_OK(socket_with(t));
+		CHECK(w.who.expires_at == (START + 10) * US_PER_S || FAULTED());
+		t = ticket();
+		pass(1);
+		CHECK_ERR(socket_with(t), ERR_AUTH);
+		pass(400);
+		for (int i = 0; i < TRIES_MAX; i++)
+			CHECK_ERR(socket_with("blufio.ticket.x"), ERR_AUTH);
+		CHECK_ERR(socket_with("blufio.ticket.x"), ERR_LIMIT);
+	}
+	end();
+}
+
+/* A page's ticket is the page's: it ends with its session, as does what it opened. */
+TEST(a_ticket_of_a_session)
+{
+	char key[96];
+	const char *t;
+	bool holds = false;
+
+	if (begin(NULL)) {
+		as(mint(SCOPE_CHAT, 0, 0, key), SCOPE_CHAT, 0);
+		CHECK(log_in() || FAULTED());
+		CHECK_OK(page("GET /", ""));
+		w.req.who = w.who;
+		t = ticket();
+		CHECK_OK(socket_with(t));
+		CHECK(FAULTED() || (w.who.login == 1 && w.who.expires_at == START * US_PER_S + SESSION_US));
+		CHECK_OK(store_api_key_holds(w.sc.a.db, w.req.who.id, 1, &holds));
+		CHECK(holds || FAULTED());
+		t = ticket();
+		CHECK_OK(store_login_end(w.sc.a.db, 1));
+		CHECK_ERR(socket_with(t), ERR_AUTH);
+		CHECK_OK(store_api_key_holds(w.sc.a.db, w.req.who.id, 1, &holds));
+		CHECK(!holds || FAULTED());
+		CHECK_OK(store_api_key_holds(w.sc.a.db, w.req.who.id, 0, &holds));
+		CHECK(holds || FAULTED());
+		/* the number of a session that is over is nobody's again */
+		CHECK_OK(DB_EXEC(w.sc.a.db, "DELETE FROM logins WHERE id > ?1", DBI(0)));
+		w.req.who.login = 0;
+		CHECK(log_in() || FAULTED());
+		CHECK(FAULTED() || one("SELECT max(id) FROM logins") > 3);
+		CHECK_OK(store_api_key_revoke(w.sc.a.db, w.req.who.id));
+		CHECK_OK(store_api_key_holds(w.sc.a.db, w.req.who.id, 0, &holds));
+		CHECK(!holds || FAULTED());
+	}
+	end();
+}
+
+TEST(logins_are_limited)
+{
+	char key[96], first[65], second[65];
+
+	if (begin(NULL)) {
+		as(mint(SCOPE_CHAT, 0, 0, key), SCOPE_CHAT, 0);
+		CHECK(log_in() || FAULTED());
+		as(mint(SCOPE_CHAT, 0, 0, key), SCOPE_CHAT, 0);
+		CHECK(log_in() || FAULTED());
+		memcpy(first, w.cookie, sizeof(first));
+		CHECK(log_in() || FAULTED());
+		memcpy(second, w.cookie, sizeof(second));
+		for (int i = 0; i < 2 * LOGINS_MAX; i++)
+			ticket();
+		for (int i = 2; i < LOGINS_MAX; i++)
+			CHECK(log_in() || FAULTED());
+		memcpy(w.cookie, first, sizeof(first));
+		CHECK_OK(page("GET /", ""));
+		CHECK(log_in() || FAULTED());
+		CHECK_OK(page("GET /", ""));
+		memcpy(w.cookie, first, sizeof(first));
+		CHECK_ERR(page("GET /", ""), ERR_AUTH);
+		memcpy(w.cookie, second, sizeof(second));
+		CHECK_OK(page("GET /", ""));
+		ONE("SELECT count(*) FROM logins WHERE kind = 0", LOGINS_MAX + 1);
+		ONE("SELECT count(*) FROM logins WHERE kind = 1", LOGINS_MAX);
+		ONE("SELECT count(*) FROM logins WHERE id = 1", 1);
+	}
+	end();
+}
+
+/* ---- the first key ------------------------------------------------------------------------------------- */
+
+TEST(the_first_key)
+{
+	char key[96];
+
+	if (begin(NULL)) {
+		ONE("SELECT count(*) FROM api_keys", 0);        /* nobody saw it start */
+		w.terminal = true;
+		CHECK_OK(start(TOKEN));
+		ONE("SELECT count(*) FROM api_keys", 0);
+		CHECK_OK(start(NULL));
+		ONE("SELECT count(*) FROM api_keys WHERE name = 'first' AND kind = 0 AND scopes = 15 AND minted_by = 0", 1);
+		/* shown after the commit; here nothing commits */
+		CHECK(FAULTED() || w.sc.a.after.head == &w.kp->show);
+		snprintf(key, sizeof(key), "%s", w.kp ? buf_z(&w.kp->first) : "");
+		CHECK_OK(w.kp ? bearer(PEER, key) : OK);
+		CHECK_OK(start(NULL));
+		CHECK(w.sc.a.after.head == NULL);
+		ONE("SELECT count(*) FROM api_keys", 1);
+		CHECK_OK(DB_EXEC(w.sc.a.db, "UPDATE api_keys SET revoked_at = ?1", DBI(1)));
+		CHECK_OK(start(NULL));
+		ONE("SELECT count(*) FROM api_keys", 1);
+	}
+	end();
+}
+
 int
 main(int argc, char **argv)
 {
@@ -969,6 +1421,14 @@ main(int argc, char **argv)
 	RUN(devices_are_registered);
 	RUN(a_key_never_exceeds_its_maker);
 	RUN(wishes_that_are_none);
+	RUN(a_revoked_key_takes_those_it_made);
+	RUN(a_session);
+	RUN(a_session_and_its_credential);
+	RUN(routes_of_a_session);
+	RUN(a_ticket);
+	RUN(a_ticket_of_a_session);
+	RUN(logins_are_limited);
+	RUN(the_first_key);
 	log_close();
 	return TEST_END();
 }

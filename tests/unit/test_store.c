@@ -139,20 +139,23 @@ TEST(schema)
 	if (begin()) {
 		ONE("PRAGMA user_version", SCHEMA_VERSION);
 		CHECK_OK(store_migrate(db, sc.path, &f));        /* again: nothing to do */
-		ONE("SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'", 19);
+		ONE("SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'", 20);
 		CHECK_OK(db_script(db, "PRAGMA user_version = 7"));
 		CHECK_ERR(store_migrate(db, sc.path, &f), ERR_UNSUPPORTED);
 		CHECK(FAULTED() || (strstr(f.text, sc.path) && strstr(f.text, "schema version 7") &&
-		    strstr(f.text, "up to 4; next: ")));
+		    strstr(f.text, "up to 6; next: ")));
 		ONE("PRAGMA user_version", 7);
 	}
 	scratch_end(&sc);
 }
 
-#define BACK_TO_3 "DROP TABLE rules; ALTER TABLE sessions DROP COLUMN rules_change; DROP TABLE reservations; DROP TABLE cost_days; ALTER TABLE cost_ledger DROP COLUMN user_id;" \
-	"ALTER TABLE cost_ledger DROP COLUMN intended; ALTER TABLE cost_ledger DROP COLUMN request_id;" \
-	"ALTER TABLE sessions DROP COLUMN prompt_tokens; ALTER TABLE sessions DROP COLUMN prompt_seq;" \
-	"ALTER TABLE sessions DROP COLUMN prompt_model;"
+#define BACK_TO_5 "DROP TABLE rules; ALTER TABLE sessions DROP COLUMN rules_change; DROP TABLE reservations; DROP TABLE cost_days;" \
+	"ALTER TABLE cost_ledger DROP COLUMN user_id; ALTER TABLE cost_ledger DROP COLUMN intended;" \
+	"ALTER TABLE cost_ledger DROP COLUMN request_id; ALTER TABLE sessions DROP COLUMN prompt_tokens;" \
+	"ALTER TABLE sessions DROP COLUMN prompt_seq; ALTER TABLE sessions DROP COLUMN prompt_model;" \
+	"ALTER TABLE sessions DROP COLUMN cached_until; ALTER TABLE sessions DROP COLUMN tier;"
+#define BACK_TO_4 BACK_TO_5 "DROP INDEX inbound_digest; ALTER TABLE inbound DROP COLUMN digest; ALTER TABLE inbound DROP COLUMN options;"
+#define BACK_TO_3 BACK_TO_4 "DROP TABLE logins; DROP INDEX api_keys_minted_by;"
 #define BACK_TO_2 BACK_TO_3 "DROP TABLE nonces; DROP TABLE api_keys; DROP INDEX turns_inbound; DROP INDEX outbox_reply;"
 
 /* What version 1 stored is there in today's version, with the new columns empty. */
@@ -176,12 +179,45 @@ TEST(from_version_1)
 	scratch_end(&sc);
 }
 
-static void
+static bool
 see_listed(void *arg, const struct session_list_row *r)
 {
 	struct buf *b = arg;
 
 	buf_fmt(b, "%lld,%.*s,%.*s;", (long long)r->id, STR_ARG(r->chat), STR_ARG(r->user));
+	return b->n < 100;
+}
+
+/* Whose conversations, in which order, from where; n of them. */
+static void
+check_list(const char *prefix, bool newest_first, int64_t after, const char *want)
+{
+	const struct page p = { newest_first, after };
+	struct buf text = BUF_INIT(1000);
+
+	CHECK_OK(store_session_list(db, "gateway", str_z(prefix), &p, see_listed, &text));
+	CHECK(FAULTED() || str_eqz(buf_view(&text), want));
+	buf_free(&text);
+}
+
+TEST(pages)
+{
+	static const char rows[] = "INSERT INTO users VALUES(1, 'P', 1);"
+	    "INSERT INTO sessions(id, agent, channel, chat, thread, user_id, created_at) VALUES(1, 'a', 'gateway', '7/x', '', 1, 1),"
+	    " (2, 'a', 'gateway', '77/x', '', 1, 1), (3, 'a', 'gateway', '7/y', '', 1, 1), (4, 'a', 'telegram', '7/z', '', 1, 1),"
+	    " (5, 'a', 'gateway', '7/z', '', 1, 1);";
+
+	if (begin()) {
+		CHECK_OK(db_script(db, rows));
+		check_list("", true, 0, "5,7/z,;3,7/y,;2,77/x,;1,7/x,;");
+		check_list("", false, 0, "1,7/x,;2,77/x,;3,7/y,;5,7/z,;");
+		check_list("7/", true, 0, "5,7/z,;3,7/y,;1,7/x,;");
+		check_list("7/", true, 5, "3,7/y,;1,7/x,;");
+		check_list("7/", true, 1, "");
+		check_list("7/", false, 1, "3,7/y,;5,7/z,;");
+		check_list("8/", true, 0, "");
+	}
+	scratch_end(&sc);
 }
 
 /* What a program asks for: its message again, the answer, its conversations; and that one is erased. */
@@ -199,7 +235,7 @@ TEST(of_the_gateway)
 	    " (2, 0, 1, 4, 'gateway', '7/x', '', 'k', 'the answer', '', 2, 1, 1);";
 	struct buf text = BUF_INIT(1000);
 	int64_t id = -1;
-	bool found = false;
+	bool found = false, told = true;
 
 	if (begin()) {
 		CHECK_OK(db_script(db, rows));
@@ -209,17 +245,14 @@ TEST(of_the_gateway)
 		CHECK(id == 0 || FAULTED());
 		CHECK_OK(store_inbound_turn(db, 3, &id));
 		CHECK(id == 4 || FAULTED());
-		CHECK_OK(store_reply(db, 4, &text, &found));
-		CHECK((found && str_eqz(buf_view(&text), "the answer")) || FAULTED());
-		CHECK_OK(store_reply(db, 5, &text, &found));
+		CHECK_OK(store_reply(db, 4, &text, &found, &told));
+		CHECK((found && !told && str_eqz(buf_view(&text), "the answer")) || FAULTED());
+		CHECK_OK(store_reply(db, 5, &text, &found, NULL));
 		CHECK(!found || FAULTED());
 		buf_reset(&text);
-		CHECK_OK(store_session_list(db, "gateway", see_listed, &text));
-		CHECK(str_eqz(buf_view(&text), "1,7/x,7/ann;") || FAULTED());
+		check_list("", true, 0, "1,7/x,7/ann;");
 		CHECK_OK(store_session_erase(db, 1));
-		buf_reset(&text);
-		CHECK_OK(store_session_list(db, "gateway", see_listed, &text));
-		CHECK(text.n == 0 || FAULTED());
+		check_list("", true, 0, "");
 		ONE("SELECT count(*) FROM messages", 0);
 		ONE("SELECT count(*) FROM inbound WHERE text <> ''", 0);
 		ONE("SELECT count(*) FROM outbox WHERE text <> ''", 0);
@@ -242,6 +275,83 @@ TEST(from_version_2)
 		ONE("SELECT count(*) FROM users", 1);
 		ONE("SELECT count(*) FROM api_keys", 0);
 		ONE("SELECT count(*) FROM nonces", 0);
+	}
+	scratch_end(&sc);
+}
+
+TEST(from_version_3)
+{
+	struct fail f = FAIL_INIT;
+
+	if (begin()) {
+		CHECK_OK(db_script(db, BACK_TO_3 "PRAGMA user_version = 3; INSERT INTO api_keys VALUES(7, 0, 'n', 'h', 1, 0, 1, 0, 0, 0, 0)"));
+		CHECK_OK(store_migrate(db, sc.path, &f));
+		ONE("PRAGMA user_version", SCHEMA_VERSION);
+		ONE("SELECT count(*) FROM api_keys WHERE id = 7", 1);
+		ONE("SELECT count(*) FROM logins", 0);
+		ONE("SELECT count(*) FROM sqlite_master WHERE name IN ('api_keys_minted_by', 'logins_key', 'logins_age')", 3);
+	}
+	scratch_end(&sc);
+}
+
+TEST(from_version_4)
+{
+	struct fail f = FAIL_INIT;
+
+	if (begin()) {
+		CHECK_OK(db_script(db, BACK_TO_4 "PRAGMA user_version = 4; INSERT INTO users VALUES(1, 'P', 1);"
+		    "INSERT INTO sessions(id, agent, channel, chat, thread, user_id, created_at) VALUES(1, 'a', 'c', '1', '', 1, 1);"
+		    "INSERT INTO inbound(session_id, channel, dedup, ref, sender, reply_to, text, state, sent_at, received_at)"
+		    " VALUES(1, 'c', 'd', '', 's', '', 'text', 0, 1, 1)"));
+		CHECK_OK(store_migrate(db, sc.path, &f));
+		ONE("PRAGMA user_version", SCHEMA_VERSION);
+		ONE("SELECT count(*) FROM inbound WHERE text = 'text' AND options = '' AND digest = ''", 1);
+	}
+	scratch_end(&sc);
+}
+
+/* What programs that tell the whole conversation each time are found by, and what becomes of it. */
+TEST(conversations_of_programs)
+{
+	static const char rows[] = "INSERT INTO users VALUES(1, 'P', 1);"
+	    "INSERT INTO sessions(id, agent, channel, chat, thread, user_id, prompt, model, thinking_seq, created_at)"
+	    " VALUES(1, 'a', 'gateway', '7/x', '', 1, 'be kind', 'm', 2, 1), (2, 'a', 'gateway', '7/y', '', 1, NULL, '', 0, 1);"
+	    "INSERT INTO inbound(id, session_id, channel, dedup, ref, sender, reply_to, text, state, sent_at, received_at, options, digest)"
+	    " VALUES(3, 1, 'gateway', 'k', '', 's', 'k', 'one', 2, 1, 1, '{}', 'd1'),"
+	    " (4, 1, 'gateway', 'l', '', 's', 'l', 'two', 2, 1, 1, '{}', 'd2'), (5, 1, 'gateway', 'm', '', 's', 'm', 'x', 2, 1, 1, '', 'd2'),"
+	    " (6, 1, 'gateway', 'n', '', 's', 'n', 'y', 2, 1, 1, '', '');"
+	    "INSERT INTO turns(id, session_id, inbound_id, outcome, round, created_at, updated_at) VALUES(10, 1, 3, 1, 2, 1, 1),"
+	    " (11, 1, 4, 7, 0, 1, 1), (12, 1, 5, 3, 0, 1, 1);"
+	    "INSERT INTO messages VALUES(1, 1, 1, 0, 'user', 'told', 0, 1), (2, 1, 2, 10, 'user', 'one', 0, 1),"
+	    " (3, 1, 3, 10, 'assistant', 'ONE', 0, 1), (4, 1, 4, 11, 'user', 'two', 0, 1), (5, 1, 5, 12, 'user', 'void', 1, 1);"
+	    "INSERT INTO media VALUES('h', 'image/png', 1, 1, 1, 0, 1); INSERT INTO media_uses VALUES('h', 1, 2);";
+	struct usage u = { .input = 1, .output = 2, .cache_read = 3, .write_5m = 4, .write_1h = 5 };
+	struct turn_row tip = { .id = 0 };
+
+	if (begin()) {
+		CHECK_OK(db_script(db, rows));
+		SAW(store_inbound_digest(db, S("d2"), see_id, NULL), "5;4;");
+		SAW(store_inbound_digest(db, S(""), see_id, NULL), "");
+		CHECK_OK(store_session_tip(db, 1, &tip));
+		CHECK((tip.id == 11 && tip.inbound == 4 && tip.outcome == OUTCOME_LENGTH) || FAULTED());
+		CHECK_OK(store_session_tip(db, 2, &tip));
+		CHECK(tip.id == 0 || FAULTED());
+		CHECK_OK(store_session_branch(db, 1, 3, 2));
+		SAW(store_messages(db, 2, 0, see_message, NULL), "1usertold;2userone;3assistantONE;");
+		ONE("SELECT count(*) FROM sessions WHERE prompt = 'be kind' AND model = 'm' AND thinking_seq = 2", 2);
+		ONE("SELECT count(*) FROM media_uses WHERE session_id = 2", 1);
+		CHECK_OK(store_session_tip(db, 2, &tip));
+		CHECK((tip.id == 10 && tip.inbound == 3 && tip.round == 2) || FAULTED());
+		CHECK_OK(store_session_new_history(db, 1, 6));
+		CHECK_OK(store_session_tip(db, 1, &tip));
+		CHECK(tip.id == 0 || FAULTED());
+		for (size_t i = 0; i < 3; i++)
+			CHECK_OK(store_cost_add(db, &(struct reservation_row){ .feature = S("message"), .session = 1, .turn = i < 2 ? 10 : 11,
+			    .provider = S("p"), .model = S("m"), .intended = S("m") }, &u, 1, false, STR_NONE));
+		CHECK_OK(store_cost_turn(db, 10, &u));
+		CHECK((u.input == 2 && u.output == 4 && u.cache_read == 6 && u.write_5m == 8 && u.write_1h == 10) || FAULTED());
+		CHECK_OK(store_session_erase(db, 1));
+		ONE("SELECT count(*) FROM inbound WHERE options <> '' OR digest <> ''", 0);
 	}
 	scratch_end(&sc);
 }
@@ -506,6 +616,9 @@ TEST(history)
 		CHECK_OK(store_message_add(db, session("b"), 1, 3, "user", S("x")));
 		SAW(store_messages(db, s, 0, see_message, NULL), "1usera;2assistantb;3userc;");
 		SAW(store_messages(db, s, 2, see_message, NULL), "2assistantb;3userc;");
+		SAW(store_message_page(db, s, &(struct page){ false, 1 }, see_message, NULL), "2assistantb;3userc;");
+		SAW(store_message_page(db, s, &(struct page){ true, 0 }, see_message, NULL), "3userc;2assistantb;1usera;");
+		SAW(store_message_page(db, s, &(struct page){ true, 3 }, see_message, NULL), "2assistantb;1usera;");
 		SAW(store_messages(db, s, 0, see_message, &sc), "1usera;");     /* stopped by the callback */
 		CHECK_OK(store_messages_void(db, 1));
 		SAW(store_messages(db, s, 0, see_message, NULL), "2assistantb;");
@@ -746,8 +859,12 @@ main(int argc, char **argv)
 	IGNORE(log_open(LOG_ERROR, LOG_TEXT, "/dev/null", NULL));       /* a fault may have met it */
 	RUN(schema);
 	RUN(from_version_1);
+	RUN(pages);
 	RUN(from_version_2);
+	RUN(from_version_3);
+	RUN(from_version_4);
 	RUN(of_the_gateway);
+	RUN(conversations_of_programs);
 	RUN(migration_is_whole_or_not_at_all);
 	RUN(people);
 	RUN(pairing_codes);

@@ -8,29 +8,34 @@
  * then the body is read.
  *
  * What a request wrote is told after its commit: the answer is held until then.
+ *
+ * Only what answers a GET is compressed. The length of other answers, which may repeat
+ * what was asked beside a secret (a new key), would tell of it to who sees but the length.
  */
 #include "channel/gateway/gateway.h"
+#include "base/deflate.h"
 
 #include <assert.h>
 #include <stdarg.h>
 
 #define JSON_TYPE "application/json"
+#define ETAG_BYTES 16u                  /* of a hash: they tell contents apart, not forgers */
+#define HEAD_ROOM 480                   /* for the usual head of an answer */
+#define ID_STEP 0x9E3779B97F4A7C15u     /* odd, so each id comes once; the golden ratio, so they look unlike */
 
 struct request *
 request_new(struct conn *c)
 {
 	struct request *r = calloc(1, sizeof(*r));
-	unsigned char id[8] = { 0 };
-	struct buf hex = BUF_INIT(sizeof(r->id));
+	uint64_t id = c->g->last_id += ID_STEP;
 
 	if (!r)
 		return NULL;
 	r->c = c;
 	r->a = c->g->a;
-	IGNORE(rand_bytes(id, sizeof(id)));     /* a name for people and logs */
-	enc_hex(&hex, id, sizeof(id));
-	snprintf(r->id, sizeof(r->id), "%s", buf_z(&hex));
-	buf_free(&hex);
+	IGNORE(trace_parse(http_field(request_head(r), "traceparent"), &r->trace)); /* none, or no good one: a message makes its own */
+	for (size_t i = sizeof(r->id) - 1; i-- > 0; id >>= 4)
+		r->id[i] = "0123456789abcdef"[id & 15];
 	buf_init(&r->path, HTTP_TARGET_MAX);
 	buf_init(&r->body, BODY_MAX_API);
 	buf_init(&r->held, GATEWAY_OUT_MAX);
@@ -48,12 +53,19 @@ request_free(struct request *r)
 			*at = r->next;
 			break;
 		}
+	if (r->status)
+		metrics_count(r->a, METRIC_REQUESTS, (size_t)r->status / 100 - 1);
+	if (r->wait_prev)
+		*r->wait_prev = r->wait_next;
+	if (r->wait_next)
+		r->wait_next->wait_prev = r->wait_prev;
 	ev_timer_cancel(r->a->ev, &r->timer);
 	effect_cancel(&r->release);
 	if (r->invocation)
 		invocation_cancel(r->invocation);
-	if (r->paused)
-		turn_pause(r->a, r->turn, false);
+	if (r->drop)
+		r->drop(r);
+	request_pause(r, false);
 	buf_free(&r->path);
 	buf_free(&r->body);
 	buf_free(&r->held);
@@ -61,9 +73,32 @@ request_free(struct request *r)
 }
 
 void
-request_revokes(struct request *r, int64_t principal)
+request_wait(struct request *r, const struct attend *attend)
 {
-	r->revokes = principal;
+	struct gateway *g = r->c->g;
+
+	r->attend = attend;
+	if (r->wait_prev)
+		return;
+	r->wait_next = g->waiting;
+	r->wait_prev = &g->waiting;
+	if (g->waiting)
+		g->waiting->wait_prev = &r->wait_next;
+	g->waiting = r;
+}
+
+void
+request_revokes(struct request *r)
+{
+	r->revokes = true;
+}
+
+const struct trace *
+request_trace(struct request *r)
+{
+	if (r->trace.id[0] == '\0')
+		IGNORE(trace_new(&r->trace));   /* a name for logs: an unlucky one does no harm */
+	return &r->trace;
 }
 
 struct agent *
@@ -104,6 +139,7 @@ put_head(struct request *r, struct buf *b, int status, const char *type, struct 
 	const struct http_request *h = request_head(r);
 	struct str origin = http_field(h, "origin");
 
+	r->status = status;
 	http_put_status(b, status);
 	http_put_date(b, clock_us());
 	http_put_field(b, "X-Request-Id", str_z(r->id));
@@ -124,6 +160,15 @@ put_head(struct request *r, struct buf *b, int status, const char *type, struct 
 	buf_str(b, fields);
 }
 
+/* Has whoever sent it been shut out since? When that cannot be read, he has. */
+static bool
+is_shut_out(const struct request *r)
+{
+	bool holds = false;
+
+	return r->who.id && (store_api_key_holds(r->a->db, r->who.id, r->who.login, &holds) != OK || !holds);
+}
+
 static void
 on_release(struct effect *e)
 {
@@ -132,10 +177,14 @@ on_release(struct effect *e)
 
 	r->stored = true;
 	for (struct conn *o = r->revokes ? c->g->conns : NULL; o; o = o->next)
-		if (o->req && o->req != r && o->req->who.id == r->revokes)
+		if (o->req && o->req != r && is_shut_out(o->req))
 			conn_drop(o);
 	if (r->held.n == 0)             /* what it waits for has yet to come */
 		return;
+	if (!c->out.p) {
+		c->out = r->held;
+		buf_init(&r->held, c->out.max);
+	}
 	buf_str(&c->out, buf_view(&r->held));
 	buf_reset(&r->held);
 	if (r->stream && !r->answered)
@@ -156,10 +205,27 @@ request_send_held(struct request *r)
 	}
 }
 
+/* Could this be compressed? Then caches have to know that it depends on who asks. */
+static bool
+is_worth_gzip(const struct request *r, int status, const char *type, size_t n)
+{
+	return status == 200 && type && r->route && strcmp(r->route->method, "GET") == 0 && n >= GATEWAY_GZIP_MIN &&
+	    n <= GATEWAY_GZIP_MAX && (strncmp(type, "text/", 5) == 0 || strncmp(type, "application/", 12) == 0);
+}
+
+static bool
+wants_gzip(const struct request *r)
+{
+	int q = http_accepts(request_head(r), "Accept-Encoding", "gzip");
+
+	return q > 0 && q >= http_accepts(request_head(r), "Accept-Encoding", "identity");
+}
+
 void
 request_answer_raw(struct request *r, int status, const char *type, struct str fields, struct str body)
 {
-	bool head = str_eqz(request_head(r)->method, "HEAD");
+	bool head = str_eqz(request_head(r)->method, "HEAD"), worth = is_worth_gzip(r, status, type, body.n);
+	struct buf zipped = BUF_INIT(GATEWAY_GZIP_MAX);
 
 	assert(!r->answered);
 	r->answered = true;
@@ -172,12 +238,22 @@ request_answer_raw(struct request *r, int status, const char *type, struct str f
 	if (!r->running && (request_head(r)->chunked || request_head(r)->content_length > 0))
 		r->closes = true;       /* nobody reads its body */
 	buf_reset(&r->held);
+	buf_room(&r->held, HEAD_ROOM + body.n); /* at once; a failure sticks */
 	put_head(r, &r->held, status, body.n ? type : NULL, fields);
-	if (status != 204 && status >= 200)
+	if (worth)
+		http_put_field(&r->held, "Vary", S("Accept-Encoding"));
+	if (worth && wants_gzip(r) && buf_room(&zipped, body.n))
+		zipped.n = deflate_gzip(body, zipped.p);
+	if (zipped.n) {
+		http_put_field(&r->held, "Content-Encoding", S("gzip"));
+		body = buf_view(&zipped);
+	}
+	if (status != 204 && status != 304 && status >= 200)
 		http_put_number(&r->held, "Content-Length", body.n);
 	http_put_end(&r->held);
 	if (!head)
 		buf_str(&r->held, body);
+	buf_free(&zipped);
 	if (r->held.err != OK) {
 		conn_drop(r->c);
 		return;
@@ -197,11 +273,86 @@ request_answer_text(struct request *r, int status, const char *content_type, str
 	request_answer_raw(r, status, content_type, S("Cache-Control: no-store\r\nVary: Accept\r\n"), body);
 }
 
+/* Routes of the OpenAI API: their clients read errors in its shape, those too that the head alone decides. */
+static bool
+is_openai(const struct request *r)
+{
+	static const char *const roots[] = { "/v1/chat/", "/v1/responses", "/v1/models" };
+	bool found = false;
+
+	for (size_t i = 0; i < ARRAY_LEN(roots) && !found; i++)
+		found = str_starts(request_head(r)->path, str_z(roots[i]));
+	return found;
+}
+
+/* All four members, always. */
+static void
+openai_error(const struct request *r, struct buf *out, int status, const char *type, const char *param, const char *hint,
+    const char *message)
+{
+	const char *code = status == 401 ? "invalid_api_key" : strcmp(type, "rate_limit") == 0 ? "rate_limit_exceeded" : type;
+	struct buf text = BUF_INIT(4096);
+	struct jw w;
+
+	buf_fmt(&text, hint ? "%s (%s)" : "%s", message, hint);
+	if (r->inbound && status == 504)
+		buf_fmt(&text, " turn_id: %lld", (long long)r->inbound);
+	jw_init(&w, out);
+	jw_obj(&w);
+	jw_key(&w, "error");
+	jw_obj(&w);
+	jw_kstr(&w, "message", buf_view(&text));
+	jw_kz(&w, "type", status == 429 ? code : status >= 500 ? "server_error" : status == 403 ? "permission_error" :
+	    "invalid_request_error");
+	jw_kz(&w, "param", param);
+	jw_kz(&w, "code", code);
+	jw_end_obj(&w);
+	jw_end_obj(&w);
+	buf_free(&text);
+}
+
 void
-request_error_json(struct request *r, struct buf *out, const char *type, const char *param, const char *hint, const char *message)
+request_answer_static(struct request *r, const char *content_type, struct str body)
+{
+	unsigned char digest[SHA256_SIZE];
+	struct buf weak = BUF_INIT(64), fields = BUF_INIT(256);
+	const struct http_request *head = request_head(r);
+	bool worth = is_worth_gzip(r, 200, content_type, body.n);
+	const char *tag, *name = "If-None-Match";
+	struct sha256 h;
+
+	sha256_init(&h);
+	sha256_update(&h, body.p, body.n);
+	sha256_final(&h, digest);
+	buf_puts(&weak, "W/\"");
+	enc_hex(&weak, digest, ETAG_BYTES);
+	buf_putc(&weak, '"');
+	tag = buf_z(&weak) + 2;
+	/* compressed it is other octets of the same content */
+	buf_fmt(&fields, "Cache-Control: no-cache\r\nETag: %s\r\n", worth && wants_gzip(r) ? buf_z(&weak) : tag);
+	if (weak.err != OK) {
+		request_failed(r, weak.err);
+	} else if (http_list_has(head, name, buf_z(&weak)) || http_list_has(head, name, tag) || http_list_has(head, name, "*")) {
+		if (worth)
+			buf_puts(&fields, "Vary: Accept-Encoding\r\n");
+		request_answer_raw(r, 304, NULL, buf_view(&fields), STR_NONE);
+	} else {
+		request_answer_raw(r, 200, content_type, buf_view(&fields), body);
+	}
+	buf_free(&weak);
+	buf_free(&fields);
+}
+
+void
+request_error_json(struct request *r, struct buf *out, int status, const char *type, const char *param, const char *hint,
+    const char *message)
 {
 	struct jw w;
 
+	if (is_openai(r)) {
+		openai_error(r, out, status, type, param, hint, message);
+		return;
+	}
 	jw_init(&w, out);
 	jw_obj(&w);
 	jw_key(&w, "error");
@@ -227,14 +378,20 @@ static void
 answer_error(struct request *r, int status, const char *type, const char *param, const char *hint, struct str fields,
     const char *message)
 {
-	struct buf b = BUF_INIT(64u << 10);
+	struct buf b = BUF_INIT(64u << 10), all = BUF_INIT(4096);
 
-	request_error_json(r, &b, type, param, hint, message);
+	buf_str(&all, fields);
+	if (r->wait_s)
+		http_put_number(&all, "Retry-After", (uint64_t)r->wait_s);
+	request_error_json(r, &b, status, type, param, hint, message);
+	log_ids(0, 0, r->trace.id);
 	if (status >= 500)
 		log_warn("gateway", "%d to request %s: %s", status, r->id, message);
 	else
 		log_debug("gateway", "%d to request %s: %s", status, r->id, message);
-	request_answer_raw(r, status, JSON_TYPE, fields, buf_view(&b));
+	log_ids(0, 0, NULL);
+	request_answer_raw(r, status, JSON_TYPE, buf_view(&all), buf_view(&b));
+	buf_free(&all);
 	buf_free(&b);
 }
 
@@ -248,6 +405,33 @@ request_error(struct request *r, int status, const char *type, const char *param
 	(void)secret_fmt(text, sizeof(text), fmt, ap);
 	va_end(ap);
 	answer_error(r, status, type, param, hint, S("Cache-Control: no-store\r\n"), text);
+}
+
+void
+request_failed(struct request *r, enum err e)
+{
+	if (e == ERR_NOMEM || e == ERR_LIMIT)
+		request_error(r, 503, "overloaded", NULL, "try again later", "no memory for this at the moment");
+	else
+		request_error(r, 503, "storage", NULL, "try again later", "the storage does not work at the moment (%s)", err_str(e));
+}
+
+void
+request_answer_buf(struct request *r, int status, enum err e, const struct buf *b)
+{
+	if (e == OK)
+		e = b->err;
+	if (e == OK)
+		request_answer(r, status, buf_view(b));
+	else
+		request_failed(r, e);
+}
+
+void
+request_too_large(struct request *r)
+{
+	metrics_count(r->a, METRIC_LIMITS, REACHED_BODY_BYTES);
+	request_error(r, 413, "too_large", NULL, NULL, "the body is too large: %zu bytes are the most", r->body.max);
 }
 
 void
@@ -278,6 +462,18 @@ rearm(struct request *r)
 	ev_timer_in(r->a->ev, &r->timer, r->who.expires_at && life < silence ? (life > 0 ? life : 0) : silence);
 }
 
+void
+request_pause(struct request *r, bool paused)
+{
+	if (r->paused == paused || !(r->turn || r->call))
+		return;
+	r->paused = paused;
+	if (r->call)
+		llm_pause(r->call, paused);
+	else
+		turn_pause(r->a, r->turn, paused);
+}
+
 static void
 stream_put(struct request *r, struct str bytes)
 {
@@ -290,10 +486,8 @@ stream_put(struct request *r, struct str bytes)
 	else
 		http_put_chunk(&r->c->out, bytes);
 	conn_flush(r->c);
-	if (r->c->out.n > GATEWAY_OUT_HIGH && !r->paused && r->turn) {
-		r->paused = true;
-		turn_pause(r->a, r->turn, true);
-	}
+	if (r->c->out.n > GATEWAY_OUT_HIGH)
+		request_pause(r, true);
 }
 
 /* When the stream has been silent for long enough, or its credential's time is over. */
@@ -311,7 +505,7 @@ on_silence(void *arg)
 }
 
 void
-request_stream(struct request *r)
+request_stream(struct request *r, struct str first)
 {
 	struct buf *b = &r->c->out;
 
@@ -324,8 +518,9 @@ request_stream(struct request *r)
 	if (request_head(r)->minor > 0)
 		http_put_field(b, "Transfer-Encoding", S("chunked"));
 	http_put_end(b);
+	ev_timer_cancel(r->a->ev, &r->timer);
 	ev_timer_init(&r->timer, on_silence, r);
-	stream_put(r, S("retry: 2000\n\n"));
+	stream_put(r, first);
 }
 
 void
@@ -350,7 +545,9 @@ request_event(struct request *r, struct str id, const char *event, struct str js
 	}
 	if (id.n)
 		buf_fmt(&b, "id: %.*s\n", STR_ARG(id));
-	buf_fmt(&b, "event: %s\ndata: %.*s\n\n", event, STR_ARG(json));  /* JSON on one line */
+	if (event)
+		buf_fmt(&b, "event: %s\n", event);
+	buf_fmt(&b, "data: %.*s\n\n", STR_ARG(json));   /* JSON on one line */
 	if (b.err != OK)
 		conn_drop(r->c);
 	else
@@ -394,8 +591,8 @@ is_our_host(const struct request *r, struct str host)
 	struct str name = without_port(host);
 
 	return str_ieq(name, S("localhost")) || str_eqz(name, "127.0.0.1") || str_eqz(name, "[::1]") ||
-	    str_ieq(name, str_z(r->c->g->host)) ||
-	    (name.n > 2 && name.p[0] == '[' && str_ieq(str_sub(name, 1, name.n - 2), str_z(r->c->g->host))) ||
+	    (name.n && str_ieq(name, str_z(r->c->at->host))) ||
+	    (name.n > 2 && name.p[0] == '[' && str_ieq(str_sub(name, 1, name.n - 2), str_z(r->c->at->host))) ||
 	    config_lists(r->a->config, "gateway.allowed_hosts", name);
 }
 
@@ -413,22 +610,30 @@ is_our_origin(const struct request *r, struct str origin)
 static bool
 fits(struct request *r, const char *pattern)
 {
-	struct str want = str_sub(str_z(pattern), 1, SIZE_MAX - 1), have = str_sub(buf_view(&r->path), 1, r->path.n);
-	struct str w, h;
-	bool more, more_h;
+	const char *at = buf_z(&r->path);
 
-	r->n_segments = 0;
-	do {
-		more = str_cut(&want, '/', &w);
-		more_h = str_cut(&have, '/', &h);
-		if (more != more_h)
+	size_t n;
+
+	for (r->n_segments = 0; *pattern && (*pattern == *at || *pattern == '{'); pattern++, at += n) {
+		n = 1;
+		if (*pattern != '{')
+			continue;
+		n = strcspn(at, "/");
+		if (n == 0 || r->n_segments == GATEWAY_SEGMENTS_MAX)
 			return false;
-		if (w.n && w.p[0] == '{' && h.n && r->n_segments < GATEWAY_SEGMENTS_MAX)
-			r->segments[r->n_segments++] = h;
-		else if (!str_eq(w, h))
-			return false;
-	} while (more);
-	return true;
+		r->segments[r->n_segments++] = str_make(at, n);
+		pattern = strchr(pattern, '}');
+	}
+	return *pattern == *at;
+}
+
+/* Metrics that have an address of their own are there and not here; beside them is only what says that it lives. */
+static bool
+is_here(const struct request *r, const char *path)
+{
+	if (strcmp(path, "/metrics") == 0)
+		return r->c->at->metrics_only || !r->c->g->metrics_apart;
+	return !r->c->at->metrics_only || strcmp(path, "/health") == 0;
 }
 
 /* Finds the route; else says 404, or 405 with the methods that there are. */
@@ -441,7 +646,7 @@ find_route(struct request *r)
 
 	for (size_t i = 0; features[i]; i++)
 		for (const struct route *t = features[i]->routes; t && t->method && !r->route; t++) {
-			if (!fits(r, t->path))
+			if (!is_here(r, t->path) || !fits(r, t->path))
 				continue;
 			if (str_eqz(method, t->method) || (head && strcmp(t->method, "GET") == 0))
 				r->route = t;
@@ -459,7 +664,7 @@ find_route(struct request *r)
 		http_put_field(&fields, "Allow", buf_view(&allow));
 		if (str_eqz(method, "OPTIONS") && http_field(request_head(r), "origin").n)
 			buf_puts(&fields, "Access-Control-Allow-Methods: GET, POST, DELETE\r\nAccess-Control-Max-Age: 600\r\n"
-			    "Access-Control-Allow-Headers: Authorization, Content-Type, Idempotency-Key, Last-Event-ID\r\n");
+			    "Access-Control-Allow-Headers: Authorization, Content-Type, Idempotency-Key, Last-Event-ID, traceparent\r\n");
 		if (str_eqz(method, "OPTIONS"))
 			request_answer_raw(r, 204, NULL, buf_view(&fields), STR_NONE);
 		else
@@ -476,22 +681,23 @@ find_route(struct request *r)
 static bool
 has_credential_in_query(struct str query)
 {
-	static const char *const names[] = { "token", "access_token", "key", "api_key", "bearer_token" };
+	static const char *const names[] = { "token", "access_token", "key", "api_key", "bearer_token", "ticket" };
 	struct buf out = BUF_INIT(HTTP_TARGET_MAX);
 	bool found = false;
 
-	for (size_t i = 0; i < ARRAY_LEN(names) && !found; i++)
+	for (size_t i = 0; query.n && i < ARRAY_LEN(names) && !found; i++)
 		found = http_query(query, names[i], &out) != ERR_NOTFOUND;
 	buf_free(&out);
 	return found;
 }
 
-/* What is open to whoever is on this machine is not open to the world. */
+/* What is open to whoever is on this machine is not open to the world; who came by another name came from elsewhere. */
 static bool
 is_guarded(const struct request *r)
 {
-	return r->c->g->is_public || config_bool(r->a->config, "gateway.allow_public") ||
-	    config_bool(r->a->config, "prometheus.require_auth");
+	return r->c->at->is_public || config_bool(r->a->config, "gateway.allow_public") ||
+	    config_bool(r->a->config, "prometheus.require_auth") ||
+	    config_lists(r->a->config, "gateway.allowed_hosts", without_port(request_head(r)->host));
 }
 
 static bool
@@ -506,22 +712,24 @@ authenticate(struct request *r)
 	if ((r->route->scope & SCOPE_OPEN) && (scope == 0 || !is_guarded(r)))
 		return true;
 	if (r->a->phase == AGENT_STORAGE_FAILED) {
-		request_error(r, 503, "storage", NULL, "try again later", "the storage does not work at the moment");
+		request_failed(r, ERR_IO);
 		return false;
 	}
 	e = g->auth->check(g->auth_self, request_head(r), str_z(r->c->peer), &r->who, &wait_s, &f);
+	if (e == OK)
+		conn_known(r->c);
 	if (e == ERR_LIMIT) {
-		struct buf fields = BUF_INIT(128);
-
-		http_put_number(&fields, "Retry-After", (uint64_t)wait_s);
-		answer_error(r, 429, "rate_limit", NULL, NULL, buf_view(&fields), f.text[0] ? f.text : "too many requests");
-		buf_free(&fields);
+		metrics_count(r->a, METRIC_LIMITS, REACHED_RATE);
+		r->wait_s = wait_s;
+		request_error(r, 429, "rate_limit", NULL, NULL, "%s", f.text[0] ? f.text : "too many requests");
 	} else if (e == ERR_AUTH) {
 		answer_error(r, 401, "unauthorized", NULL, "make a key with: blufio pair --gateway",
 		    S("WWW-Authenticate: Bearer realm=\"blufio\"\r\n"), f.text[0] ? f.text : "a valid credential is wanted");
+	} else if (e == ERR_DENIED) {
+		request_error(r, 403, "forbidden", NULL, "see docs/API.md, \"Browsers\"", "%s", f.text);
 	} else if (e != OK) {
-		request_error(r, 503, "storage", NULL, "try again later", "credentials cannot be checked now (%s)", err_str(e));
-	} else if ((r->who.scopes & scope) != scope) {
+		request_failed(r, e);
+	} else if (scope && !(r->who.scopes & scope)) {
 		request_error(r, 403, "forbidden", NULL, NULL, "this credential lacks the scope of this route");
 	} else {
 		if (r->a->db->in_tx) {  /* a signature that was seen: nothing is done on it before that is stored */
@@ -534,14 +742,15 @@ authenticate(struct request *r)
 	return false;
 }
 
-bool
-request_admit(struct request *r)
+static bool
+admit(struct request *r)
 {
 	const struct http_request *h = request_head(r);
 	struct str origin = http_field(h, "origin");
 	bool reads = str_eqz(h->method, "GET") || str_eqz(h->method, "HEAD") || str_eqz(h->method, "OPTIONS");
 	bool body = h->chunked || h->content_length > 0;
 	struct str parameters, type;
+	enum err e;
 
 	if (!is_our_host(r, h->host))
 		request_error(r, 421, "misdirected_request", NULL, "blufio config set gateway.allowed_hosts '[\"name\"]'",
@@ -551,7 +760,9 @@ request_admit(struct request *r)
 		    "a credential has no place in an address, where logs keep it");
 	else if (str_eqz(h->target, "*"))
 		request_answer_raw(r, 204, NULL, S("Allow: GET, HEAD, POST, DELETE, OPTIONS\r\n"), STR_NONE);
-	else if (http_path_decode(h->path, &r->path) != OK)
+	else if ((e = http_path_decode(h->path, &r->path)) == ERR_NOMEM)
+		request_error(r, 503, "overloaded", NULL, "try again later", "no memory for the request's path");
+	else if (e != OK)
 		request_error(r, 400, "invalid_request", NULL, NULL, "the path cannot be read");
 	else if (!find_route(r))
 		return false;
@@ -571,9 +782,25 @@ request_admit(struct request *r)
 			request_error(r, 415, "unsupported_media_type", NULL, NULL, "the body has to be application/json");
 			return false;
 		}
+		buf_init(&r->body, r->route->scope & ROUTE_FILES ? BODY_MAX_FILES : BODY_MAX_API);
+		if (h->content_length > (int64_t)r->body.max) {
+			request_too_large(r);
+			return false;
+		}
 		return true;
 	}
 	return false;
+}
+
+bool
+request_admit(struct request *r)
+{
+	bool admitted;
+
+	log_ids(0, 0, r->trace.id);
+	admitted = admit(r);
+	log_ids(0, 0, NULL);
+	return admitted;
 }
 
 void
@@ -582,17 +809,21 @@ request_run(struct request *r)
 	unsigned char digest[SHA256_SIZE];
 
 	if (r->body.err != OK) {
-		request_error(r, 503, "overloaded", NULL, "try again later", "no memory for the request's body");
+		request_failed(r, r->body.err);
 		return;
 	}
-	sha256_final(&r->sha, digest);
+	if (r->who.hashed)
+		sha256_final(&r->sha, digest);
 	if (r->who.hashed && memcmp(digest, r->who.body_hash, sizeof(digest)) != 0)
 		request_error(r, 401, "unauthorized", NULL, NULL, "the body is not the one that was signed");
 	else if (r->a->phase != AGENT_READY && !(r->route->scope & SCOPE_OPEN))
 		request_error(r, 503, "unavailable", NULL, "try again later", "%s", r->a->phase == AGENT_DRAINING ?
 		    "blufio is stopping" : "the storage does not work at the moment");
-	else
+	else {
+		log_ids(0, 0, r->trace.id);
 		r->route->run(r);
+		log_ids(0, 0, NULL);
+	}
 }
 
 /* ---- bodies ------------------------------------------------------------------------------------- */
@@ -649,7 +880,7 @@ request_object(struct request *r, struct arena *ar, const char *members)
 	bool optional, known;
 
 	if (e != OK && ar->err != OK) {
-		request_error(r, 503, "overloaded", NULL, "try again later", "no memory for the request's body");
+		request_failed(r, ERR_NOMEM);
 		return NULL;
 	}
 	if (e != OK) {
@@ -661,7 +892,7 @@ request_object(struct request *r, struct arena *ar, const char *members)
 		request_error(r, 400, "invalid_request", NULL, NULL, "the body has to be a JSON object");
 		return NULL;
 	}
-	for (v = o->first; v; v = v->next) {
+	for (v = members ? o->first : NULL; v; v = v->next) {
 		rest = str_z(members);
 		for (known = false; !known && next_member(&rest, &name, &type, &optional);)
 			known = str_eq(v->key, name);

@@ -12,7 +12,8 @@
 
 #include <assert.h>
 
-#define TICK_US (30 * US_PER_S)         /* silent for so long: a ping; twice: the client is gone */
+#define TICK_US (30 * US_PER_S)         /* a whole one without a byte: a ping; two: the client is gone */
+#define PROTOCOL "blufio"               /* offered beside a ticket, which is not one to speak */
 #define SUBS_MAX 16                     /* messages in work on one socket */
 
 static void
@@ -55,18 +56,16 @@ socket_say(struct request *r, const char *type, struct str seq, struct str json)
 	else
 		frame(r->c, buf_view(&b));
 	buf_free(&b);
-	if (r->c->out.n > GATEWAY_OUT_HIGH && !r->paused && r->turn) {
-		r->paused = true;
-		turn_pause(r->a, r->turn, true);
-	}
+	if (r->c->out.n > GATEWAY_OUT_HIGH)
+		request_pause(r, true);
 }
 
 static void
-refuse(struct conn *c, const char *param, const char *message)
+refuse(struct conn *c, const char *type, const char *param, const char *message)
 {
 	struct buf b = BUF_INIT(8192);
 
-	request_error_json(c->req, &b, "invalid_request", param, NULL, message);
+	request_error_json(c->req, &b, 400, type, param, NULL, message);
 	socket_say(c->req, "error", STR_NONE, buf_view(&b));
 	buf_free(&b);
 }
@@ -81,7 +80,10 @@ on_text(struct conn *c, struct str text)
 	size_t n = 0;
 
 	if (json_parse(&ar, text, &o, NULL) != OK || o->type != JSON_OBJECT) {
-		refuse(c, NULL, "a frame has to be a JSON object");
+		if (ar.err == ERR_NOMEM)
+			refuse(c, "overloaded", NULL, "no memory for the frame");
+		else
+			refuse(c, "invalid_request", NULL, "a frame has to be a JSON object");
 		arena_free(&ar);
 		return;
 	}
@@ -91,11 +93,13 @@ on_text(struct conn *c, struct str text)
 	if (str_eqz(type, "ping")) {
 		socket_say(c->req, "pong", STR_NONE, STR_NONE);
 	} else if (!str_eqz(type, "message") && !str_eqz(type, "stop") && !str_eqz(type, "resume")) {
-		refuse(c, "type", "type is one of message, stop, resume, ping");
+		refuse(c, "invalid_request", "type", "type is one of message, stop, resume, ping");
 	} else if (c->g->a->phase != AGENT_READY) {
-		refuse(c, NULL, "blufio is stopping, or the storage does not work at the moment");
+		refuse(c, "unavailable", NULL, "blufio is stopping, or the storage does not work at the moment");
 	} else if (n >= SUBS_MAX || !(r = request_new(c))) {
-		refuse(c, NULL, "too many messages are in work on this socket");
+		if (n >= SUBS_MAX)
+			metrics_count(c->g->a, METRIC_LIMITS, REACHED_SOCKET_MESSAGES);
+		refuse(c, "overloaded", NULL, n < SUBS_MAX ? "no memory for the frame" : "too many messages are in work on this socket");
 	} else {
 		r->on_socket = true;
 		r->running = true;
@@ -105,7 +109,7 @@ on_text(struct conn *c, struct str text)
 		c->socket->subs = r;
 		buf_str(&r->body, text);
 		if (r->body.err != OK)
-			request_error(r, 413, "too_large", NULL, NULL, "the frame is too large");
+			request_error(r, 503, "overloaded", NULL, "try again later", "no memory for the frame");
 		else
 			c->socket->run(r, type);
 	}
@@ -121,9 +125,16 @@ socket_pump(struct conn *c)
 	enum ws_event e = WS_TEXT;
 
 	c->socket->quiet = 0;
+	if (c->req->held.n) {           /* the handshake's answer waits for its commit: frames come behind it */
+		if (c->eof)
+			conn_drop(c);
+		return;
+	}
 	while (!c->dead && !c->ends && e != WS_MORE && c->out.n <= GATEWAY_OUT_HIGH) {
 		e = ws_next(&c->socket->ws, &in, &payload);
-		if (e == WS_TEXT)
+		if (c->socket->message && (e == WS_TEXT || e == WS_BINARY))
+			c->socket->message(c, e, payload);
+		else if (e == WS_TEXT)
 			on_text(c, payload);
 		else if (e == WS_PING && ws_put(&c->socket->ws, &c->out, WS_PONG, payload) != OK)
 			conn_drop(c);
@@ -135,21 +146,36 @@ socket_pump(struct conn *c)
 	}
 	buf_drop(&c->in, before - in.n);
 	if (c->eof)
-		conn_drop(c);
-	else
-		conn_flush(c);
+		c->ends = true;
+	conn_flush(c);
+}
+
+/* The next tick, no later than the end of what opened the socket. */
+static void
+arm(struct conn *c)
+{
+	const struct principal *who = &c->req->who;
+	int64_t life = who->expires_at - clock_us();
+
+	ev_timer_in(c->g->a->ev, &c->timer, who->expires_at && life < TICK_US ? (life > 0 ? life : 0) : TICK_US);
 }
 
 void
 socket_tick(struct conn *c)
 {
-	if (c->socket->quiet++ >= 2) {
+	const struct principal *who = &c->req->who;
+
+	if (who->expires_at && who->expires_at <= clock_us()) {
 		conn_drop(c);
 		return;
 	}
-	if (ws_put(&c->socket->ws, &c->out, WS_PING, STR_NONE) != OK)
+	if (c->socket->quiet >= 2) {
+		conn_limit(c, REACHED_SOCKET_TIME);
+		return;
+	}
+	if (c->socket->quiet++ && ws_put(&c->socket->ws, &c->out, WS_PING, STR_NONE) != OK)
 		conn_drop(c);
-	ev_timer_in(c->g->a->ev, &c->timer, TICK_US);
+	arm(c);
 	conn_flush(c);
 }
 
@@ -168,7 +194,7 @@ refuse_upgrade(struct request *r, int status, struct str fields, const char *mes
 {
 	struct buf b = BUF_INIT(1024);
 
-	request_error_json(r, &b, "invalid_request", NULL, NULL, message);
+	request_error_json(r, &b, status, "invalid_request", NULL, NULL, message);
 	request_answer_raw(r, status, "application/json", fields, buf_view(&b));
 	buf_free(&b);
 }
@@ -182,6 +208,7 @@ socket_open(struct request *r, void (*run)(struct request *r, struct str type))
 	struct conn *c = r->c;
 	struct http_field f;
 	unsigned bits;
+	enum err e;
 
 	for (size_t at = 0; http_field_next(h, &at, &f);)
 		if (str_ieq(f.name, S("Sec-WebSocket-Extensions"))) {
@@ -193,19 +220,24 @@ socket_open(struct request *r, void (*run)(struct request *r, struct str type))
 		refuse_upgrade(r, 426, S("Upgrade: websocket\r\n"), "this address speaks WebSocket");
 	} else if (!str_eqz(http_field(h, "sec-websocket-version"), "13")) {
 		refuse_upgrade(r, 426, S("Sec-WebSocket-Version: 13\r\n"), "the version of WebSocket is 13");
-	} else if (ws_accept(http_field(h, "sec-websocket-key"), &accept) != OK) {
+	} else if ((e = ws_accept(http_field(h, "sec-websocket-key"), &accept)) == ERR_NOMEM) {
+		request_error(r, 503, "overloaded", NULL, "try again later", "out of memory");
+	} else if (e != OK) {
 		refuse_upgrade(r, 400, STR_NONE, "Sec-WebSocket-Key is not base64 of 16 bytes");
 	} else if (!(c->socket = calloc(1, sizeof(*c->socket)))) {
-		request_error(r, 503, "overloaded", NULL, "try again later", "out of memory");
+		request_failed(r, ERR_NOMEM);
 	} else {
 		ws_init(&c->socket->ws, BODY_MAX_API, bits, &c->g->pool);
 		c->socket->run = run;
-		http_put_status(&r->held, 101);
+		r->status = 101;
+		http_put_status(&r->held, r->status);
 		http_put_date(&r->held, clock_us());
 		http_put_field(&r->held, "X-Request-Id", str_z(r->id));
 		http_put_field(&r->held, "Upgrade", S("websocket"));
 		http_put_field(&r->held, "Connection", S("Upgrade"));
 		http_put_field(&r->held, "Sec-WebSocket-Accept", buf_view(&accept));
+		if (http_list_has(h, "Sec-WebSocket-Protocol", PROTOCOL))
+			http_put_field(&r->held, "Sec-WebSocket-Protocol", S(PROTOCOL));
 		if (bits)
 			http_put_field(&r->held, "Sec-WebSocket-Extensions", buf_view(&deflate));
 		http_put_end(&r->held);
@@ -214,7 +246,7 @@ socket_open(struct request *r, void (*run)(struct request *r, struct str type))
 			conn_drop(c);
 		else
 			request_send_held(r);
-		ev_timer_in(r->a->ev, &c->timer, TICK_US);
+		arm(c);
 		ev_defer(r->a->ev, &c->go);     /* frames may have come with the handshake */
 	}
 	buf_free(&accept);
