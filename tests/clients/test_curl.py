@@ -73,7 +73,7 @@ def test_every_family():
         assert [m["content"] for m in said] == ["say one", "one"]
         assert json.loads(call(mine, "POST", "/v1/sessions/%s/stop" % session)) == {"stopped": False}
         assert call(mine, "DELETE", "/v1/sessions/" + session, "-w", "%{http_code}") == "204"
-        assert "today_usd" in call(mine, "GET", "/v1/cost") and "text.count" in call(mine, "GET", "/v1/tools")
+        assert "spent_nano_usd" in call(mine, "GET", "/v1/cost") and "text.count" in call(mine, "GET", "/v1/tools")
         out = call(mine, "POST", "/v1/tools/invoke", data=b'{"name": "text.count", "input": {"text": "one two"}}')
         assert re.search(r'"words\\*": ?2\b', out), out
         for path, word in (("/health", "ok"), ("/ready", "ready"), ("/v1/health", "uptime_secs"), ("/openapi.json", "3.1.0"),

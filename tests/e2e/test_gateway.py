@@ -683,7 +683,7 @@ def test_pipelining():
                 assert c.response("HEAD").status == 200
                 refused(c.response(), 404)
                 assert c.response().json()["content"] == "chunked"
-                assert "today_usd" in c.response().json()
+                assert "caps" in c.response().json()
                 c.closed()                              # what stood behind "close" is not looked at
 
 
@@ -875,8 +875,10 @@ def test_tools_and_cost():
         w.g.say("words 50")
         doc = w.g.ask("GET", "/v1/cost").json()
         spent = w.b.query("SELECT sum(nano_usd) FROM cost_ledger")[0][0]
-        assert set(doc) == {"today_usd", "daily_budget_usd"} and float(doc["daily_budget_usd"]) == 2.5, doc
-        assert abs(float(doc["today_usd"]) * 1e9 - spent) < 1e4 and spent > 0, (doc, spent)
+        assert set(doc) == {"paused", "caps", "today", "month"} and doc["paused"] is False, doc
+        day = doc["caps"][0]
+        assert day["key"] == "cost.daily_budget_usd" and day["cap_nano_usd"] == 2.5e9 and day["reserved_nano_usd"] == 0, doc
+        assert day["spent_nano_usd"] == spent > 0 and doc["today"]["total"][0]["nano_usd"] == spent, (doc, spent)
 
 
 # ---- starting --------------------------------------------------------------------------------------------------------
