@@ -5,14 +5,19 @@ Each repeats its request after every death until it has its answer: a message
 under its Idempotency-Key, a stream behind the last event it has, on a socket
 behind the last seq. What an answer has told is a promise: the message is stored
 and answered once, a key exists, a revoked one is refused, an erased conversation
-is gone, and a signature that was taken is taken no second time.
+is gone, and a signature that was taken is taken no second time. A page's session
+that was told is there, one that was ended, evicted or is over never works again,
+and a ticket opens one socket.
 """
+import hashlib
 import json
 import time
+from collections import defaultdict
 
 from gateway_client import Cut, Device, Gateway, text_of
 from harness import OWNER
 from test_gateway import TOKEN
+from test_session import COOKIE, PER_KEY, Browser
 from test_socket import Socket
 
 CONFIG = {"enabled": True, "port": 0, "bearer_token": TOKEN}
@@ -23,6 +28,8 @@ SENDER = "gateway"          # in place of a Telegram user
 MINTED = ["INSERT INTO api_keys"]
 USED = ["UPDATE api_keys SET used_at"]
 SIGNED = ["INSERT INTO nonces", "DELETE FROM nonces"]
+OPENED = ["INSERT INTO logins", "DELETE FROM logins WHERE expires_at", "DELETE FROM logins WHERE id IN"]
+ENDED = ["DELETE FROM logins WHERE id ="]
 REVOKED = ["UPDATE api_keys SET revoked_at"]
 BRANCHED = ["INSERT INTO media_uses(hash, session_id, seq) SELECT", "UPDATE sessions SET (prompt"]
 ERASED = ["DELETE FROM messages WHERE session_id", "DELETE FROM media_uses WHERE session_id", "UPDATE inbound SET text = ''",
@@ -35,6 +42,10 @@ def is_young(headers):
     return int(headers["Blufio-Timestamp"]) > time.time() - 45
 
 
+def hash_of(secret):
+    return hashlib.sha256(secret.encode()).hexdigest()
+
+
 class Programs:
     """A part of class Day."""
 
@@ -45,6 +56,8 @@ class Programs:
         self.gone, self.erased = {}, set()      # session -> numbers, from the first try on; confirmed
         self.signatures = []                    # (path, headers) that were answered
         self.chats = []                         # (all that was said, Idempotency-Key, answer) by the OpenAI API
+        self.pages = defaultdict(list)          # key -> what each try to log in gave: a Browser, or None when nobody was told
+        self.spent = []                         # tickets that opened their socket
         self.in_request = False                 # points count from a request on, not from the start
 
     def reach(self, act):
@@ -218,16 +231,20 @@ class Programs:
         self.replay()
         self.die_here()
         self.replay()
-        body = json.dumps({"content": "#%s say" % self.next_number()}).encode()
-        number, _, key = self.compose("say")
 
-        def go(g):
-            return Gateway(g.b).ask("POST", "/v1/messages", body, dict(
+        def ask(body, key):
+            body = json.dumps(body).encode()
+            return Gateway(self.b).ask("POST", "/v1/messages", body, dict(
                 self.keys[device].headers("POST", "/v1/messages", body), **key))
-        answer = self.granted(self.reach(go), 200)
+        self.post_by(ask)
+
+    def post_by(self, ask):
+        """A message of ask's credential, to which its Idempotency-Key belongs: nobody else can ask again."""
+        number, body, key = self.compose("say")
+        del self.asked[number]
+        answer = self.granted(self.reach(lambda g: ask(body, key)), 200)
         if answer.get("content") != "#%s answered" % number:
-            self.bad("programs", "a device was answered %r", answer)
-        del self.asked[number]          # the key is the device's: nobody else can ask again
+            self.bad("programs", "item %s: #%s was answered %r", self.item, number, answer)
         self.settle()
 
     def die_here(self):
@@ -236,6 +253,100 @@ class Programs:
         self.target = ["outside", 0, ""]
         self.kill()
         self.wait(lambda: True, "a daemon")
+
+    # -- pages --------------------------------------------------------------------------------------------
+
+    def log_in(self, key, *others):
+        """A Browser with its session, or None where one of the other statuses came."""
+        page, tries = Browser(self.b), self.pages[key]
+
+        def go(_):
+            tries.append(None)
+            return page.ask("POST", "/v1/session", None, {"Authorization": "Bearer " + key})
+        r = self.reach(go)
+        made = self.granted(r, 201, *others)
+        if r.status != 201:
+            return None
+        page.opener, page.secret, page.csrf, page.ends = key, page.jar[COOKIE], made["csrf_token"], made["expires_at"]
+        page.over = False               # None while it is being ended
+        tries[-1] = page
+        return page
+
+    def by_page(self, page, method, path, body=None, headers=None):
+        """With its cookie, which it may have been told to forget, and with the token of the page."""
+        page.jar[COOKIE] = page.secret
+        return page.ask(method, path, body, headers)
+
+    def stands(self, page):
+        """Does its session work? None: that cannot be known."""
+        tries = self.pages[page.opener]
+        later = tries[tries.index(page) + 1:]
+        if page.over or time.time() > page.ends + 1 or len([p for p in later if p]) >= PER_KEY or \
+                page.opener in [self.keys[id_] for id_ in self.revoked]:
+            return False
+        return None if page.over is None or len(later) >= PER_KEY or time.time() > page.ends - 60 else True
+
+    def look_in(self, page):
+        """Its session works, or never again."""
+        stands = self.stands(page)
+        r = self.reach(lambda g: self.by_page(page, "GET", "/v1/session"))
+        told = self.granted(r, *{True: (200,), False: (401,), None: (200, 401)}[stands])
+        if r.status == 200 and told["csrf_token"] != page.csrf:
+            self.bad("programs", "item %s: a page is told another token", self.item)
+
+    def log_out(self, page):
+        deaths, page.over = len(self.kills), None
+        r = self.reach(lambda g: self.by_page(page, "DELETE", "/v1/session"))
+        self.granted(r, 204, *([401] if len(self.kills) > deaths else []))
+        page.over = True
+        self.look_in(page)
+
+    def ticket(self, page):
+        return self.granted(self.reach(lambda g: self.by_page(page, "POST", "/v1/session/ticket")), 201)["ticket"]
+
+    def offer(self, ticket, status):
+        """The ticket, for a socket."""
+        self.reach(lambda g: Socket(g.port, None, status, Sec_WebSocket_Protocol="blufio, blufio.ticket." + ticket).s.close())
+
+    def enter(self, page):
+        """A socket by a ticket. One that a death kept from its socket may be spent: then by another."""
+        while True:
+            ticket, deaths = self.ticket(page), len(self.kills)
+            try:
+                self.offer(ticket, 101)
+                self.spent.append(ticket)
+                return
+            except AssertionError:
+                if len(self.kills) == deaths:
+                    raise
+
+    def item_page(self):
+        self.log_in(self.short_key(), 401)
+        page = self.log_in(self.keys[self.mint()])
+        self.post_by(lambda body, key: self.by_page(page, "POST", "/v1/messages", body, key))
+        self.enter(page)
+        self.offer(self.spent[-1], 401)
+        left = self.ticket(page)
+        self.die_here()
+        self.offer(self.spent[-1], 401)
+        self.look_in(page)
+        self.log_out(page)
+        self.offer(left, 401)           # it ends with its session
+
+    def short_key(self):
+        """One that is over before the day is, and what was opened with it."""
+        return self.granted(self.ask("POST", "/v1/api-keys", {"name": "short", "scopes": ["read"], "expires_in_seconds": 2}), 201)["key"]
+
+    def item_pages(self):
+        """One more than a key may have: the oldest gives way."""
+        id_ = self.mint()
+        for _ in range(PER_KEY + 1):
+            page = self.log_in(self.keys[id_])
+        for p in self.pages[page.opener]:
+            if p:
+                self.look_in(p)
+        self.revoke(id_)
+        self.look_in(page)
 
     # -- conversations -----------------------------------------------------------------------------------
 
@@ -289,6 +400,11 @@ class Programs:
         at(USED, lambda: self.use(keys[0]))
         at(SIGNED, lambda: self.signed(device))
         self.replay()
+        self.log_in(self.short_key(), 401)
+        pages = [self.log_in(TOKEN) for _ in range(PER_KEY)]
+        at(OPENED, lambda: pages.append(self.log_in(TOKEN)))
+        at(ENDED, lambda: self.enter(pages[-1]))
+        at(ENDED, lambda: self.log_out(pages[-1]))
         at(REVOKED, lambda: self.revoke(keys[0]))
         at(ERASED, lambda: self.erase(first["session_id"], numbers))
         history = []
@@ -313,6 +429,13 @@ class Programs:
         for _, headers in self.signatures:
             if is_young(headers) and headers["Blufio-Nonce"] not in nonces:
                 self.bad("programs", "the nonce of a signature that was taken is not stored")
+        logins = {r[0] for r in c.execute("SELECT hash FROM logins")}
+        for page in [p for tries in self.pages.values() for p in tries if p]:
+            there = hash_of(page.secret) in logins
+            if not there if self.stands(page) else there and page.over:
+                self.bad("programs", "a session that was %s", "told is not stored" if not there else "ended is there")
+        if logins & {hash_of(t) for t in self.spent}:
+            self.bad("programs", "a ticket that opened its socket is there")
         stored = {str(r["id"]): r for r in c.execute("SELECT i.*, o.text AS reply FROM inbound i LEFT JOIN turns t ON t.inbound_id ="
                                                      " i.id LEFT JOIN outbox o ON o.turn_id = t.id AND o.kind = 0")}
         for number, answer in self.told.items():
@@ -347,6 +470,10 @@ class Programs:
                 self.bad("programs", "%r was answered %r, and is no more", history[-1], answer)
         if self.signatures:
             self.replay()
+        for page in [p for tries in self.pages.values() for p in tries if p]:
+            self.look_in(page)
+        if self.spent:
+            self.offer(self.spent[-1], 401)
         for id_, secret in self.keys.items():
             headers = secret.headers("GET", "/v1/sessions") if isinstance(secret, Device) else None
             self.granted(self.ask("GET", "/v1/sessions", headers=headers, key=None if headers else secret),
