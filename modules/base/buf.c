@@ -84,11 +84,15 @@ buf_room(struct buf *b, size_t n)
 void
 buf_put(struct buf *b, const void *p, size_t n)
 {
-	char *room = n ? buf_room(b, n) : NULL;
+	char *room;
 
+	if (n == 0)
+		return;
+	room = b->err == OK && n < b->cap - b->n ? b->p + b->n : buf_room(b, n);
 	if (!room)
 		return;
 	memcpy(room, p, n);
+	room[n] = '\0';
 	b->n += n;
 }
 

@@ -148,10 +148,13 @@ take_line(struct http *h, struct str *in, struct buf *b, int status)
 	bool whole = false;
 
 	while (n < in->n && !whole) {
-		char c = in->p[n++];
+		char c;
 
-		if (n <= room && !h->cr && !is_control(c))
-			continue;
+		while (!h->cr && n < in->n && n < room && !is_control(in->p[n]))
+			n++;
+		if (n == in->n)
+			break;
+		c = in->p[n++];
 		if (n > room)
 			bad(h, status, "A line or the head of the request is too long.");
 		else if (h->cr != (c == '\n'))
@@ -174,11 +177,9 @@ take_line(struct http *h, struct str *in, struct buf *b, int status)
 static struct str
 line_at(struct str lines, size_t at)
 {
-	struct str line;
+	const char *p = lines.p + at, *end = memchr(p, '\r', lines.n - at);    /* every line has one, and it alone */
 
-	lines = after(lines, at);
-	str_cut(&lines, '\n', &line);
-	return str_sub(line, 0, line.n - 1);
+	return str_make(p, (size_t)(end - p));
 }
 
 /* ---- the request line -------------------------------------------------------- */
