@@ -299,7 +299,10 @@ struct turn {
 	bool hour;                      /* cached for an hour */
 	struct buf why;                 /* this model, for people */
 	struct router_verdict verdict;  /* of its message */
-	const struct provider *avoid;   /* it failed this call: another is asked */
+	/* places in the chain of providers that failed this call; that refuse it */
+	unsigned avoid, refused;
+	struct provider *missed;        /* another answered in its place, */
+	char cause[160];                /* because of this */
 	struct context *context;        /* between step_call and its effect */
 	struct llm_call *call;
 	struct tool_run *tools;
