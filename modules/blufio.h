@@ -411,7 +411,7 @@ struct provider_health {
 #define BREAKER_FAILURES 5                  /* calls in a row that failed: then it is not asked for a while */
 #define BREAKER_OPEN_US (5 * US_PER_S)
 #define BREAKER_OPEN_MAX_US (300 * US_PER_S)
-#define BREAKER_WAIT_US (15 * US_PER_S)     /* a message waits so long for its turn to be tried; beyond, it is told */
+#define BREAKER_WAIT_US (15 * US_PER_S)     /* a call waits so long in all for one to be tried; beyond, it is told */
 #define FALLBACK_AFTER 2                    /* failures of a call before another provider gets it */
 struct provider {
 	const struct feature *feature;

@@ -50,11 +50,15 @@ config_wild_secret(const struct config *c, const char *key, struct str segment)
 	return &key_of_tests;
 }
 
-/* Chance is the same in every run. */
+/* Chance counts, so that it is the same in every run. */
+static unsigned char openai_chance;
+
 enum err
 rand_bytes(void *p, size_t n)
 {
 	memset(p, 0, n);
+	((unsigned char *)p)[0] = openai_chance & 31;
+	((unsigned char *)p)[1] = openai_chance++ >> 5;
 	return OK;
 }
 

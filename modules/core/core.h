@@ -301,6 +301,7 @@ struct turn {
 	struct router_verdict verdict;  /* of its message */
 	/* places in the chain of providers that failed this call; that refuse it */
 	unsigned avoid, refused;
+	int64_t patience;               /* monotonic: until then it waits for one that may be asked again; 0: it did not have to */
 	struct provider *missed;        /* another answered in its place, */
 	char cause[160];                /* because of this */
 	struct context *context;        /* between step_call and its effect */

@@ -80,6 +80,7 @@ static void
 progress(struct turn *t)
 {
 	t->avoid = t->refused = 0;
+	t->patience = 0;
 	t->deaths = 0;
 	t->attempt = 0;
 	t->next_at = 0;
@@ -301,9 +302,9 @@ tell_stand_in(struct turn *t)
 	struct provider *p = t->missed;
 	const char *cause = t->cause[0] || p == NULL ? t->cause : p->health.problem;
 
-	if (p == NULL || p->told)
+	if (p == NULL || (p->told && p != provider_of(t->a, str_z(t->model))))
 		return;
-	p->told = true;
+	p->told = p != provider_of(t->a, str_z(t->model));
 	buf_fmt(&t->answer, "\n\n(%s does not answer at the moment%s%s%s, so this is from %s.)", p->name, cause[0] ? " (" : "", cause,
 	    cause[0] ? ")" : "", t->model);
 }
@@ -675,11 +676,13 @@ choose_model(struct turn *t, struct fail *f)
 		return OK;
 	}
 	wait = provider_wait(a, t->wanted);
-	if (wait <= BREAKER_WAIT_US) {
+	if (t->patience == 0)
+		t->patience = clock_mono_us() + BREAKER_WAIT_US;
+	if (clock_mono_us() + wait <= t->patience) {
 		wait_until(t, clock_us() + (wait > BUDGET_AGAIN_US ? wait : BUDGET_AGAIN_US));
 		return ERR_BUSY;
 	}
-	clock_span(wait, span);
+	clock_span(wait > US_PER_S ? wait : US_PER_S, span);
 	return fail_set(f, ERR_IO, "The model provider %s does not answer (%s)%s. I try again in %s; please send your message"
 	    " again then. /cost, /rules and /help work meanwhile.", p->name, p->health.problem,
 	    config_argv(a->config, "providers.fallback") ? ", nor do those that could stand in" : "", span);
