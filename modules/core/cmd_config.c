@@ -75,9 +75,8 @@ validate(struct job *j, const char *path)
 	size_t n = 0;
 	enum err e = load(j, path);
 
-	for (size_t i = 0; e == OK && features[i]; i++)
-		if (features[i]->provider && features[i]->provider->instances && !features[i]->provider->configured(j->c, &j->f))
-			e = ERR_CONFIG;
+	if (e == OK)
+		e = providers_check(j->c, &j->f);
 	if (e != OK)
 		return e;
 	path = config_path(j->c);

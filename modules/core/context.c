@@ -22,6 +22,7 @@
 
 #define CONTEXT_ARENA (REQUEST_MAX + (8u << 20))
 #define MESSAGE_TOKENS 16               /* around a message: role, ends, a block's kind */
+#define FILES_FACTOR 4                  /* of other providers than Claude's: what a picture may have more than is thought */
 #define PAUSES_PRIOR 3
 #define PROMPT_TOKENS 1024              /* around all: what the provider says about tools itself */
 #define INTERRUPTED "[{\"type\":\"tool_result\",\"tool_use_id\":"
@@ -445,6 +446,8 @@ count_input(const struct session *s, const struct rows *r, const struct model_in
 	}
 	out->estimated_input = known + llm_tokens_estimate(bytes) + files;
 	out->most_input = known + (int64_t)bytes + files + (known ? 0 : (int64_t)r->n * MESSAGE_TOKENS + PROMPT_TOKENS);
+	if (strchr(m->id, '/'))                 /* every server has its own measure of a picture */
+		out->most_input += (FILES_FACTOR - 1) * files;
 	if (out->most_input > m->window)
 		out->most_input = m->window;    /* more is refused, and costs nothing */
 }

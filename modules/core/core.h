@@ -409,6 +409,8 @@ void rules_word(struct agent *a, int64_t user, struct str arg, struct buf *out);
 FALLIBLE providers_new(struct agent *a, struct fail *f);
 void providers_free(struct agent *a);
 void providers_read(struct agent *a);                /* the configuration is another */
+FALLIBLE providers_check(const struct config *c, struct fail *f);      /* is every instance whole? */
+void providers_moved(struct agent *a, struct buf *told);     /* instances that a fresh configuration has or lacks: at the next start */
 
 /* llm.c */
 const char *llm_model(struct agent *a);              /* the default model of the default provider */

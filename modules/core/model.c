@@ -115,6 +115,12 @@ list_add(struct list *l, struct str id)
 	l->ids[l->n++] = id;
 }
 
+static bool
+is_fresh(const struct asked *k)
+{
+	return k->listed_at && clock_mono_us() - k->listed_at < MODELS_FRESH_US;
+}
+
 static struct list
 list_open(struct agent *a)
 {
@@ -128,8 +134,7 @@ list_open(struct agent *a)
 	arena_init(&l.ar, room);
 	l.ids = arena_array(&l.ar, LISTED_MAX, sizeof(*l.ids));
 	for (size_t i = 0; m && i < a->n_providers; i++)
-		if (m->of[i].listed_at && clock_mono_us() - m->of[i].listed_at < MODELS_FRESH_US &&
-		    json_parse(&l.ar, buf_view(&m->of[i].list), &l.of[i], NULL) != OK)
+		if (is_fresh(&m->of[i]) && json_parse(&l.ar, buf_view(&m->of[i].list), &l.of[i], NULL) != OK)
 			l.of[i] = NULL;
 	for (size_t i = 0; l.ids && priced(a, i, &id); i++)
 		list_add(&l, id);
@@ -422,7 +427,7 @@ ask_all(struct models *m)
 		const struct provider *p = &m->a->providers[i];
 		struct asked *k = &m->of[i];
 
-		if (p->feature->provider->list && k->op == NULL && (k->listed_at == 0 || clock_mono_us() - k->listed_at >= MODELS_FRESH_US) &&
+		if (p->feature->provider->list && k->op == NULL && !is_fresh(k) &&
 		    p->feature->provider->list(p->self, on_list, k, &k->op) != OK)
 			k->op = NULL;
 	}

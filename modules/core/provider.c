@@ -59,12 +59,53 @@ read_model(struct agent *a, struct provider *p)
 	    STR_ARG(model));
 }
 
-/* With a fresh configuration. */
+/* With a fresh configuration. What cannot stand in is said before it has to. */
 void
 providers_read(struct agent *a)
 {
+	const char *const *others = config_argv(a->config, "providers.fallback");
+	struct model_info m;
+
 	for (size_t i = 0; i < a->n_providers; i++)
 		read_model(a, &a->providers[i]);
+	for (; others && *others; others++) {
+		struct fail f = FAIL_INIT;
+
+		if (cost_model(a, *others, &m, &f) != OK)
+			log_warn("provider", "providers.fallback is passed over: %s", f.text);
+	}
+}
+
+FALLIBLE
+providers_check(const struct config *c, struct fail *f)
+{
+	for (size_t i = 0; features[i]; i++)
+		if (features[i]->provider && features[i]->provider->instances && !features[i]->provider->configured(c, f))
+			return ERR_CONFIG;
+	return OK;
+}
+
+void
+providers_moved(struct agent *a, struct buf *told)
+{
+	struct str name;
+
+	for (size_t i = 0; i < a->n_providers; i++) {
+		const char *key = a->providers[i].feature->provider->instances;
+
+		if (key && config_wild_str(a->config, key, str_z(a->providers[i].name)).n == 0)
+			buf_fmt(told, "the provider %s ends at the next start\n", a->providers[i].name);
+	}
+	for (size_t i = 0; features[i]; i++)
+		for (size_t k = 0; features[i]->provider && features[i]->provider->instances &&
+		    config_segment(a->config, features[i]->provider->instances, k, &name); k++) {
+			size_t n = 0;
+
+			while (n < a->n_providers && !str_eqz(name, a->providers[n].name))
+				n++;
+			if (n == a->n_providers)
+				buf_fmt(told, "the provider %.*s starts at the next start\n", STR_ARG(name));
+		}
 }
 
 static enum err
@@ -110,18 +151,13 @@ providers_new(struct agent *a, struct fail *f)
 {
 	struct str wanted = config_str(a->config, "providers.default");
 	const struct feature *feature = feature_find(FEATURE_PROVIDER, wanted);
-	enum err e = OK;
+	enum err e = providers_check(a->config, f);
 
-	if (feature && feature->provider->instances == NULL && !feature->provider->configured(a->config, f))
+	if (e == OK && feature && feature->provider->instances == NULL && !feature->provider->configured(a->config, f))
 		return ERR_CONFIG;
-	for (size_t i = 0; features[i] && e == OK; i++) {
-		const struct provider_ops *ops = features[i]->kind == FEATURE_PROVIDER ? features[i]->provider : NULL;
-
-		if (ops && ops->instances && !ops->configured(a->config, f))
-			e = ERR_CONFIG;
-		else if (ops)
+	for (size_t i = 0; features[i] && e == OK; i++)
+		if (features[i]->kind == FEATURE_PROVIDER)
 			e = start_all(a, features[i], wanted, f);
-	}
 	if (e != OK)
 		return e;
 	for (size_t i = 0; i < a->n_providers; i++)

@@ -579,13 +579,14 @@ ask(struct effect *eff)
 	log_ids(0, 0);
 }
 
+/* The models that stand there without being asked for are Claude's: with another default provider all tiers are its. */
 static const char *
 tier_model(struct agent *a, enum tier tier)
 {
 	static const char *const keys[] = { NULL, "routing.simple_model", "routing.standard_model", "routing.complex_model" };
 	struct str id = config_str(a->config, keys[tier]);
 
-	return id.n ? id.p : llm_model(a);
+	return id.n && (config_has(a->config, keys[tier]) || provider_of(a, id) == a->provider) ? id.p : llm_model(a);
 }
 
 /* The router's choice for a new message; empty: it has none. */
@@ -644,7 +645,8 @@ want_model(struct turn *t)
 	else if (t->round && t->s->prompt_model[0] && !t->lower)
 		snprintf(t->wanted, sizeof(t->wanted), "%s", t->s->prompt_model);
 	else if (config_bool(a->config, "routing.enabled") && !a->provider->feature->provider->offline &&
-	    config_str(a->config, "routing.simple_model").n)
+	    config_str(a->config, "routing.simple_model").n &&
+	    strcmp(tier_model(a, TIER_SIMPLE), tier_model(a, TIER_COMPLEX)) != 0)
 		route(t);
 	if (t->wanted[0] == '\0')
 		snprintf(t->wanted, sizeof(t->wanted), "%s", llm_model(a));

@@ -159,7 +159,7 @@ on_done(void *arg, struct fetch_op *f, const struct fetch_result *r)
 		oa_error(op, body);
 	else if (op->call && body)
 		oa_chunk(op, body);
-	else if (op->call && r->err == OK && !op->plain && sse_feed(&op->sse, S("\n\n"), oa_event, op) != OK) /* the last may lack its end */
+	else if (op->call && r->err == OK && !op->plain && sse_feed(&op->sse, S("\n\n"), oa_event, op) != OK) /* the last has no end */
 		oa_over(op, "the provider's event stream broke a limit");
 	if (op->call && r->err != OK && !r->sent)
 		llm_feed_unsent(op->call);
@@ -263,6 +263,30 @@ openai_pause(void *arg, bool paused)
 
 /* ---- instances --------------------------------------------------------------------------------- */
 
+/* Is what the configuration has of that name an instance? */
+static enum err
+check_instance(const struct config *c, struct str name, struct fail *why)
+{
+	static const char *const needed[] = { "base_url", "model" };
+	const struct feature *f = feature_find(FEATURE_PROVIDER, name);
+
+	for (size_t i = 0; i < name.n; i++)
+		if (!oa_is_plain(name.p[i]))
+			return fail_set(why, ERR_CONFIG, "[providers.\"%.*s\"]: a name has letters, digits, - and _", STR_ARG(name));
+	if (f && f->provider->instances == NULL)
+		return fail_set(why, ERR_CONFIG, "[providers.%.*s]: %.*s is a provider of its own; next: give it another name",
+		    STR_ARG(name), STR_ARG(name));
+	for (size_t i = 0; i < ARRAY_LEN(needed); i++) {
+		char key[64];
+
+		snprintf(key, sizeof(key), NAMED "%s", needed[i]);
+		if (config_wild_str(c, key, name).n == 0)
+			return fail_set(why, ERR_CONFIG, "[providers.%.*s] has no %s; next: `blufio config set providers.%.*s.%s …`",
+			    STR_ARG(name), needed[i], STR_ARG(name), needed[i]);
+	}
+	return OK;
+}
+
 static bool
 openai_configured(const struct config *c, struct fail *why)
 {
@@ -270,25 +294,9 @@ openai_configured(const struct config *c, struct fail *why)
 	struct str name;
 
 	for (size_t k = 0; k < ARRAY_LEN(parts); k++)
-		for (size_t i = 0; config_segment(c, parts[k], i, &name); i++) {
-			const struct feature *f = feature_find(FEATURE_PROVIDER, name);
-			bool plain = true;
-			enum err e = OK;
-
-			for (size_t n = 0; n < name.n; n++)
-				plain = plain && oa_is_plain(name.p[n]);
-			if (!plain)
-				e = fail_set(why, ERR_CONFIG, "[providers.\"%.*s\"]: the name may have letters, digits, - and _", STR_ARG(name));
-			else if (f && f->provider->instances == NULL)
-				e = fail_set(why, ERR_CONFIG, "[providers.%.*s]: %.*s is a provider of its own; next: give it another name",
-				    STR_ARG(name), STR_ARG(name));
-			for (size_t n = 0; n < 2 && e == OK; n++)
-				if (config_wild_str(c, parts[n], name).n == 0)
-					e = fail_set(why, ERR_CONFIG, "[providers.%.*s] has no %s; next: `blufio config set providers.%.*s.%s …`",
-					    STR_ARG(name), parts[n] + sizeof(NAMED) - 1, STR_ARG(name), parts[n] + sizeof(NAMED) - 1);
-			if (e != OK)
+		for (size_t i = 0; config_segment(c, parts[k], i, &name); i++)
+			if (check_instance(c, name, why) != OK)
 				return false;
-		}
 	return true;
 }
 

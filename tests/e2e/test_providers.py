@@ -296,7 +296,7 @@ def test_configuration():
             rc, out, err = w.b.cli("config", "validate")
             assert rc == 78 and words in err, (change, err)
             w.b.config["providers"]["far"] = before
-        for name, words in (("anthropic", "is a provider of its own"), ("a.b", "may have letters, digits")):
+        for name, words in (("anthropic", "is a provider of its own"), ("a.b", "a name has letters, digits")):
             w.b.config["providers"][name] = dict(w.b.config["providers"]["far"])
             w.b.write_config()
             assert words in w.b.cli("config", "validate")[2], name
@@ -320,6 +320,38 @@ def test_the_only_provider_is_the_default():
         assert w.b.stop() == 0
         text = w.b.cli("shell", input="say two\n")
         assert "two" in text[1] and "OFFLINE" not in text[1] + text[2], text
+
+
+def test_tiers_of_another_default():
+    """The router's own models are Claude's: with another default provider they are not asked, unless they are named."""
+    with world("groq", routing={"enabled": True}) as w:
+        for text in ("hi", "Prove Fermat's last theorem."):
+            w.say(text)
+        assert len(w.oa.requests) == 2 and w.ai.requests == []
+        w.b.configure(routing={"complex_model": "claude-opus-5-5"})
+        assert w.b.cli("reload")[0] == 0
+        w.say("hi")
+        w.say("Prove Fermat's last theorem.")
+        assert len(w.oa.requests) == 3 and w.ai.requests[0]["body"]["model"] == "claude-opus-5-5"
+
+
+def test_reload():
+    with world("groq", providers={"fallback": ["far/unpriced", "nobody/x"]}) as w:
+        assert not w.b.wait_log("nobody/x")[0].count("far/unpriced")     # [providers.far] prices all it has
+        w.b.configure(providers={"other": w.oa.section()})
+        assert "the provider other starts at the next start" in w.b.cli("reload")[1]
+        w.b.config["providers"]["default"] = "anthropic"
+        del w.b.config["providers"]["far"]
+        w.b.write_config()
+        assert "the provider far ends at the next start" in w.b.cli("reload")[1]
+        w.b.config["providers"]["other"] = {"base_url": w.oa.base_url}
+        w.b.write_config()
+        rc, out, err = w.b.cli("reload")
+        assert rc and "[providers.other] has no model" in err, (rc, out, err)
+        del w.b.config["providers"]["other"]
+        w.b.write_config()
+        w.b.restart()
+        assert w.say("say one") == "one" and len(w.ai.requests) == 1
 
 
 def test_model_word():
