@@ -195,7 +195,9 @@ holds(struct str id, struct str words, bool *at_end)
 static bool
 is_named(struct agent *a, struct str id)
 {
-	return provider_model(provider_of(a, id), id).n < id.n;
+	const struct provider *p = provider_of(a, id);
+
+	return p->feature->provider->instances && provider_model(p, id).n < id.n;
 }
 
 /* The one that is meant, empty when there are several or none: the one whose name ends so, else the newest of

@@ -432,7 +432,7 @@ write_body(struct body *b, struct agent *a, const struct llm_request *r, bool co
 
 	jw_init(&w, &b->text);
 	jw_obj(&w);
-	jw_kz(&w, "model", r->model);
+	jw_kz(&w, "model", strncmp(r->model, "anthropic/", 10) == 0 ? r->model + 10 : r->model);
 	if (!counting) {
 		jw_ki64(&w, "max_tokens", r->max_tokens);
 		jw_kbool(&w, "stream", true);

@@ -476,7 +476,7 @@ def test_refused_without_another():
 
 
 def test_another_model_of_the_same_provider():
-    with pair(fallback=["claude-haiku-5-5", "near/qwen3:8b"]) as w:
+    with pair(fallback=["anthropic/claude-haiku-5-5", "near/qwen3:8b"]) as w:
         w.ai.script = lambda ask: None
         w.ai.fail_next("404", text="model: gone")
         text = w.say("say one")

@@ -192,13 +192,23 @@ TEST(tool_calls)
 		/* never run: cut, or without an object */
 		{ PIECE("{\"index\":0,\"id\":\"call_one1\"," F("a", "{") "}") STOP("length") DONE, "[]" },
 		{ PIECE("{\"index\":0,\"id\":\"call_one1\"," F("a", "{}") "}") STOP("content_filter") DONE, "[]" },
-		{ PIECE("{\"index\":0,\"id\":\"call_one1\"," F("a", "[1]") "}") STOP("stop") DONE, "[]" },
-		{ PIECE("{\"index\":0,\"id\":\"call_one1\"," F("", "{}") "}") STOP("stop") DONE, "[]" },
-		{ PIECE("{}") PIECE("null") STOP("stop") DONE, "[]" },
+		{ PIECE("{\"index\":0,\"id\":\"call_one1\"," F("a", "[1]") "},{\"index\":1,\"id\":\"call_two2\"," F("b", "{}") "}") STOP("stop") DONE,
+		    "[" USE("call_two2", "b", "{}") "]" },
+	};
+	/* none that can be run: asked again */
+	static const char *const again[] = {
+		PIECE("{\"index\":0,\"id\":\"call_one1\"," F("a", "[1]") "}") STOP("stop") DONE,
+		SAY("Hi") PIECE("{\"index\":0,\"id\":\"call_one1\"," F("a", "{\\\"x\\\":") "}") STOP("tool_calls") DONE,
+		PIECE("{\"index\":0,\"id\":\"call_one1\"," F("", "{}") "}") STOP("stop") DONE, PIECE("{}") PIECE("null") STOP("stop") DONE,
 	};
 	struct ev *ev = NULL;
 
 	CHECK_OK(ev_new(&ev));
+	for (size_t i = 0; i < ARRAY_LEN(again) && ev; i++) {
+		if (play(ev, str_z(again[i]), 200, NULL, 0) && h.class != LLM_RETRY)
+			test_bad_at_(__FILE__, __LINE__, again[i]);
+		heard_free(&h);
+	}
 	for (size_t i = 0; i < ARRAY_LEN(table) * 2 && ev; i++) {
 		if (play(ev, str_z(table[i / 2].body), 200, NULL, i & 1)) {
 			bool any = strcmp(table[i / 2].content, "[]") != 0;
@@ -302,6 +312,7 @@ TEST(errors)
 		{ 400, "{\"error\":{\"code\":400,\"message\":\"m\",\"type\":\"exceed_context_size_error\"}}", LLM_TOO_LARGE, "m" },
 		{ 413, "", LLM_TOO_LARGE, NULL },
 		{ 400, E("The `reasoning_content` in the thinking mode must be passed back to the API."), LLM_THINKING, NULL },
+		{ 400, E("property 'reasoning' is unsupported"), LLM_THINKING, NULL },
 		{ 408, "", LLM_RETRY, NULL }, { 409, "", LLM_RETRY, NULL }, { 422, E("no"), LLM_BAD_REQUEST, "no" },
 		{ 429, "{\"error\":{\"message\":\"slow down\",\"type\":\"rate_limit_exceeded\"}}", LLM_RETRY, "slow down" },
 		{ 429, "{\"error\":{\"message\":\"q\",\"type\":\"insufficient_quota\"}}", LLM_BILLING, "q" },

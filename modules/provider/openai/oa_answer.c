@@ -277,11 +277,29 @@ keep_thinking(struct oa_op *op)
 	buf_free(&raw);
 }
 
+static bool
+can_run(const struct oa_piece *p)
+{
+	struct arena ar = ARENA_INIT(JSON_TREE_MAX(p->args.n));
+	const struct json *args;
+	bool good = p->name.n && (p->args.n == 0 || (json_parse(&ar, buf_view(&p->args), &args, NULL) == OK && args->type == JSON_OBJECT));
+
+	arena_free(&ar);
+	return good;
+}
+
 static void
 whole(struct oa_op *op)
 {
 	enum llm_stop stop = op->stop ? op->stop : LLM_STOP_END;
+	size_t bad = 0;
 
+	while (bad < op->n_calls && !can_run(&op->calls[bad]))
+		bad++;
+	if (bad && bad == op->n_calls && (stop == LLM_STOP_END || stop == LLM_STOP_TOOLS)) {
+		end(op, LLM_RETRY, -1, S("the model called a tool with what is no JSON"));      /* small ones do; the next time is better */
+		return;
+	}
 	llm_feed_block_end(op->call, BLOCK_SAID);
 	for (size_t i = 0; i < op->n_calls && op->call; i++) {
 		struct oa_piece *p = &op->calls[i];
@@ -367,7 +385,7 @@ static const struct { unsigned status; const char *words; enum llm_class class; 
 	{ 401, "", LLM_BAD_KEY }, { 402, "", LLM_BILLING }, { 0, "insufficient_quota", LLM_BILLING },
 	{ 413, "", LLM_TOO_LARGE }, { 0, "context_length", LLM_TOO_LARGE }, { 0, "context length", LLM_TOO_LARGE },
 	{ 0, "context window", LLM_TOO_LARGE }, { 0, "exceed_context_size", LLM_TOO_LARGE },
-	{ 400, "reasoning_content", LLM_THINKING }, { 400, "reasoning_details", LLM_THINKING },
+	{ 400, "reasoning", LLM_THINKING },     /* what goes back is missing, or is not taken */
 	{ 0, "model_not_found", LLM_BAD_MODEL }, { 400, "not a valid model", LLM_BAD_MODEL },
 	{ 400, "Model Not Exist", LLM_BAD_MODEL }, { 404, "odel", LLM_BAD_MODEL }, { 404, "endpoints", LLM_BAD_MODEL },
 	{ 403, "flagged", LLM_BAD_REQUEST }, { 403, "", LLM_BAD_KEY },
