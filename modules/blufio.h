@@ -394,10 +394,12 @@ struct provider_ops {
 	const struct model_info *models;    /* what is known with prices; NULL-id terminated */
 	/* A wildcard key: each segment it is given for is an instance of this provider, named so. NULL: there is one. */
 	const char *instances;
-	const char *default_model_key;      /* config key naming the default model; of instances a wildcard */
-	const char *max_tokens_key;
-	/* Can it be used? On false why names what is missing and how to give it. */
+	/* Config keys of the default model, the longest answer, the key; of instances wildcards. */
+	const char *default_model_key, *max_tokens_key, *api_key;
+	/* Can it be used (each instance)? On false why names what is missing and how to give it. */
 	bool (*configured)(const struct config *c, struct fail *why);
+	/* What the configuration says of an instance's models; [pricing] goes before it. */
+	void (*describe)(const struct config *c, struct str name, struct model_info *m);
 	FALLIBLE (*start)(struct agent *a, const char *name, void **self, struct fail *f);      /* name lives as long */
 	void (*free)(void *self);
 	/* Begins the exchange; answers arrive through llm_feed_* on call. Sets *op for cancel/pause. */
@@ -409,6 +411,7 @@ struct provider_ops {
 	void (*cancel)(void *op);           /* no feed after it; frees op */
 	void (*pause)(void *op, bool paused);
 	bool offline;                       /* never leaves the machine; costs nothing */
+	bool bills_refusals;                /* of which not a word was said, too */
 };
 /* How calls have gone since the start, for `status`. */
 struct provider_health {
@@ -423,7 +426,7 @@ struct provider_health {
 #define BREAKER_FAILURES 5                  /* calls in a row that failed: then it is not asked for a while */
 #define BREAKER_OPEN_US (5 * US_PER_S)
 #define BREAKER_OPEN_MAX_US (300 * US_PER_S)
-#define BREAKER_WAIT_US (15 * US_PER_S)     /* a message waits so long for its turn to be tried; beyond, it is told */
+#define BREAKER_WAIT_US (15 * US_PER_S)     /* a call waits so long in all for one to be tried; beyond, it is told */
 #define FALLBACK_AFTER 2                    /* failures of a call before another provider gets it */
 struct provider {
 	const struct feature *feature;
@@ -436,10 +439,17 @@ struct provider {
 	bool probing;                       /* the one call that tries it runs */
 	bool told;                          /* people know that another answers */
 };
-struct provider *provider_of(struct agent *a, struct str model);    /* "NAME/x": NAME's; else the default */
+/* "NAME/x": NAME's; else whose table has it; else the default. */
+struct provider *provider_of(struct agent *a, struct str model);
 struct str provider_model(const struct provider *p, struct str model);      /* as it calls it itself */
-const char *provider_choose(struct agent *a, const char *wanted, const struct provider *not);
-bool provider_ready(const struct provider *p);
+/* A key of its ops, for people: its name in place of the wildcard. */
+void provider_key(const struct provider *p, const char *key, char out[96]);
+/* The model to ask instead of wanted: itself when it can be, else the first of providers.fallback that has a price and
+ * can be. Bits of avoid are places in this chain (wanted is 0). NULL: none can. */
+const char *provider_choose(struct agent *a, const char *wanted, unsigned avoid);
+/* The places that a failure of model rules out: it alone, or all of its provider's. */
+unsigned provider_failed(struct agent *a, const char *wanted, const char *model, bool alone);
+int64_t provider_wait(struct agent *a, const char *wanted);        /* until one of the chain may be asked */
 void provider_asked(struct provider *p);
 void provider_ended(struct provider *p, bool good, bool its_fault);
 
@@ -467,6 +477,8 @@ void llm_feed_limits(struct llm_call *c, const struct llm_limit l[LLM_LIMITS]);
 /* How long a call with so many new input tokens has to wait for the provider's rate limits; 0: not at all. */
 int64_t llm_limits_wait(struct agent *a, const char *model, int64_t input);
 void llm_limits_take(struct agent *a, const char *model, int64_t input);    /* it is made: until its answer says better */
+/* Of the headers retry-after-ms and retry-after (fractions are seen in the wild); -1 when absent or absurd. */
+int64_t llm_retry_after(struct str ms, struct str s);
 /* attempt 1.. -> wait before the next one, jitter included (reference: SDK policy). */
 int64_t llm_backoff_us(unsigned attempt, int64_t retry_after_us);
 

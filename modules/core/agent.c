@@ -663,12 +663,15 @@ agent_reload(struct agent *a, struct buf *told, struct fail *f)
 	enum log_level level;
 	enum err e = config_load(&fresh, config_path(a->config), NULL, f);
 
+	if (e == OK && (e = providers_check(fresh, f)) != OK)
+		config_free(fresh);
 	if (e != OK)
 		return e;               /* the last good configuration stays in force */
 	config_fixed(a->config, fresh, told);
 	config_free(a->config);
 	a->config = fresh;
 	providers_read(a);
+	providers_moved(a, told);
 	metrics_models(a);
 	if (log_level_parse(config_str(fresh, "log.level"), &level) == OK)
 		log_set_level(level);

@@ -75,6 +75,8 @@ validate(struct job *j, const char *path)
 	size_t n = 0;
 	enum err e = load(j, path);
 
+	if (e == OK)
+		e = providers_check(j->c, &j->f);
 	if (e != OK)
 		return e;
 	path = config_path(j->c);
@@ -135,8 +137,9 @@ static const char intro[] = "# Configuration\n\n"
     "`--config`, the path in `BLUFIO_CONFIG`, `./blufio.toml`,\n"
     "`$XDG_CONFIG_HOME/blufio/blufio.toml` (or `~/.config/blufio/blufio.toml`),\n"
     "`/etc/blufio/blufio.toml`. None is needed: every key has a default or may stay unset.\n\n"
-    "A variable `BLUFIO__SECTION__KEY` (as `BLUFIO__COST__DAILY_BUDGET_USD`) wins over the\n"
-    "file; the file wins over a key's plain variable; an empty variable counts as unset.\n"
+    "A variable `BLUFIO__SECTION__KEY` (as `BLUFIO__COST__DAILY_BUDGET_USD`, or\n"
+    "`BLUFIO__PROVIDERS__GROQ__API_KEY` for `[providers.groq]`) wins over the file; the file wins\n"
+    "over a key's plain variable; an empty variable counts as unset.\n"
     "A relative path in the file starts at the file's directory; `~/` is your home.\n\n"
     "`blufio config set KEY VALUE` changes one value and keeps the rest of the file,\n"
     "`blufio config show --origin` prints what is in force and where it comes from,\n"
@@ -148,7 +151,7 @@ markdown_row(const struct config_key *k, struct buf *section, struct buf *out)
 	struct str leaf;
 
 	(void)config_split(str_z(k->name), &leaf);
-	if (enter(k, S("model.id"), section))
+	if (enter(k, str_starts(str_z(k->name), S("pricing.")) ? S("model.id") : S("NAME"), section))
 		buf_fmt(out, "\n## [%s]\n\n| key | type | default | value | meaning |\n"
 		    "|---|---|---|---|---|\n", buf_z(section));
 	buf_fmt(out, "| `%.*s` | %s | %s", STR_ARG(leaf), config_type_name(k), k->dflt ? "`" : "");

@@ -147,6 +147,21 @@ print_limits(const struct json *families)
 	}
 }
 
+/* "model: claude-sonnet-5-5 of anthropic, not asked (Overloaded), next try in 12 s" */
+static void
+print_provider(const char *what, const struct json *p)
+{
+	struct str problem = json_str(p, "problem", STR_NONE);
+
+	printf("%s: %.*s of %.*s, %.*s", what, STR_ARG(json_str(p, "model", STR_NONE)), STR_ARG(json_str(p, "name", STR_NONE)),
+	    STR_ARG(json_str(p, "state", STR_NONE)));
+	if (problem.n)
+		printf(" (%.*s)", STR_ARG(problem));
+	if (json_i64(p, "next_try_s", -1) >= 0)
+		printf(", next try in %lld s", (long long)json_i64(p, "next_try_s", 0));
+	putchar('\n');
+}
+
 static void
 print_status(const struct json *s)
 {
@@ -161,11 +176,11 @@ print_status(const struct json *s)
 	printf("features:");
 	for (const struct json *f = json_at(s, "features") ? json_at(s, "features")->first : NULL; f; f = f->next)
 		printf(" %.*s", STR_ARG(f->s));
-	printf("\nmodel: %.*s of %.*s, %.*s", STR_ARG(json_str(s, "provider.model", STR_NONE)),
-	    STR_ARG(json_str(s, "provider.name", STR_NONE)), STR_ARG(json_str(s, "provider.state", STR_NONE)));
-	if (json_str(s, "provider.problem", STR_NONE).n)
-		printf(" (%.*s)", STR_ARG(json_str(s, "provider.problem", STR_NONE)));
 	putchar('\n');
+	print_provider("model", json_at(s, "provider"));
+	for (const struct json *p = json_at(s, "providers") ? json_at(s, "providers")->first : NULL; p; p = p->next)
+		if (!str_eq(json_str(p, "name", STR_NONE), json_str(s, "provider.name", STR_NONE)))
+			print_provider("beside it", p);
 	print_limits(json_at(s, "provider.rate_limits"));
 	if (json_bool(s, "cost.paused", false))
 		printf("paused: nothing is asked of a model; next: `blufio resume`\n");

@@ -573,7 +573,7 @@ nothing_configured(const struct config *c)
 	struct fail why = FAIL_INIT;
 
 	return config_path(c) == NULL && !config_has(c, "providers.default") &&
-	    feature_find(FEATURE_PROVIDER, S("echo")) && (p == NULL || !p->provider->configured(c, &why));
+	    feature_find(FEATURE_PROVIDER, S("echo")) && p && !p->provider->configured(c, &why);
 }
 
 int

@@ -114,7 +114,7 @@ slot(struct config *c, const struct config_key *k, struct str segment)
 {
 	struct config_value *v = c->values;
 
-	while (v && (v->key != k || segment.n))
+	while (v && (v->key != k || !str_eq(v->segment, segment)))
 		v = v->next;
 	if (v || !(v = arena_alloc(&c->arena, sizeof(*v))))
 		return v;
@@ -244,6 +244,26 @@ take_text(struct config_loader *l, struct config_value *v, struct str origin, st
 	return config_value_set(l, v, text, z);
 }
 
+/* The value that a name in a variable stands for: "agent.name", "providers.groq.api_key"; NULL: none. */
+static struct config_value *
+variable_slot(struct config_loader *l, struct str name)
+{
+	struct str segs[CONFIG_SEGMENTS_MAX];
+	const struct config_key *k;
+	size_t n = 0;
+	bool more = true, section;
+
+	while (more && n < ARRAY_LEN(segs))
+		more = str_cut(&name, '.', &segs[n++]);
+	k = more ? NULL : config_find(segs, n, &section);
+	if (k == NULL || !config_is_wild(k))
+		return k ? slot(l->c, k, STR_NONE) : NULL;
+	for (struct config_value *v = l->c->values; v; v = v->next)
+		if (v->segment.n && str_ieq(v->segment, segs[1]))       /* as the file writes it: variables have no case */
+			return slot(l->c, k, v->segment);
+	return slot(l->c, k, segs[1]);
+}
+
 /* BLUFIO__AGENT__NAME=text; any other variable is none of ours. */
 static enum err
 take_variable(struct config_loader *l, struct str text)
@@ -263,8 +283,8 @@ take_variable(struct config_loader *l, struct str text)
 		else
 			buf_putc(&name, (char)tolower((unsigned char)var.p[i]));
 	}
-	v = find(l->c, buf_view(&name));
-	if (v && !config_is_wild(v->key)) {
+	v = variable_slot(l, buf_view(&name));
+	if (v) {
 		e = take_text(l, v, var, text);
 		v->given = e == OK && v->origin;
 	} else {
@@ -299,8 +319,9 @@ apply_env_and_defaults(struct config_loader *l)
 	return e;
 }
 
-/* What no single value shows. A provider that was left out of the build is an error when it was
- * asked for; as the default another takes its place, best one that asks a model. */
+/* What no single value shows. A provider that was left out of the build is an error when it was asked for; as the
+ * default another takes its place, best one that asks a model. So does the first [providers.NAME] when there is no
+ * key for the default. */
 static enum err
 cross_check(struct config_loader *l)
 {
@@ -308,10 +329,11 @@ cross_check(struct config_loader *l)
 	const struct config_value *file = find(l->c, S("agent.system_prompt_file"));
 	const struct config_value *prompt = find(l->c, S("agent.system_prompt"));
 	const struct feature *const *p, *best = NULL;
+	struct str name, instance = STR_NONE;
 	struct buf list = BUF_INIT(512);
 	enum err e = OK;
 	char got[64];
-	bool known = false;
+	bool known = false, usable = false;
 
 	if (file->given && prompt->given)
 		log_warn("config", "both agent.system_prompt (%s) and agent.system_prompt_file "
@@ -319,7 +341,17 @@ cross_check(struct config_loader *l)
 	for (p = features; *p; p++) {
 		if (!(*p)->provider)
 			continue;
-		known |= str_eqz(v->text, (*p)->name);
+		for (size_t i = 0; (*p)->provider->instances && config_segment(l->c, (*p)->provider->instances, i, &name); i++) {
+			known |= str_eq(v->text, name);
+			instance = instance.n ? instance : name;
+			buf_fmt(&list, "%s%.*s", list.n ? ", " : "", STR_ARG(name));
+		}
+		if ((*p)->provider->instances)
+			continue;
+		if (str_eqz(v->text, (*p)->name)) {
+			known = true;
+			usable = (*p)->provider->configured(l->c, NULL);
+		}
 		if (!best || (best->provider->offline && !(*p)->provider->offline))
 			best = *p;
 		buf_fmt(&list, "%s%s", list.n ? ", " : "", (*p)->name);
@@ -327,8 +359,10 @@ cross_check(struct config_loader *l)
 	if (!known && v->given) {
 		snprintf(l->where, sizeof(l->where), "%s", v->origin);
 		e = config_refuse(l, "providers.default names \"%s\", which is no provider of this "
-		    "build; it has: %s; next: blufio config set providers.default NAME",
+		    "build (and no [providers.NAME]); it has: %s; next: blufio config set providers.default NAME",
 		    config_shown(v->text, got), buf_z(&list));
+	} else if (!v->given && !usable && instance.n) {
+		v->text = instance;
 	} else if (!known && best) {
 		v->text = str_z(best->name);
 	}

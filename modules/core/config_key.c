@@ -324,13 +324,15 @@ config_unknown(struct config_loader *l, const struct str *segs, size_t depth, bo
 
 	if (depth == 0 && table)
 		return unknown_section(l, segs[0]);
+	if (depth == 1 && table && str_eqz(segs[0], "providers"))       /* what brings its keys was left out */
+		return unknown_section(l, S("openai"));
 	config_join(segs, depth + 1, &name);
 	config_join(segs, depth, &section);
 	if (depth > 1 && table)         /* [pricing.claude-x.1] */
 		buf_puts(&hint, "; a name with dots stands in quotes: [pricing.\"claude-x.1\"]");
 	else
-		config_hint(depth > 1 ? S("pricing.*") : buf_view(&section), segs[depth], false,
-		    &hint);
+		config_hint(depth < 2 ? buf_view(&section) : str_eqz(segs[0], "providers") ? S("providers.*") : S("pricing.*"),
+		    segs[depth], false, &hint);
 	e = config_refuse(l, "unknown key \"%s\"%s%s%s%s" CONFIG_LIST,
 	    config_shown(buf_view(&name), shown), depth ? " in [" : " outside of any section",
 	    config_shown(buf_view(&section), in), depth ? "]" : "", buf_z(&hint));

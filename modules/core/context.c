@@ -22,6 +22,7 @@
 
 #define CONTEXT_ARENA (REQUEST_MAX + (8u << 20))
 #define MESSAGE_TOKENS 16               /* around a message: role, ends, a block's kind */
+#define FILES_FACTOR 4                  /* of other providers than Claude's: what a picture may have more than is thought */
 #define PAUSES_PRIOR 3
 #define PROMPT_TOKENS 1024              /* around all: what the provider says about tools itself */
 #define INTERRUPTED "[{\"type\":\"tool_result\",\"tool_use_id\":"
@@ -204,9 +205,17 @@ media_there(struct rows *r, struct str hash)
 	return !gone;
 }
 
-/* The same blocks, with a note for each file that is gone. */
+static bool
+takes(const struct model_info *m, const struct json *b)
+{
+	return str_eqz(json_str(b, "type", STR_NONE), "image") ? m->images_max > 0 :
+	    (m->flags & MODEL_PDF) || !str_eqz(json_str(b, "source.media_type", STR_NONE), "application/pdf");
+}
+
+/* The same blocks, with a note for each file that is gone, or that another model was shown and this one cannot read:
+ * what the newest message brings is refused instead. */
 static struct str
-look_up_media(struct rows *r, struct str content)
+look_up_media(struct rows *r, const struct model_info *m, struct str content, bool newest)
 {
 	struct arena tmp = ARENA_INIT(JSON_TREE_MAX(content.n));
 	struct buf out = BUF_INIT(REQUEST_MAX);
@@ -219,13 +228,15 @@ look_up_media(struct rows *r, struct str content)
 		return s;
 	}
 	for (const struct json *b = blocks->first; b; b = b->next) {
+		bool readable = newest || takes(m, b);
+
 		buf_putc(&out, out.n ? ',' : '[');
 		if (!str_eqz(json_str(b, "source.type", STR_NONE), "media") ||
-		    media_there(r, json_str(b, "source.hash", STR_NONE)))
+		    (readable && media_there(r, json_str(b, "source.hash", STR_NONE))))
 			buf_str(&out, b->raw);
 		else
-			buf_fmt(&out, "{\"type\":\"text\",\"text\":\"(A %s was here; it is no longer stored.)\"}",
-			    str_eqz(json_str(b, "type", STR_NONE), "image") ? "picture" : "document");
+			buf_fmt(&out, "{\"type\":\"text\",\"text\":\"(A %s was here; %s.)\"}", str_eqz(json_str(b, "type", STR_NONE),
+			    "image") ? "picture" : "document", readable ? "it is no longer stored" : "this model cannot read it");
 	}
 	buf_putc(&out, ']');
 	if (out.err != OK)
@@ -435,6 +446,8 @@ count_input(const struct session *s, const struct rows *r, const struct model_in
 	}
 	out->estimated_input = known + llm_tokens_estimate(bytes) + files;
 	out->most_input = known + (int64_t)bytes + files + (known ? 0 : (int64_t)r->n * MESSAGE_TOKENS + PROMPT_TOKENS);
+	if (strchr(m->id, '/'))                 /* every server has its own measure of a picture */
+		out->most_input += (FILES_FACTOR - 1) * files;
 	if (out->most_input > m->window)
 		out->most_input = m->window;    /* more is refused, and costs nothing */
 }
@@ -452,7 +465,7 @@ choose_ttl(const struct session *s, const struct rows *r, const struct model_inf
 	enum err e = store_session_pauses(r->a->db, s->id, s->history_seq, 300 * US_PER_S, 3600 * US_PER_S, &n_short, &n_long);
 	double likely = (1.0 / PAUSES_PRIOR + (double)n_long) / (1.0 + (double)(n_short + n_long));
 
-	out->request.hour = e == OK && likely * (double)all * (double)(m->write_5m - m->read) >
+	out->request.hour = e == OK && m->write_1h > m->write_5m && likely * (double)all * (double)(m->write_5m - m->read) >
 	    (double)fresh * (double)(m->write_1h - m->write_5m);
 	return e;
 }
@@ -539,7 +552,7 @@ render(struct session *s, struct rows *r, const struct model_info *m, struct con
 		int64_t files = r->file_tokens;
 
 		if (r->e[i].media)
-			r->e[i].content = look_up_media(r, r->e[i].content);
+			r->e[i].content = look_up_media(r, m, r->e[i].content, &r->e[i] == last_said(r, r->n));
 		if (r->e[i].seq >= s->prompt_seq) {
 			r->new_bytes += r->e[i].content.n + MESSAGE_TOKENS;
 			r->new_file_tokens += r->file_tokens - files;

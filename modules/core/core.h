@@ -342,7 +342,11 @@ struct turn {
 	bool hour;                      /* cached for an hour */
 	struct buf why;                 /* this model, for people */
 	struct router_verdict verdict;  /* of its message */
-	const struct provider *avoid;   /* it failed this call: another is asked */
+	/* places in the chain of providers that failed this call; that refuse it */
+	unsigned avoid, refused;
+	int64_t patience;               /* monotonic: until then it waits for one that may be asked again; 0: it did not have to */
+	struct provider *missed;        /* another answered in its place, */
+	char cause[160];                /* because of this */
 	struct context *context;        /* between step_call and its effect */
 	struct llm_call *call;
 	struct tool_run *tools;
@@ -454,6 +458,8 @@ void rules_word(struct agent *a, int64_t user, struct str arg, struct buf *out);
 FALLIBLE providers_new(struct agent *a, struct fail *f);
 void providers_free(struct agent *a);
 void providers_read(struct agent *a);                /* the configuration is another */
+FALLIBLE providers_check(const struct config *c, struct fail *f);      /* is every instance whole? */
+void providers_moved(struct agent *a, struct buf *told);     /* instances that a fresh configuration has or lacks: at the next start */
 
 /* llm.c */
 const char *llm_model(struct agent *a);              /* the default model of the default provider */

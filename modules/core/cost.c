@@ -36,29 +36,39 @@ cost_model(struct agent *a, const char *model, struct model_info *out, struct fa
 	struct model_info m = { .id = NULL, .window = 200000, .max_output = 64000, .cache_min = 4096, .images_max = 100,
 	    .in = -1, .out = -1, .write_5m = -1, .write_1h = -1, .read = -1, .band_factor = 1, .flags = MODEL_PDF };
 	const struct provider *p = provider_of(a, str_z(model));
+	const struct provider_ops *ops = p->feature->provider;
+	bool own = provider_model(p, str_z(model)).n < strlen(model);   /* NAME/x: what NAME says of all of its models */
 	int64_t v;
 
-	for (const struct model_info *k = p->feature->provider->models; k && k->id; k++)
+	for (const struct model_info *k = ops->models; k && k->id; k++)
 		if (str_eqz(provider_model(p, str_z(model)), k->id))
 			m = *k;
+	if (own && ops->describe)
+		ops->describe(a->config, str_z(p->name), &m);
 	for (size_t i = 0; i < ARRAY_LEN(prices); i++)
 		if (config_wild(a->config, prices[i].key, str_z(model), &v)) {
 			memcpy((char *)&m + prices[i].field, &v, sizeof(v));
 			if (i < 5)
 				m.band_above = 0;   /* an own price has no second band */
 		}
-	if (m.in < 0 || m.out < 0)
+	if (m.in < 0 || m.out < 0) {
+		char key[96] = "";
+
+		if (ops->default_model_key)
+			provider_key(p, ops->default_model_key, key);
 		return fail_set(f, ERR_NOTFOUND, "model \"%s\" has no price, so its cost cannot be"
 		    " bounded; next: add to the configuration\n[pricing.\"%s\"]\ninput = 2.00\n"
-		    "output = 10.00\n(US dollars per million tokens), or choose another with"
-		    " `blufio config set anthropic.default_model claude-sonnet-5-5`", model, model);
+		    "output = 10.00\n(US dollars per million tokens)%s%s%s, or choose another with /model or"
+		    " `blufio config set %s …`", model, model, own ? "; in [providers." : "", own ? p->name : "",
+		    own ? "] the same two lines price all of its models" : "", key);
+	}
 	/* unsaid cache prices are the usual multiples of the input price */
 	if (m.write_5m < 0)
-		m.write_5m = m.in * 5 / 4;
+		m.write_5m = own ? m.in : m.in * 5 / 4;
 	if (m.write_1h < 0)
-		m.write_1h = m.in * 2;
+		m.write_1h = own ? m.in : m.in * 2;
 	if (m.read < 0)
-		m.read = m.in / 10;
+		m.read = own ? m.in : m.in / 10;        /* others' discount is not known */
 	m.id = model;
 	*out = m;
 	return OK;

@@ -79,12 +79,14 @@ call_free(struct llm_call *c)
 
 /* ---- rate limits: kept as they come, so that the next call does not run into them ------------ */
 
-/* "claude-opus-5-5" -> "claude-opus": models of one name share their limits. */
+/* "claude-opus-5-5" -> "claude-opus": models of one name share their limits. Each "NAME/x" has its own. */
 struct str
 llm_family(struct str model)
 {
 	size_t n = 0;
 
+	if (str_chr(model, '/') != SIZE_MAX)
+		return str_sub(model, 0, LLM_FAMILY_MAX - 1);
 	while (n < model.n && n < LLM_FAMILY_MAX - 1 && !(model.p[n] >= '0' && model.p[n] <= '9'))
 		n++;
 	while (n > 0 && model.p[n - 1] == '-')
@@ -455,12 +457,24 @@ is_thinking(const struct block *b)
 	return b->kind == BLOCK_THINKING || (b->kind == BLOCK_RAW && raw_names(b, "type", S("redacted_thinking")));
 }
 
+/* Of a call that was cut, or of which nobody says: what was received, or the count the stream gave. */
+static void
+estimate_cut(const struct llm_call *c, struct usage *u)
+{
+	int64_t got = llm_tokens_estimate(c->text_bytes + c->other_bytes);
+
+	*u = c->usage;
+	if (u->output < got)
+		u->output = got;
+}
+
 static void
 call_done(void *arg)
 {
 	struct llm_call *c = arg;
 	struct llm_result r = { .class = c->class, .stop = c->stop, .usage = c->usage,
 	    .usage_known = c->usage_seen && c->class == LLM_OK, .retry_after_us = c->retry_after_us, .status = c->status };
+	const struct provider_ops *ops = c->p->feature->provider;
 	bool whole = c->stop == LLM_STOP_PAUSE || c->stop == LLM_STOP_TOOLS;
 	size_t end, at;
 	struct jw w;
@@ -486,7 +500,10 @@ call_done(void *arg)
 		buf_fmt(&c->detail, "the answer could not be held in memory (%s)", err_str(c->err));
 	}
 	/* what was refused costs nothing: by its status, or before a word was said */
-	r.billed = !c->unsent && (c->status == 0 || c->status / 100 == 2) && (c->stop != LLM_STOP_REFUSAL || c->spoke);
+	r.billed = !c->unsent && (c->status == 0 || c->status / 100 == 2) &&
+	    (c->stop != LLM_STOP_REFUSAL || c->spoke || ops->bills_refusals);
+	if (c->class == LLM_OK && !c->usage_seen)
+		estimate_cut(c, &r.usage);      /* whole, but nobody says what it took */
 	note_health(&c->p->health, &r, buf_view(&c->detail));
 	metrics_count(c->a, METRIC_CALLS, r.class);
 	metrics_time(c->a, METRIC_CALL, clock_mono_us() - c->asked_at);
@@ -497,17 +514,6 @@ call_done(void *arg)
 	r.request_id = buf_view(&c->request_id);
 	c->sink.done(c->arg, &r);
 	call_free(c);
-}
-
-/* Of a call that was cut: what was received, or the count the stream gave. */
-static void
-estimate_cut(const struct llm_call *c, struct usage *u)
-{
-	int64_t got = llm_tokens_estimate(c->text_bytes + c->other_bytes);
-
-	*u = c->usage;
-	if (u->output < got)
-		u->output = got;
 }
 
 void
@@ -600,6 +606,21 @@ llm_pause(struct llm_call *c, bool paused)
 		c->p->feature->provider->pause(c->op, paused);
 }
 
+int64_t
+llm_retry_after(struct str ms, struct str s)
+{
+	struct str said = ms.n ? ms : s;
+	char text[32], *end;
+	double d;
+
+	if (said.n == 0 || said.n >= sizeof(text))
+		return -1;
+	memcpy(text, said.p, said.n);
+	text[said.n] = '\0';
+	d = strtod(text, &end);
+	return *end == '\0' && d >= 0 && d < 1e6 ? (int64_t)(d * (ms.n ? 1e3 : 1e6) + 0.5) : -1;
+}
+
 /* SDK policy: Retry-After when sane, else 0.5 s doubled up to 8 s, less up to a quarter of jitter. */
 int64_t
 llm_backoff_us(unsigned attempt, int64_t retry_after_us)
@@ -632,7 +653,7 @@ int64_t
 llm_max_tokens(struct agent *a, const struct provider *p)
 {
 	const char *key = p->feature->provider->max_tokens_key;
-	int64_t v = 4096;
+	int64_t v = 8192;
 
 	if (key && !config_wild(a->config, key, str_z(p->name), &v) && !p->feature->provider->instances)
 		v = config_i64(a->config, key);

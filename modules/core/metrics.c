@@ -243,13 +243,18 @@ name_model(struct agent *a, struct str name)
 void
 metrics_models(struct agent *a)
 {
+	const char *const *others = config_argv(a->config, "providers.fallback");
 	struct str segment;
 
-	name_model(a, str_z(llm_model(a)));
+	for (size_t i = 0; i < a->n_providers; i++)
+		name_model(a, str_z(a->providers[i].model));
+	for (; others && *others; others++)
+		name_model(a, str_z(*others));
 	for (size_t i = 0; config_segment(a->config, "pricing.*.input", i, &segment); i++)
 		name_model(a, segment);
-	for (const struct model_info *k = a->provider->feature->provider->models; k && k->id; k++)
-		name_model(a, str_z(k->id));
+	for (size_t i = 0; i < a->n_providers; i++)
+		for (const struct model_info *k = a->providers[i].feature->provider->models; k && k->id; k++)
+			name_model(a, str_z(k->id));
 }
 
 /* ---- reading ------------------------------------------------------------------------ */

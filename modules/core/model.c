@@ -2,12 +2,12 @@
 /*
  * model.c - which model answers a conversation, and which others there are.
  *
- * What can be chosen has a price: it stands in the provider's table or in a
- * [pricing."id"] table of the configuration. The provider's own list, when it can
- * be had, takes those away that it does not have and gives the others names for
- * people. It is asked for only when /model wants to show it, waited for at most
- * MODELS_US, and kept in memory for an hour; without it the priced ones are shown
- * and the answer says so. /model NAME never waits: it is decided by what is known
+ * What can be chosen has a price: it stands in a provider's table or in a
+ * [pricing."id"] table of the configuration, or [providers.NAME] prices all that
+ * it has. A provider's own list, when it can be had, takes those away that it does
+ * not have and gives the others names for people. Lists are asked for only when
+ * /model wants to show them, waited for at most MODELS_US, and kept in memory for
+ * an hour; without one the priced ones are shown and the answer says so. /model NAME never waits: it is decided by what is known
  * now, so that the next message is answered by the model that was chosen.
  *
  * An answer to /model that waits for the list is not a row: a restart in these
@@ -17,6 +17,9 @@
 
 #include <limits.h>
 
+#define LISTED_MAX 512                  /* models that can be chosen: a marketplace has hundreds */
+#define LISTED_BYTES (16u << 10)        /* of them in words: what a person may still read */
+
 struct waiting {                        /* a conversation that asked */
 	int64_t session;
 	struct target to;
@@ -25,29 +28,23 @@ struct waiting {                        /* a conversation that asked */
 };
 struct models {
 	struct agent *a;
-	void *op;                       /* the provider is being asked */
+	struct asked {                  /* of each provider */
+		struct models *m;
+		void *op;               /* it is being asked */
+		struct buf list;        /* JSON [["id","name"],…] */
+		int64_t listed_at;      /* monotonic; 0: never */
+	} of[PROVIDERS_MAX];
 	struct ev_timer timer;
-	struct buf list;                /* JSON [["id","name"],…] */
-	int64_t listed_at;              /* monotonic; 0: never */
 	struct waiting *waiting;
 	size_t n_waiting;
 };
-struct list {                           /* the provider's list, parsed; models NULL: there is none */
+struct list {                           /* the providers' lists, parsed, NULL where there is none; what can be chosen */
+	struct agent *a;
 	struct arena ar;
-	const struct json *models;
+	const struct json *of[PROVIDERS_MAX];
+	struct str *ids;
+	size_t n;
 };
-
-static struct list
-list_open(struct agent *a)
-{
-	struct models *m = a->models;
-	struct list l = { ARENA_INIT(m ? JSON_TREE_MAX(m->list.n) : 0), NULL };
-
-	if (m && m->listed_at && clock_mono_us() - m->listed_at < MODELS_FRESH_US &&
-	    json_parse(&l.ar, buf_view(&m->list), &l.models, NULL) != OK)
-		l.models = NULL;
-	return l;
-}
 
 /* "-20251001" at the end of a name. */
 static bool
@@ -70,43 +67,89 @@ price_of(struct agent *a, struct str id, struct model_info *out, struct fail *f)
 	return good;
 }
 
-/* Its name for people; empty when the provider does not have it. It may list only the dated form. */
+/* Its name for people; empty when its provider does not have it. It may list only the dated form. */
 static struct str
 name_of(const struct list *l, struct str id)
 {
-	for (const struct json *m = l->models ? l->models->first : NULL; m; m = m->next) {
+	const struct json *list = l->of[provider_of(l->a, id) - l->a->providers];
+
+	for (const struct json *m = list ? list->first : NULL; m; m = m->next) {
 		struct str listed = json_str(m, "0", STR_NONE);
 
 		if (str_eq(listed, id) || (is_dated(listed) && str_eq(str_sub(listed, 0, listed.n - 9), id)))
 			return json_str(m, "1", STR_NONE).n ? json_str(m, "1", STR_NONE) : id;
 	}
-	return l->models ? STR_NONE : id;
+	return list ? STR_NONE : id;
 }
 
+/* The i-th model that is named with a price. */
 bool
 model_priced(struct agent *a, size_t i, struct str *id)
 {
-	const struct model_info *m = a->provider->feature->provider->models;
+	for (size_t k = 0; k < a->n_providers; k++) {
+		const struct model_info *m = a->providers[k].feature->provider->models;
 
-	for (; m->id; m++)
-		if (i-- == 0) {
-			*id = str_z(m->id);
+		for (; m && m->id; m++)
+			if (i-- == 0) {
+				*id = str_z(m->id);
+				return true;
+			}
+		if (a->providers[k].feature->provider->instances && i-- == 0) {
+			*id = str_z(a->providers[k].model);
 			return true;
 		}
+	}
 	return config_segment(a->config, "pricing.*.input", i, id);
 }
 
-/* The same, without those that the provider does not have or that stand there twice. */
-static bool
-can_be_chosen(struct agent *a, const struct list *l, size_t i, struct str id)
+static void
+list_add(struct list *l, struct str id)
 {
 	struct model_info m;
-	struct str other;
 
-	if (name_of(l, id).n == 0 || !price_of(a, id, &m, NULL))
-		return false;
-	for (size_t k = 0; k < i && model_priced(a, k, &other); k++)
-		if (str_eq(other, id))
+	if (l->n == LISTED_MAX || name_of(l, id).n == 0 || !price_of(l->a, id, &m, NULL))
+		return;
+	for (size_t i = 0; i < l->n; i++)
+		if (str_eq(l->ids[i], id))
+			return;
+	l->ids[l->n++] = id;
+}
+
+static bool
+is_fresh(const struct asked *k)
+{
+	return k->listed_at && clock_mono_us() - k->listed_at < MODELS_FRESH_US;
+}
+
+static struct list
+list_open(struct agent *a)
+{
+	struct models *m = a->models;
+	struct list l = { .a = a };
+	struct str id;
+	size_t room = LISTED_MAX * sizeof(*l.ids) + 64;
+
+	for (size_t i = 0; m && i < a->n_providers; i++)
+		room += JSON_TREE_MAX(m->of[i].list.n);
+	arena_init(&l.ar, room);
+	l.ids = arena_array(&l.ar, LISTED_MAX, sizeof(*l.ids));
+	for (size_t i = 0; m && i < a->n_providers; i++)
+		if (is_fresh(&m->of[i]) && json_parse(&l.ar, buf_view(&m->of[i].list), &l.of[i], NULL) != OK)
+			l.of[i] = NULL;
+	for (size_t i = 0; l.ids && model_priced(a, i, &id); i++)
+		list_add(&l, id);
+	for (size_t i = 0; l.ids && i < a->n_providers; i++)
+		for (const struct json *k = l.of[i] ? l.of[i]->first : NULL; k; k = k->next)
+			list_add(&l, json_str(k, "0", STR_NONE));
+	return l;
+}
+
+/* Has every provider that can be asked for its list told it? */
+static bool
+is_whole(const struct list *l)
+{
+	for (size_t i = 0; i < l->a->n_providers; i++)
+		if (l->of[i] == NULL && l->a->providers[i].feature->provider->list)
 			return false;
 	return true;
 }
@@ -128,7 +171,7 @@ normal(struct str s, char out[128])
 	for (size_t i = 0; i < n; i++) {
 		char c = s.p[i];
 
-		out[i] = c >= 'A' && c <= 'Z' ? (char)(c - 'A' + 'a') : c == ' ' || c == '.' || c == '_' ? '-' : c;
+		out[i] = c >= 'A' && c <= 'Z' ? (char)(c - 'A' + 'a') : strchr(" ._/:", c) ? '-' : c;
 	}
 	return str_make(out, n);
 }
@@ -148,22 +191,32 @@ holds(struct str id, struct str words, bool *at_end)
 	return false;
 }
 
+/* "NAME/x" of one of several instances of a provider. */
+static bool
+is_named(struct agent *a, struct str id)
+{
+	const struct provider *p = provider_of(a, id);
+
+	return p->feature->provider->instances && provider_model(p, id).n < id.n;
+}
+
 /* The one that is meant, empty when there are several or none: the one whose name ends so, else the newest of
  * the only family that has such a name. All that could be meant are told to each(). */
 static struct str
 find(struct agent *a, const struct list *l, struct str called, void (*each)(void *arg, struct str id), void *arg)
 {
-	char text[128];
-	struct str id, end = STR_NONE, first = STR_NONE, words = normal(called, text);
+	char text[128], own[128];
+	struct str end = STR_NONE, first = STR_NONE, words = normal(called, text);
 	size_t ends = 0, families = 0;
+	struct model_info m;
 	bool at_end;
 
-	for (size_t i = 0; model_priced(a, i, &id); i++) {
-		if (!can_be_chosen(a, l, i, id))
-			continue;
-		if (str_eq(id, called) || str_eq(id, words))
+	for (size_t i = 0; i < l->n; i++) {
+		struct str id = l->ids[i], name = normal(id, own);
+
+		if (str_eq(id, called) || str_eq(name, words))
 			return id;
-		if (!holds(id, words, &at_end))
+		if (!holds(name, words, &at_end))
 			continue;
 		if (at_end && ends++ == 0)
 			end = id;
@@ -174,13 +227,15 @@ find(struct agent *a, const struct list *l, struct str called, void (*each)(void
 		if (each)
 			each(arg, id);
 	}
+	if (is_named(a, called) && name_of(l, called).n && price_of(a, called, &m, NULL))
+		return called;          /* its provider was not asked for its list, and prices all it has */
 	return ends == 1 ? end : families == 1 ? first : STR_NONE;
 }
 
 void
 model_nearest(struct agent *a, struct str like, struct buf *out)
 {
-	struct str id, said[3];
+	struct str said[3];
 	size_t n = 0;
 	char text[128];
 	struct list l = list_open(a);
@@ -189,15 +244,15 @@ model_nearest(struct agent *a, struct str like, struct buf *out)
 		struct str best = STR_NONE;
 		unsigned least = UINT_MAX;
 
-		for (size_t i = 0; model_priced(a, i, &id); i++) {
-			unsigned d = str_distance(id, like);
-			bool again = is_dated(id) || !can_be_chosen(a, &l, i, id);
+		for (size_t i = 0; i < l.n; i++) {
+			unsigned d = str_distance(l.ids[i], like);
+			bool again = is_dated(l.ids[i]);
 
 			for (size_t k = 0; k < n; k++)
-				again = again || str_eq(said[k], id);
+				again = again || str_eq(said[k], l.ids[i]);
 			if (!again && d < least) {
 				least = d;
-				best = id;
+				best = l.ids[i];
 			}
 		}
 		if (best.n == 0)
@@ -281,17 +336,17 @@ tell(struct agent *a, int64_t session, const struct target *to)
 	if (id.n && !str_eqz(id, model))
 		buf_fmt(&b, " (%.*s)", STR_ARG(id));
 	buf_puts(&b, own ? ".\n\nFor a million tokens:\n" : ", the default.\n\nFor a million tokens:\n");
-	for (size_t i = 0; model_priced(a, i, &id); i++) {
-		if (is_dated(id) || !can_be_chosen(a, &l, i, id) || !price_of(a, id, &info, NULL))
+	for (size_t i = 0; i < l.n; i++) {
+		if (is_dated(l.ids[i]) || b.n > LISTED_BYTES || !price_of(a, l.ids[i], &info, NULL))
 			continue;
-		buf_fmt(&b, "- %.*s: ", STR_ARG(id));
+		buf_fmt(&b, "- %.*s: ", STR_ARG(l.ids[i]));
 		put_price(&b, &info);
 		buf_putc(&b, '\n');
-		menu_add(&menu, id);
+		menu_add(&menu, l.ids[i]);
 	}
 	buf_puts(&b, "\n/model and a name chooses another for this conversation; \"opus\" or \"opus 5.5\" will do. /model default"
 	    " goes back.");
-	if (l.models == NULL && a->provider->feature->provider->list)
+	if (!is_whole(&l))
 		buf_puts(&b, " (The provider's own list could not be had: these are the models that have a price here.)");
 	agent_wrote(a, b.err);
 	menu_say(&menu, a, session, to, buf_view(&b));
@@ -321,26 +376,38 @@ tell_all(struct models *m)
 	waiting_free(m);
 }
 
+static bool
+is_asking(const struct models *m)
+{
+	for (size_t i = 0; i < PROVIDERS_MAX; i++)
+		if (m->of[i].op)
+			return true;
+	return false;
+}
+
 static void
 on_list(void *arg, struct str models)
 {
-	struct models *m = arg;
+	struct asked *k = arg;
 
-	m->op = NULL;
+	k->op = NULL;
 	if (models.n) {
-		buf_reset(&m->list);
-		buf_str(&m->list, models);
-		m->listed_at = m->list.err == OK ? clock_mono_us() : 0;
+		buf_reset(&k->list);
+		buf_str(&k->list, models);
+		k->listed_at = k->list.err == OK ? clock_mono_us() : 0;
 	}
-	tell_all(m);
+	if (!is_asking(k->m))
+		tell_all(k->m);
 }
 
 static void
 list_drop(struct models *m)
 {
-	if (m->op)
-		m->a->provider->feature->provider->cancel(m->op);
-	m->op = NULL;
+	for (size_t i = 0; i < m->a->n_providers; i++)
+		if (m->of[i].op) {
+			m->a->providers[i].feature->provider->cancel(m->of[i].op);
+			m->of[i].op = NULL;
+		}
 	ev_timer_cancel(m->a->ev, &m->timer);
 }
 
@@ -354,18 +421,34 @@ on_time(void *arg)
 	tell_all(m);
 }
 
-/* Waits for the list; false when that cannot be. */
+/* Asks each provider whose list is not known. */
+static void
+ask_all(struct models *m)
+{
+	for (size_t i = 0; i < m->a->n_providers; i++) {
+		const struct provider *p = &m->a->providers[i];
+		struct asked *k = &m->of[i];
+
+		if (p->feature->provider->list && k->op == NULL && !is_fresh(k) &&
+		    p->feature->provider->list(p->self, on_list, k, &k->op) != OK)
+			k->op = NULL;
+	}
+}
+
+/* Waits for the lists; false when that cannot be. */
 static bool
 wait_for_list(struct agent *a, int64_t session, const struct target *to)
 {
-	const struct provider_ops *ops = a->provider->feature->provider;
 	const struct str from[] = { to->channel, to->chat, to->thread, to->reply_to };
 	struct models *m = a->models;
 	struct waiting *w;
 	struct str *views;
 	size_t at = 0;
 
-	if (m == NULL || ops->list == NULL || m->n_waiting == MODELS_ASKS_MAX)
+	if (m == NULL || m->n_waiting == MODELS_ASKS_MAX)
+		return false;
+	ask_all(m);
+	if (!is_asking(m))
 		return false;
 	w = calloc(1, sizeof(*w));
 	if (w == NULL)
@@ -374,7 +457,7 @@ wait_for_list(struct agent *a, int64_t session, const struct target *to)
 	buf_init(&w->names, 4096);
 	for (size_t i = 0; i < ARRAY_LEN(from); i++)
 		buf_str(&w->names, from[i]);
-	if (w->names.err != OK || (m->op == NULL && ops->list(a->provider->self, on_list, m, &m->op) != OK)) {
+	if (w->names.err != OK) {
 		buf_free(&w->names);
 		free(w);
 		return false;
@@ -432,7 +515,7 @@ choose(struct agent *a, int64_t session, const struct target *to, const struct l
 		buf_putc(&b, '.');
 	} else if (menu.n) {
 		buf_fmt(&b, "\"%.*s\" could be several models. Which one?", STR_ARG(arg));
-	} else if (l->models && name_of(l, arg).n && !price_of(a, arg, &info, &f)) {
+	} else if ((is_named(a, arg) || l->of[provider_of(a, arg) - a->providers]) && name_of(l, arg).n && !price_of(a, arg, &info, &f)) {
 		buf_puts(&b, f.text);
 	} else {
 		buf_fmt(&b, "I know no model \"%.*s\" that has a price. Nearest: ", STR_ARG(arg));
@@ -451,7 +534,7 @@ model_word(struct agent *a, int64_t session, const struct target *to, struct str
 
 	if (arg.n)
 		choose(a, session, to, &l, arg);
-	else if (l.models || !wait_for_list(a, session, to))
+	else if (is_whole(&l) || !wait_for_list(a, session, to))
 		tell(a, session, to);
 	arena_free(&l.ar);
 }
@@ -466,7 +549,10 @@ models_new(struct agent *a)
 	if (m == NULL)
 		return ERR_NOMEM;
 	m->a = a;
-	buf_init(&m->list, 1u << 20);
+	for (size_t i = 0; i < PROVIDERS_MAX; i++) {
+		m->of[i].m = m;
+		buf_init(&m->of[i].list, 1u << 20);
+	}
 	ev_timer_init(&m->timer, on_time, m);
 	a->models = m;
 	return OK;
@@ -485,8 +571,8 @@ void
 models_free(struct agent *a)
 {
 	models_clear(a);
-	if (a->models)
-		buf_free(&a->models->list);
+	for (size_t i = 0; a->models && i < PROVIDERS_MAX; i++)
+		buf_free(&a->models->of[i].list);
 	free(a->models);
 	a->models = NULL;
 }

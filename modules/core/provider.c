@@ -4,14 +4,17 @@
  *
  * A provider is a feature, or one of several instances of it that the configuration
  * names: [providers.NAME]. The model "NAME/x" is x of that instance; a name without
- * a known one in front belongs to the default provider.
+ * a known one in front belongs to the provider that knows it, or to the default one.
  *
  * Each has a circuit breaker. One that failed several calls in a row is not asked
  * for a while: then one call tries it, and its complete answer closes the breaker,
  * its failure opens it for twice as long. Meanwhile what was meant for it goes to
- * the first of providers.fallback that can be asked.
+ * the first of providers.fallback that can be asked. A call that fails goes down the
+ * same chain: what has failed it is left out until all have.
  */
 #include "core.h"
+
+#define CHAIN_MAX 32                    /* places in a chain: bits of a word */
 
 struct provider *
 provider_of(struct agent *a, struct str model)
@@ -22,6 +25,10 @@ provider_of(struct agent *a, struct str model)
 		for (size_t i = 0; i < a->n_providers; i++)
 			if (str_eqz(name, a->providers[i].name))
 				return &a->providers[i];
+	for (size_t i = 0; i < a->n_providers; i++)
+		for (const struct model_info *m = a->providers[i].feature->provider->models; m && m->id; m++)
+			if (str_eqz(model, m->id))
+				return &a->providers[i];
 	return a->provider;
 }
 
@@ -31,6 +38,14 @@ provider_model(const struct provider *p, struct str model)
 	size_t n = strlen(p->name);
 
 	return model.n > n + 1 && model.p[n] == '/' && str_starts(model, str_z(p->name)) ? str_sub(model, n + 1, model.n) : model;
+}
+
+void
+provider_key(const struct provider *p, const char *key, char out[96])
+{
+	int n = (int)strcspn(key, "*");
+
+	snprintf(out, 96, "%.*s%s%s", n, key, key[n] ? p->name : "", key[n] ? key + n + 1 : "");
 }
 
 static void
@@ -44,12 +59,53 @@ read_model(struct agent *a, struct provider *p)
 	    STR_ARG(model));
 }
 
-/* With a fresh configuration. */
+/* With a fresh configuration. What cannot stand in is said before it has to. */
 void
 providers_read(struct agent *a)
 {
+	const char *const *others = config_argv(a->config, "providers.fallback");
+	struct model_info m;
+
 	for (size_t i = 0; i < a->n_providers; i++)
 		read_model(a, &a->providers[i]);
+	for (; others && *others; others++) {
+		struct fail f = FAIL_INIT;
+
+		if (cost_model(a, *others, &m, &f) != OK)
+			log_warn("provider", "providers.fallback is passed over: %s", f.text);
+	}
+}
+
+FALLIBLE
+providers_check(const struct config *c, struct fail *f)
+{
+	for (size_t i = 0; features[i]; i++)
+		if (features[i]->provider && features[i]->provider->instances && !features[i]->provider->configured(c, f))
+			return ERR_CONFIG;
+	return OK;
+}
+
+void
+providers_moved(struct agent *a, struct buf *told)
+{
+	struct str name;
+
+	for (size_t i = 0; i < a->n_providers; i++) {
+		const char *key = a->providers[i].feature->provider->instances;
+
+		if (key && config_wild_str(a->config, key, str_z(a->providers[i].name)).n == 0)
+			buf_fmt(told, "the provider %s ends at the next start\n", a->providers[i].name);
+	}
+	for (size_t i = 0; features[i]; i++)
+		for (size_t k = 0; features[i]->provider && features[i]->provider->instances &&
+		    config_segment(a->config, features[i]->provider->instances, k, &name); k++) {
+			size_t n = 0;
+
+			while (n < a->n_providers && !str_eqz(name, a->providers[n].name))
+				n++;
+			if (n == a->n_providers)
+				buf_fmt(told, "the provider %.*s starts at the next start\n", STR_ARG(name));
+		}
 }
 
 static enum err
@@ -95,9 +151,9 @@ providers_new(struct agent *a, struct fail *f)
 {
 	struct str wanted = config_str(a->config, "providers.default");
 	const struct feature *feature = feature_find(FEATURE_PROVIDER, wanted);
-	enum err e = OK;
+	enum err e = providers_check(a->config, f);
 
-	if (feature && feature->provider->instances == NULL && !feature->provider->configured(a->config, f))
+	if (e == OK && feature && feature->provider->instances == NULL && !feature->provider->configured(a->config, f))
 		return ERR_CONFIG;
 	for (size_t i = 0; features[i] && e == OK; i++)
 		if (features[i]->kind == FEATURE_PROVIDER)
@@ -126,8 +182,8 @@ providers_free(struct agent *a)
 /* ---- the breaker --------------------------------------------------------------------------------- */
 
 /* May it be asked? After the time of an open breaker one call may: it is taken for under way until it ends. */
-bool
-provider_ready(const struct provider *p)
+static bool
+ready(const struct provider *p)
 {
 	return p->open_for == 0 || (clock_mono_us() >= p->open_until && !p->probing);
 }
@@ -158,19 +214,59 @@ provider_ended(struct provider *p, bool good, bool its_fault)
 	}
 }
 
-/* The model to ask instead of wanted: itself when it can be, else the first of providers.fallback; NULL: none can. */
-const char *
-provider_choose(struct agent *a, const char *wanted, const struct provider *not)
+/* ---- the chain: what is wanted, then providers.fallback ------------------------------------------------ */
+
+static const char *
+place(struct agent *a, const char *wanted, size_t i)
 {
 	const char *const *others = config_argv(a->config, "providers.fallback");
-	const struct provider *p = provider_of(a, str_z(wanted));
 
-	if (p != not && provider_ready(p))
+	if (i == 0)
 		return wanted;
-	for (; others && *others; others++) {
-		p = provider_of(a, str_z(*others));
-		if (p != not && provider_ready(p))
+	for (size_t k = 1; others && *others && k < CHAIN_MAX; k++, others++)
+		if (k == i)
 			return *others;
-	}
 	return NULL;
+}
+
+const char *
+provider_choose(struct agent *a, const char *wanted, unsigned avoid)
+{
+	struct model_info m;
+	const char *model;
+
+	for (size_t i = 0; (model = place(a, wanted, i)) != NULL; i++)
+		if (!(avoid >> i & 1) && ready(provider_of(a, str_z(model))) &&
+		    (i == 0 || cost_model(a, model, &m, NULL) == OK))    /* of the one that is wanted, people are told */
+			return model;
+	return NULL;
+}
+
+unsigned
+provider_failed(struct agent *a, const char *wanted, const char *model, bool alone)
+{
+	const struct provider *p = provider_of(a, str_z(model));
+	unsigned mask = 0;
+	const char *m;
+
+	for (size_t i = 0; (m = place(a, wanted, i)) != NULL; i++)
+		if (alone ? strcmp(m, model) == 0 : provider_of(a, str_z(m)) == p)
+			mask |= 1u << i;
+	return mask;
+}
+
+int64_t
+provider_wait(struct agent *a, const char *wanted)
+{
+	int64_t least = INT64_MAX;
+	const char *m;
+
+	for (size_t i = 0; (m = place(a, wanted, i)) != NULL; i++) {
+		const struct provider *p = provider_of(a, str_z(m));
+		int64_t wait = p->open_for ? p->open_until - clock_mono_us() : 0;
+
+		if (wait < least)
+			least = wait;
+	}
+	return least > 0 ? least : 0;
 }

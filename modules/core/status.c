@@ -146,23 +146,40 @@ status_limits(struct agent *a, struct jw *w)
 	jw_end_obj(w);
 }
 
+/* Members of an object. */
 static void
-status_provider(struct agent *a, struct jw *w)
+status_health(const struct provider *p, struct jw *w)
 {
-	const struct provider_health *h = &a->provider->health;
+	const struct provider_health *h = &p->health;
+	int64_t wait = p->open_until - clock_mono_us();
 
-	jw_key(w, "provider");
-	jw_obj(w);
-	jw_kz(w, "name", a->provider->name);
-	jw_kz(w, "model", llm_model(a));
-	jw_kz(w, "state", h->failing ? "failing" : h->calls ? "answering" : "not asked yet");
+	jw_kz(w, "name", p->name);
+	jw_kz(w, "model", p->model);
+	jw_kz(w, "state", p->open_for ? "not asked" : h->failing ? "failing" : h->calls ? "answering" : "not asked yet");
+	jw_ki64(w, "next_try_s", p->open_for == 0 ? -1 : wait > 0 ? wait / US_PER_S + 1 : 0);
 	jw_ki64(w, "calls", h->calls);
 	jw_ki64(w, "failures", h->failures);
 	jw_ki64(w, "last_answer_age_s", h->answered_at ? (clock_us() - h->answered_at) / US_PER_S : -1);
 	jw_kz(w, "problem", h->failing ? h->problem : "");
+}
+
+static void
+status_provider(struct agent *a, struct jw *w)
+{
+	jw_key(w, "provider");
+	jw_obj(w);
+	status_health(a->provider, w);
 	status_limits(a, w);
 	status_models(a, w);
 	jw_end_obj(w);
+	jw_key(w, "providers");
+	jw_arr(w);
+	for (size_t i = 0; i < a->n_providers; i++) {
+		jw_obj(w);
+		status_health(&a->providers[i], w);
+		jw_end_obj(w);
+	}
+	jw_end_arr(w);
 }
 
 static const char *

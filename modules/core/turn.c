@@ -81,7 +81,8 @@ go(struct turn *t, enum turn_state state)
 static void
 progress(struct turn *t)
 {
-	t->avoid = NULL;
+	t->avoid = t->refused = 0;
+	t->patience = 0;
 	t->deaths = 0;
 	t->attempt = 0;
 	t->next_at = 0;
@@ -296,16 +297,18 @@ release(struct turn *t)
 
 /* ---- the end of a turn -------------------------------------------------------------------- */
 
-/* Once in an outage people are told that another model answers. */
+/* Once in an outage people are told that another model answers, and why. */
 static void
 tell_stand_in(struct turn *t)
 {
-	struct provider *p = provider_of(t->a, str_z(t->wanted));
+	struct provider *p = t->missed;
+	const char *cause = t->cause[0] || p == NULL ? t->cause : p->health.problem;
 
-	if (strcmp(t->model, t->wanted) == 0 || p == provider_of(t->a, str_z(t->model)) || p->told)
+	if (p == NULL || (p->told && p != provider_of(t->a, str_z(t->model))))
 		return;
-	p->told = true;
-	buf_fmt(&t->answer, "\n\n(%s does not answer at the moment; this is from %s.)", p->name, t->model);
+	p->told = p != provider_of(t->a, str_z(t->model));
+	buf_fmt(&t->answer, "\n\n(%s does not answer at the moment%s%s%s, so this is from %s.)", p->name, cause[0] ? " (" : "", cause,
+	    cause[0] ? ")" : "", t->model);
 }
 
 /* Once a day people are told that the budget chose a smaller model. */
@@ -655,13 +658,14 @@ ask(struct effect *eff)
 	log_ids(0, 0, NULL);
 }
 
+/* The models that stand there without being asked for are Claude's: with another default provider all tiers are its. */
 static const char *
 tier_model(struct agent *a, enum tier tier)
 {
 	static const char *const keys[] = { NULL, "routing.simple_model", "routing.standard_model", "routing.complex_model" };
 	struct str id = config_str(a->config, keys[tier]);
 
-	return id.n ? id.p : llm_model(a);
+	return id.n && (config_has(a->config, keys[tier]) || provider_of(a, id) == a->provider) ? id.p : llm_model(a);
 }
 
 /* The router's choice for a new message; empty: it has none. */
@@ -720,7 +724,8 @@ want_model(struct turn *t)
 	else if (t->round && t->s->prompt_model[0] && !t->lower)
 		snprintf(t->wanted, sizeof(t->wanted), "%s", t->s->prompt_model);
 	else if (config_bool(a->config, "routing.enabled") && !a->provider->feature->provider->offline &&
-	    config_str(a->config, "routing.simple_model").n)
+	    config_str(a->config, "routing.simple_model").n &&
+	    strcmp(tier_model(a, TIER_SIMPLE), tier_model(a, TIER_COMPLEX)) != 0)
 		route(t);
 	if (t->wanted[0] == '\0')
 		snprintf(t->wanted, sizeof(t->wanted), "%s", llm_model(a));
@@ -739,22 +744,29 @@ choose_model(struct turn *t, struct fail *f)
 	char span[32];
 
 	want_model(t);
-	model = provider_choose(a, t->wanted, t->avoid);
-	if (model == NULL && t->avoid)          /* the one that failed is still the best there is */
-		model = provider_choose(a, t->wanted, NULL);
+	model = provider_choose(a, t->wanted, t->avoid | t->refused);
+	if (model == NULL && t->avoid) {        /* all have failed this call: once more, from the first */
+		t->avoid = 0;
+		model = provider_choose(a, t->wanted, t->refused);
+	}
+	p = provider_of(a, str_z(t->wanted));
 	if (model) {
+		if (strcmp(t->model, model) != 0)
+			t->counted = 0;         /* another counts otherwise */
 		snprintf(t->model, sizeof(t->model), "%s", model);
 		return OK;
 	}
-	p = provider_of(a, str_z(t->wanted));
-	wait = p->open_until - clock_mono_us();
-	if (wait <= BREAKER_WAIT_US) {
+	wait = provider_wait(a, t->wanted);
+	if (t->patience == 0)
+		t->patience = clock_mono_us() + BREAKER_WAIT_US;
+	if (clock_mono_us() + wait <= t->patience) {
 		wait_until(t, clock_us() + (wait > BUDGET_AGAIN_US ? wait : BUDGET_AGAIN_US));
 		return ERR_BUSY;
 	}
-	clock_span(wait, span);
-	return fail_set(f, ERR_IO, "The model provider %s does not answer (%s). I try it again in %s; please send your message"
-	    " again then. /cost and /help work meanwhile.", p->name, p->health.problem, span);
+	clock_span(wait > US_PER_S ? wait : US_PER_S, span);
+	return fail_set(f, ERR_IO, "The model provider %s does not answer (%s)%s. I try again in %s; please send your message"
+	    " again then. /cost, /rules and /help work meanwhile.", p->name, p->health.problem,
+	    config_argv(a->config, "providers.fallback") ? ", nor do those that could stand in" : "", span);
 }
 
 /* Thinking is bound to the model that thought it. */
@@ -901,6 +913,14 @@ can_lower(const struct turn *t)
 	return t->why.n && !t->a->paused && t->lower < TIER_COMPLEX - TIER_SIMPLE && strcmp(t->model, tier_model(t->a, TIER_SIMPLE)) != 0;
 }
 
+/* This model (alone, or all of its provider) will not do for this call. Is there another to ask? */
+static bool
+elsewhere(struct turn *t, unsigned *mask, bool alone)
+{
+	*mask |= provider_failed(t->a, t->wanted, t->model, alone);
+	return provider_choose(t->a, t->wanted, t->avoid | t->refused) != NULL;
+}
+
 /* Asks, unless the provider's rate limits say that it would be in vain. */
 static enum step
 go_asking(struct turn *t, const struct model_info *m)
@@ -913,6 +933,10 @@ go_asking(struct turn *t, const struct model_info *m)
 	enum err e;
 
 	clock_span(wait, span);
+	if (wait > LLM_RETRY_AFTER_MAX_US && elsewhere(t, &t->avoid, false)) {
+		context_drop(t);
+		return NEXT;
+	}
 	if (wait > LLM_RETRY_AFTER_MAX_US) {
 		IGNORE(fail_set(&f, ERR_BUSY, "The model provider's rate limit is used up for the next %s. Please send your"
 		    " message again then.", span));
@@ -1059,9 +1083,12 @@ answered(struct turn *t)
 {
 	struct llm_result *r = &t->result;
 	enum llm_stop stop = r->stop;
+	struct provider *p = provider_of(t->a, str_z(t->wanted));
 	struct fail f = FAIL_INIT;
 
 	progress(t);
+	if (strcmp(t->model, t->wanted) != 0)
+		t->missed = p;          /* the rounds to come keep to the one that answered */
 	if (r->content.n > 2 && stop != LLM_STOP_REFUSAL)   /* "[]" is nothing to keep */
 		append(t, "assistant", r->content);
 	remember_size(t, &r->usage);
@@ -1104,24 +1131,27 @@ static void
 explain(struct turn *t, struct fail *f)
 {
 	const struct llm_result *r = &t->result;
+	const struct provider *p = provider_of(t->a, str_z(t->model));
 	struct buf near = BUF_INIT(512);
 	const char *what = "";
-	char wait[32];
+	char wait[32], key[96];
 
 	switch (r->class) {
 	case LLM_BAD_KEY:
-		what = "The model provider refused the API key. Its owner can set a new one with"
-		    " `blufio config set anthropic.api_key -`, then `blufio reload`.";
-		break;
+		provider_key(p, p->feature->provider->api_key, key);
+		IGNORE(fail_set(f, ERR_DENIED, "The model provider refused the API key (%s: %.*s). Its owner can set a new one with"
+		    " `blufio config set %s -`, then `blufio reload`.", p->name, STR_ARG(r->detail), key));
+		return;
 	case LLM_BILLING:
 		what = "The model provider refuses for want of credit or because of a spending limit there."
 		    " Check the account's billing page, then send the message again.";
 		break;
 	case LLM_BAD_MODEL:
 		model_nearest(t->a, str_z(t->model), &near);
+		provider_key(p, p->feature->provider->default_model_key, key);
 		IGNORE(fail_set(f, ERR_NOTFOUND, "The model provider does not know the model %s. Names that are like it: %s."
-		    " Choose one with /model, or for all with `blufio config set anthropic.default_model …`, then"
-		    " `blufio reload`.", t->model, buf_z(&near)));
+		    " Choose one with /model, or for all with `blufio config set %s …`, then"
+		    " `blufio reload`.", t->model, buf_z(&near), key));
 		buf_free(&near);
 		return;
 	case LLM_TOO_LARGE:
@@ -1134,9 +1164,9 @@ explain(struct turn *t, struct fail *f)
 			    " message again then.", wait, STR_ARG(r->detail)));
 			return;
 		}
-		IGNORE(fail_set(f, ERR_IO, "I could not get an answer from the model after %lld tries (%.*s)."
-		    " Your message is stored; please send it again in a while.", (long long)t->attempt,
-		    STR_ARG(r->detail)));
+		IGNORE(fail_set(f, ERR_IO, "I could not get an answer from the model after %lld tries (%s%s%.*s)."
+		    " Your message is stored; please send it again in a while. /cost, /rules and /help work meanwhile.",
+		    (long long)t->attempt, p->name, r->detail.n ? ": " : "", STR_ARG(r->detail)));
 		return;
 	case LLM_OK: case LLM_THINKING: case LLM_BAD_REQUEST: case LLM_GONE:
 		IGNORE(fail_set(f, ERR_PROTO, "The model provider refused the request (%.*s). If it happens again,"
@@ -1152,17 +1182,19 @@ not_answered(struct turn *t)
 	struct llm_result *r = &t->result;
 	struct fail f = FAIL_INIT;
 	bool thinking = r->class == LLM_THINKING && t->s->thinking_seq < t->s->next_seq;
-	bool again = r->class == LLM_RETRY && r->retry_after_us <= LLM_RETRY_AFTER_MAX_US, elsewhere = false;
+	bool again = r->class == LLM_RETRY && r->retry_after_us <= LLM_RETRY_AFTER_MAX_US, other = false;
 
 	t->attempt++;
 	log_warn("turn", "model call failed (try %lld, status %u): %.*s%s%.*s", (long long)t->attempt, r->status,
 	    STR_ARG(r->detail), r->request_id.n ? " request " : "", STR_ARG(r->request_id));
-	if (again ? t->attempt >= FALLBACK_AFTER : r->class == LLM_BAD_KEY || r->class == LLM_BILLING || r->class == LLM_BAD_MODEL)
-		elsewhere = provider_choose(t->a, t->wanted, provider_of(t->a, str_z(t->model))) != NULL;
-	if (elsewhere)
-		t->avoid = provider_of(t->a, str_z(t->model));
-	if (((again || elsewhere) && t->attempt < LLM_ATTEMPTS_MAX) || thinking) {
-		int64_t wait = thinking || elsewhere ? 0 : llm_backoff_us((unsigned)t->attempt, r->retry_after_us);
+	if (r->class == LLM_BAD_KEY || r->class == LLM_BILLING || r->class == LLM_BAD_MODEL)
+		other = elsewhere(t, &t->refused, r->class == LLM_BAD_MODEL);
+	else if (r->class == LLM_RETRY && (t->attempt >= FALLBACK_AFTER || !again))
+		other = elsewhere(t, &t->avoid, false);
+	if (other)
+		snprintf(t->cause, sizeof(t->cause), "%.*s", STR_ARG(utf8_prefix(r->detail, sizeof(t->cause) - 1)));
+	if (((again || other) && t->attempt < LLM_ATTEMPTS_MAX) || thinking) {
+		int64_t wait = thinking || other ? 0 : llm_backoff_us((unsigned)t->attempt, r->retry_after_us);
 
 		if (thinking) {         /* once: from here on the history goes without them */
 			t->s->thinking_seq = t->s->next_seq;

@@ -248,30 +248,6 @@ on_event(void *arg, struct str type, struct str data, struct str id)
 
 /* ---- errors ---------------------------------------------------------------------------------- */
 
-/* Retry-After in seconds (fractions seen in the wild) or -ms; -1 when absent or absurd. */
-static int64_t
-retry_after(const struct fetch_op *op)
-{
-	static const struct { const char *name; double unit; } headers[] = {
-		{ "retry-after-ms", 1e3 }, { "retry-after", 1e6 },
-	};
-
-	for (size_t i = 0; i < ARRAY_LEN(headers); i++) {
-		struct str v = fetch_header(op, headers[i].name);
-		char text[32], *stop;
-		double d;
-
-		if (v.n == 0 || v.n >= sizeof(text))
-			continue;
-		memcpy(text, v.p, v.n);
-		text[v.n] = '\0';
-		d = strtod(text, &stop);
-		if (*stop == '\0' && d >= 0 && d < 1e6)
-			return (int64_t)(d * headers[i].unit + 0.5);
-	}
-	return -1;
-}
-
 static enum llm_class
 class_of_status(const struct op *op, struct str type, struct str message)
 {
@@ -316,7 +292,7 @@ on_http_error(struct op *op)
 	snprintf(fallback, sizeof(fallback), "HTTP status %u", op->status);
 	message = json_str(body, "error.message", str_z(fallback));
 	end(op, class_of_status(op, json_str(body, "error.type", STR_NONE), message),
-	    retry_after(op->fetch), message);
+	    llm_retry_after(fetch_header(op->fetch, "retry-after-ms"), fetch_header(op->fetch, "retry-after")), message);
 }
 
 /* The limits of this model's pool. A reset is a time of the provider's clock: its own Date makes it a span.
@@ -502,7 +478,7 @@ write_body(struct body *b, struct agent *a, const struct llm_request *r, bool co
 
 	jw_init(&w, &b->text);
 	jw_obj(&w);
-	jw_kz(&w, "model", r->model);
+	jw_kz(&w, "model", strncmp(r->model, "anthropic/", 10) == 0 ? r->model + 10 : r->model);
 	if (!counting) {
 		jw_ki64(&w, "max_tokens", r->max_tokens);
 		jw_kbool(&w, "stream", true);
@@ -791,6 +767,7 @@ static const struct provider_ops ops = {
 	.models = models,
 	.default_model_key = "anthropic.default_model",
 	.max_tokens_key = "anthropic.max_tokens",
+	.api_key = "anthropic.api_key",
 	.configured = anthropic_configured,
 	.start = anthropic_start,
 	.free = anthropic_free,

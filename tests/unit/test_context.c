@@ -96,7 +96,7 @@ TEST(whole)
 			CHECK_STR(c.request.messages[k].content, day[k].content);
 		}
 		CHECK(rules_broken(&c.request) == NULL);
-		CHECK(str_eq(c.request.tools, bus_tools_json(&sc.a)) && c.request.max_tokens == 4096);
+		CHECK(str_eq(c.request.tools, bus_tools_json(&sc.a)) && c.request.max_tokens == 8192);
 		CHECK(c.estimated_input > 0 && strcmp(c.request.model, "echo") == 0);
 		context_free(&c);
 	}

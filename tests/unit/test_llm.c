@@ -527,21 +527,21 @@ TEST(claude_cancel)
 	if (ev_new(&a.ev) == OK && ops.start(&a, "anthropic", &a.providers[0].self, &f) == OK) {
 		if (llm_start(&a, &r, &sink, &h, &c) == OK) {
 			llm_pause(c, true);
-			CHECK(claude_fetch && claude_fetch->paused);
+			CHECK(peer_fetch && peer_fetch->paused);
 			llm_cancel(c, NULL);
-			CHECK(claude_fetch == NULL);
+			CHECK(peer_fetch == NULL);
 		}
 		/* freed with an exchange in flight: after message_stop nobody else knows of it */
 		if (llm_start(&a, &r, &sink, &h, &c) == OK) {
-			claude_fetch->cb.on_head(claude_fetch->arg, claude_fetch, 200);
-			claude_fetch->cb.on_data(claude_fetch->arg, claude_fetch, S(START STOP("end_turn") END));
+			peer_fetch->cb.on_head(peer_fetch->arg, peer_fetch, 200);
+			peer_fetch->cb.on_data(peer_fetch->arg, peer_fetch, S(START STOP("end_turn") END));
 			llm_cancel(c, NULL);
-			CHECK(claude_fetch != NULL);
+			CHECK(peer_fetch != NULL);
 		}
 		ops.free(a.providers[0].self);
-		CHECK(claude_fetch == NULL && h.done == 0);
+		CHECK(peer_fetch == NULL && h.done == 0);
 	}
-	buf_free(&claude_body);
+	buf_free(&peer_body);
 	heard_free(&h);
 	ev_free(a.ev);
 }
