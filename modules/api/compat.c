@@ -17,7 +17,7 @@ put_model(const struct request *r, struct jw *w, struct str id)
 	jw_kstr(w, "id", id);
 	jw_kz(w, "object", "model");
 	jw_ki64(w, "created", r->a->started_at / US_PER_S);
-	jw_kz(w, "owned_by", str_eqz(id, COMPAT_MODEL) ? COMPAT_MODEL : r->a->provider->name);
+	jw_kz(w, "owned_by", str_eqz(id, COMPAT_MODEL) ? COMPAT_MODEL : provider_of(r->a, id)->name);
 	jw_end_obj(w);
 }
 
