@@ -599,7 +599,7 @@ def test_pass_through_failures():
 
 
 def test_a_cap_that_is_reached():
-    with world({"cost": {"daily_budget_usd": 0.001}}) as w:
+    with world({"cost": {"daily_budget_usd": 0.0001}}) as w:
         for doc in (body("say two"), body("say two", stream=True)):
             e = refused(w.g.ask("POST", CHAT, doc), 429, code="insufficient_quota", message="budget")
             assert e["type"] == "insufficient_quota"
