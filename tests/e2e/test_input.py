@@ -31,8 +31,9 @@ class Place:
     """A directory with a configuration, and commands run in it."""
 
     def __init__(self, text=None):
-        if not os.access(binary(), os.X_OK):
-            raise Skip("no %s; build it first" % binary())
+        self.program = binary()
+        if not os.access(self.program, os.X_OK):
+            raise Skip("no %s; build it first" % self.program)
         self.dir = tempfile.mkdtemp(prefix="blufio-in-")
         self.mounted = []
         harness._alive.append(self)
