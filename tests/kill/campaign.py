@@ -53,10 +53,11 @@ ITEM_KILLS = 6
 TOOL_DONE = "step:UPDATE steps SET state = ?2, failed = ?3, output = ?4, ended"
 # States that only these items bring about: there the database is watched for them.
 WATCH = {"retry": "turn CALL", "flood": "outbox ready", "blocked": "outbox failed"}
-# Most of the time goes into waiting for these; they are left out unless they serve a rare place.
+# Most of the time, or of a day's deaths, goes into these; they are left out unless they serve a rare place.
 SLOW_ITEMS = {"retry": "turn CALL", "flood": "outbox ready", "slow": "step:UPDATE turns SET partial = ",
               "lost": "step:UPDATE outbox SET state = ?2, next_at = ?3, attempts",
-              "fetch": "step:UPDATE attachments SET attempts", "quota": "step:UPDATE media SET gone"}
+              "fetch": "step:UPDATE attachments SET attempts", "quota": "step:UPDATE media SET gone",
+              "page": "step:DELETE FROM logins WHERE id =", "pages": "step:DELETE FROM logins WHERE id IN"}
 WAIT_S = 30.0
 DAY_MAX_S = 240.0           # one that takes longer hangs
 LOOK_S = 0.015              # the grain of looking at the database while it changes
