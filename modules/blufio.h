@@ -66,7 +66,7 @@
 #define MODELS_FRESH_US (3600 * US_PER_S)
 #define MODELS_ASKS_MAX 64              /* conversations that wait for it; the next is told without */
 #define SESSIONS_LOADED_MAX 4096        /* conversations with work in memory; more wait on disk */
-#define HISTORY_MESSAGES_MAX 2000       /* rows of one request (money's compaction makes this rare) */
+#define HISTORY_MESSAGES_MAX 2000       /* rows of one request; mostly compaction comes first */
 #define PAIR_CODE_US (600 * US_PER_S)   /* life of a pairing code */
 #define STRANGERS_HOUR_MAX 20           /* unknown senders answered in an hour */
 #define DEDUP_US (48 * 3600 * US_PER_S) /* repeats of an update are known this long */
@@ -671,6 +671,7 @@ struct agent {
 	struct media *media;                 /* media.c */
 	struct models *models;               /* model.c */
 	struct bus *bus;                     /* bus.c */
+	struct compaction *compactions;      /* compact.c */
 	struct control *control;             /* control.c */
 	struct provider providers[PROVIDERS_MAX];    /* provider.c */
 	size_t n_providers;

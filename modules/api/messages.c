@@ -565,8 +565,9 @@ list_message(void *arg, const struct message_row *m)
 	struct buf text = BUF_INIT(REQUEST_MAX);
 	char id[24];
 
-	put_text(&text, m->content);
-	if (text.n) {                   /* else tool calls and their results */
+	if (m->kind == MESSAGE_SAID)
+		put_text(&text, m->content);
+	if (text.n) {                   /* else tool calls and their results; what compaction says again */
 		snprintf(id, sizeof(id), "%lld", (long long)m->seq);
 		jw_obj(&l->w);
 		jw_kz(&l->w, "id", id);
@@ -608,6 +609,7 @@ delete_session(struct request *r)
 		request_error(r, 409, "busy", NULL, "POST /v1/sessions/{id}/stop first", "a message of it is being answered");
 		return;
 	}
+	compact_drop(r->a, r->session);
 	e = store_session_erase(r->a->db, r->session);
 	agent_wrote(r->a, e);
 	r->stored = false;
