@@ -22,7 +22,7 @@
 #define SOFT_PERCENT 50                 /* of the room: what a request may have, prompt and all */
 #define HARD_PERCENT 85
 #define ENOUGH_PERCENT 35               /* so little is left without a model: then none is asked */
-#define TAIL_PERCENT 10                 /* of the newest exchanges stay as they are; the newest in any case */
+#define TAIL_PERCENT 10                 /* of exchanges before the newest stay as they are, too */
 #define FACTS_PERCENT 10
 #define FACTS_TOKENS_MIN 1500           /* of them in a small room, but at most a quarter of it */
 #define FRESH_PERCENT 10                /* not condensed before: with less it would not pay */
@@ -255,8 +255,6 @@ choose_rows(struct plan *p, bool hard)
 		newest--;
 	if (newest-- == 0)
 		return false;
-	for (from = newest; from < p->n; from++)
-		sum += p->rows[from].tokens;
 	from = newest;
 	for (size_t i = newest; i-- > 0 && p->rows[i].kind != MESSAGE_SUMMARY;) {
 		sum += p->rows[i].tokens;

@@ -12,19 +12,21 @@
  */
 #include "core.h"
 
+#include <assert.h>
+
 #define UNIT_MAX 240u                   /* bytes: a longer line is cut into sentences */
 #define UNIT_MIN 24u                    /* a shorter sentence is not understood without the next */
 #define ANSWER_MAX 32u                  /* nor a shorter answer without its question */
 #define ASKED_MAX 120u
 #define WORDS_MAX 64u                   /* of a unit that are compared with another's */
-#define STEMS_MAX 512u
+#define STEMS_MAX 768u
 #define TABLE_MAX (1u << 18)            /* different words that are counted; beyond, all are taken for common */
 #define RARE 3                          /* said by the person, by the answer, and in one more place */
 #define ALIKE 4                         /* so many units that differ in digits only are a form that was filled in */
 
 #define RANK_BEST 4
 
-enum { STRONG = 1, OWN = 2 };
+enum { STRONG = 1, OWN = 2, DATE = 4, FIRST = 8 };      /* FIRST: who speaks says what he does */
 static const struct { unsigned mark; const char *words; } marks[] = {
 /* "_": a blank; "." at the end: there the word ends */
 { STRONG,
@@ -45,7 +47,7 @@ static const struct { unsigned mark; const char *words; } marks[] = {
 { STRONG,
 	"pamieta przypomn zapomn zdecydow postanow ustali obieca termin. urodzin alergi nigdy zawsze haslo hatirla unutma karar "
 	"anlast soz_ver dogum_gun randevu alerj asla. her_zaman sifre запомн помни напомн не_забуд решил договорил обеща срок дедлайн "
-	"день_рожд аллерг никогда всегда предпочит пароль должен должн 记住 记得 記住 記得 提醒 别忘 別忘 决定 決定 同意 答应 答應 承诺 承諾 保证 保證 "
+	"день_рожд аллерг никогда всегда предпочит пароль должен должн 记住 记得 記住 記得 提醒 别忘 別忘 决定 決定 同意 我会 我會 答应 答應 承诺 承諾 保证 保證 "
 	"截止 期限 生日 过敏 過敏 必须 必須 从不 总是 密码 密碼 预订 覚え 忘れ 決め 約束 締切 締め切 誕生日 アレルギー 必ず パスワード 予約 "
 	"تذكر ذكرني لا_تنس قرر اتفق وعد موعد حساسي دايما ابدا كلمه_المرور 기억 잊지 결정 약속 마감 생일 알레르기 비밀번호 예약 " },
 { OWN,
@@ -53,6 +55,21 @@ static const struct { unsigned mark; const char *words; } marks[] = {
 	"mon. ma. mes. notre. je_suis j_ai j_habite mi. mis. nuestr soy. tengo mio. mia. miei nostr sono. abito meu. minha nosso nossa "
 	"tenho moro. mijn onze. ik_ben ik_heb moj. moja moje mam. jestem мой моя мое мои наш меня 我的 我们 我叫 我住 我对 我對 私の 僕の 妹 弟 "
 	"母 父 ابني امي ابي بيتي benim bizim kiz_kardesim 나의 내_ 우리 " },
+{ DATE,
+	"monday tuesday wednesday thursday friday saturday sunday january february april. june. july. august september october november "
+	"december tomorrow tonight next_week next_month o_clock montag dienstag mittwoch donnerstag freitag samstag sonntag januar "
+	"februar marz. mai. juni. juli. oktober dezember ubermorgen nachste_woche nachsten lundi mardi mercredi jeudi vendredi samedi "
+	"dimanche janvier fevrier avril juin. juillet aout. septembre octobre novembre decembre demain lunes martes miercoles jueves "
+	"viernes sabado domingo enero febrero abril mayo. junio julio agosto septiembre octubre noviembre diciembre lunedi martedi " },
+{ DATE,
+	"mercoledi giovedi venerdi domenica gennaio febbraio aprile maggio giugno luglio settembre ottobre dicembre domani segunda_feira "
+	"terca_feira quarta_feira quinta_feira sexta_feira janeiro fevereiro maio. junho julho setembro outubro dezembro amanha maandag "
+	"dinsdag woensdag donderdag vrijdag zaterdag zondag januari februari maart. mei. augustus overmorgen poniedzial wtorek srode "
+	"czwartek piatek sobot niedziel pazartesi carsamba persembe cumartesi понедельник вторник среду среды четверг пятниц суббот "
+	"воскресен январ феврал марта апрел мая. июня июля августа сентябр октябр ноябр декабр завтра 星期 礼拜 禮拜 下周 明天 曜日 明日 来週 "
+	"الاثنين الثلاثاء الاربعاء الخميس الجمعه السبت غدا 월요일 화요일 수요일 목요일 금요일 토요일 일요일 내일 " },
+{ FIRST,
+	"i. ich. je. j_ yo. te_ io. eu. ik. я. 我 私 僕 ben. 제가 سوف " },
 };
 
 /* ---- words -------------------------------------------------------------------------- */
@@ -292,10 +309,11 @@ index_stems(struct facts *f)
 	for (size_t i = 0; i < ARRAY_LEN(marks); i++) {
 		struct str rest = str_z(marks[i].words), w;
 
-		while (str_cut(&rest, ' ', &w) && f->n_heads + 1 < STEMS_MAX) {
+		while (str_cut(&rest, ' ', &w)) {
 			uint16_t at = (uint16_t)++f->n_heads;   /* 0 ends a chain */
 			uint16_t *head = &f->head[chain(w.p[0], w.p[1] == '_' ? ' ' : w.p[1])];
 
+			assert(at < STEMS_MAX);
 			f->heads[at] = w;
 			f->mark[at] = (unsigned char)marks[i].mark;
 			f->next[at] = *head;
@@ -343,7 +361,7 @@ weigh(struct facts *f, struct unit *u)
 {
 	struct walk k = { u->text, 0 };
 	unsigned found = find_marks(f, u->text), forms = count(&f->words, u->form, 0);
-	int numbers = str_chr(u->text, '@') != SIZE_MAX, names = 0, rare = 0, v;
+	int numbers = str_chr(u->text, '@') != SIZE_MAX || (found & DATE), names = 0, rare = 0, v;
 	struct word w;
 
 	for (size_t i = 0; next_word(&k, &w); i++) {
@@ -352,7 +370,7 @@ weigh(struct facts *f, struct unit *u)
 		rare += w.letters >= 4 && !w.number && count(&f->words, w.hash, 0) <= RARE;
 	}
 	v = (found & STRONG ? 6 : 0) + (found & OWN ? 3 : 0) + (numbers ? 3 : 0) + (names ? 2 : 0) + (rare < 3 ? rare : 3) +
-	    (u->user ? 3 : 0) - (str_ends(u->text, S("?")) ? 4 : 0);
+	    (u->user || (numbers && (found & FIRST)) ? 3 : 0) - (str_ends(u->text, S("?")) ? 4 : 0);
 	if (v < 6)
 		return 0;
 	if (!(found & STRONG) && forms >= ALIKE && count(&f->words, u->whole, 0) * 2 <= forms)

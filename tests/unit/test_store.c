@@ -782,6 +782,7 @@ main(int argc, char **argv)
 	RUN(incoming);
 	RUN(turns);
 	RUN(history);
+	RUN(compaction);
 	RUN(journal);
 	RUN(outbox);
 	RUN(ledger);
