@@ -43,12 +43,11 @@
 #define SHOWN_BYTES 1000                /* of each */
 #define BLOCKS_MAX (REQUEST_MAX / 2)
 
-#define TOLD "What was said before in this conversation, in short. The whole of it is kept.\n\n"
-#define TOLD_WHOLE "What was said before in this conversation; long outputs of tools are shortened.\n\n"
-#define LEFT_OUT "The beginning of this conversation is left out here, but for what follows. The whole of it is kept.\n\n"
 #define FACTS "Word for word from before:\n\n"
 #define READ "I have that in mind."
 #define RESULT_START "{\"type\":\"tool_result\""
+
+enum how { WHOLE, SUMMARY, FACTS_ALONE };
 
 struct row {
 	int64_t seq, turn, at, tokens;
@@ -375,22 +374,30 @@ out:
 	return e == ERR_PARSE ? OK : e;         /* a row that nobody can read is left behind */
 }
 
+/* What it begins with says how many messages it stands for, so that each is another one. */
 static enum err
-put_history(struct plan *p, const char *head, struct str text, struct str facts, int64_t tokens)
+put_history(struct plan *p, enum how how, struct str text, struct str facts, int64_t tokens)
 {
+	static const char *const words[] = { [WHOLE] = ", without what tools said at length", [SUMMARY] = ", in short",
+	    [FACTS_ALONE] = ", but for what follows left out" };
 	struct session *s = p->s;
 	struct buf out = BUF_INIT(BLOCKS_MAX);
-	int64_t from = s->next_seq, at = clock_us();
+	int64_t from = s->next_seq, at = clock_us(), n = 0;
+	char head[256];
 	struct jw w;
-	enum err e;
+	enum err e = store_messages_count(s->a->db, s->id, &n);
 
+	for (size_t i = 0; i < p->n; i++)
+		n -= p->rows[i].keep;
+	snprintf(head, sizeof(head), "What was said before in this conversation (%lld messages)%s.\n\n", (long long)n, words[how]);
 	jw_init(&w, &out);
 	jw_arr(&w);
 	write_text(&w, head, text);
 	if (facts.n)
 		write_text(&w, FACTS, facts);
 	jw_end_arr(&w);
-	e = jw_done(&w);
+	if (e == OK)
+		e = jw_done(&w);
 	for (size_t i = p->n; i-- > 0;)
 		at = p->rows[i].keep ? p->rows[i].at : at;
 	if (e == OK)
@@ -413,17 +420,17 @@ put_history(struct plan *p, const char *head, struct str text, struct str facts,
 
 /* The conversation goes on with this; false: it would not have become smaller. */
 static bool
-begin_history(struct plan *p, enum metric_compaction how, const char *head, struct str text, struct str facts, int64_t before)
+begin_history(struct plan *p, enum how how, struct str text, struct str facts, int64_t before)
 {
 	struct agent *a = p->s->a;
 	int64_t after = p->fixed + p->kept + llm_tokens_estimate(text.n + facts.n);
 
 	if (after * 10 >= before * 9)
 		return false;
-	agent_wrote(a, put_history(p, head, text, facts, after));
-	metrics_owe(a, METRIC_COMPACTIONS, how);
+	agent_wrote(a, put_history(p, how, text, facts, after));
+	metrics_owe(a, METRIC_COMPACTIONS, how == SUMMARY ? COMPACTION_MODEL : COMPACTION_ARITHMETIC);
 	log_info("compact", "%lld -> about %lld tokens, %s; %zu bytes of facts word for word", (long long)before, (long long)after,
-	    how == COMPACTION_MODEL ? "by a model" : "without a model", facts.n);
+	    how == SUMMARY ? "by a model" : "without a model", facts.n);
 	return true;
 }
 
@@ -544,7 +551,9 @@ job_use(struct compaction *j, struct session *s)
 	if (e == OK && s->history_seq == j->history_seq) {
 		int64_t more = s->prompt_seq > s->history_seq && s->prompt_tokens > j->before ? s->prompt_tokens : j->before;
 
-		used = begin_history(&p, COMPACTION_MODEL, TOLD, buf_view(&j->summary), buf_view(&j->facts), more);
+		used = begin_history(&p, SUMMARY, buf_view(&j->summary), buf_view(&j->facts), more);
+		if (used)
+			agent_wrote(s->a, store_session_compact_try(s->a->db, s->id, 0, 0, 0));
 	}
 	plan_free(&p);
 	if (used)
@@ -805,7 +814,7 @@ static bool
 begin_whole(struct plan *p, int64_t before)
 {
 	return (p->fixed + p->kept + llm_tokens_estimate(p->source.n)) * 100 <= p->room * ENOUGH_PERCENT &&
-	    begin_history(p, COMPACTION_ARITHMETIC, TOLD_WHOLE, buf_view(&p->source), STR_NONE, before);
+	    begin_history(p, WHOLE, buf_view(&p->source), STR_NONE, before);
 }
 
 static void
@@ -862,7 +871,7 @@ compact_now(struct session *s, const struct model_info *m, int64_t answer, int64
 		tell_others(&p);
 		if (p.source.err == OK && !(done = begin_whole(&p, tokens)) &&
 		    facts_write(buf_view(&p.source), STR_NONE, facts_max(&p), &facts, &n) == OK)
-			done = begin_history(&p, COMPACTION_ARITHMETIC, LEFT_OUT, STR_NONE, buf_view(&facts), tokens);
+			done = begin_history(&p, FACTS_ALONE, STR_NONE, buf_view(&facts), tokens);
 	}
 	plan_free(&p);
 	buf_free(&facts);

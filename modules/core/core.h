@@ -123,7 +123,7 @@ FALLIBLE store_session_why(struct db *db, int64_t id, struct buf *model, struct 
 FALLIBLE store_session_pauses(struct db *db, int64_t id, int64_t from_seq, int64_t short_us, int64_t long_us, int64_t *n_short,
     int64_t *n_long);
 FALLIBLE store_session_new_history(struct db *db, int64_t id, int64_t seq);
-/* Tries to have a history summarised, since the last that succeeded: how many, when the next may be, and the seq up to
+/* Tries to have a conversation summarised, since the last that succeeded: how many, when the next may be, and the seq up to
  * which rows were tried. */
 FALLIBLE store_session_compact_state(struct db *db, int64_t id, int64_t *tries, int64_t *at, int64_t *seq);
 FALLIBLE store_session_compact_try(struct db *db, int64_t id, int64_t tries, int64_t at, int64_t seq);
@@ -205,8 +205,10 @@ FALLIBLE store_outbox_give_up(struct db *db, int64_t turn);   /* its undelivered
 FALLIBLE store_message_add(struct db *db, int64_t session, int64_t seq, int64_t turn, const char *role, struct str content);
 FALLIBLE store_message_put(struct db *db, int64_t session, const struct message_row *m);
 FALLIBLE store_messages_void(struct db *db, int64_t turn);  /* a refused turn leaves the history */
-/* Rows of the session from seq on, in order; fn returns false to stop. And the newest of what was said, of all histories. */
+/* Rows of the session from seq on, in order; fn returns false to stop. And the newest of what was said, of all histories,
+ * and how much that is. */
 FALLIBLE store_messages(struct db *db, int64_t session, int64_t from_seq, bool (*fn)(void *arg, const struct message_row *m), void *arg);
+FALLIBLE store_messages_count(struct db *db, int64_t session, int64_t *n);
 FALLIBLE store_messages_said(struct db *db, int64_t session, int64_t newest, bool (*fn)(void *arg, const struct message_row *m), void *arg);
 
 FALLIBLE store_step_add(struct db *db, int64_t turn, int64_t round, const struct step_row *s, int64_t *id);

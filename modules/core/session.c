@@ -284,6 +284,8 @@ control_new_history(struct agent *a, int64_t id, const struct target *to)
 	if (e == OK) {
 		compact_drop(a, id);
 		e = store_session_new_history(a->db, id, s->next_seq);
+		if (e == OK)
+			e = store_session_compact_try(a->db, id, 0, 0, 0);
 		s->history_seq = s->next_seq;
 		if (s->turn)
 			turn_stop(s->turn, true);

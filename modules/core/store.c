@@ -420,8 +420,7 @@ store_session_pauses(struct db *db, int64_t id, int64_t from_seq, int64_t short_
 FALLIBLE
 store_session_new_history(struct db *db, int64_t id, int64_t seq)
 {
-	return DB_EXEC(db, "UPDATE sessions SET history_seq = ?2, prompt = NULL, compact_tries = 0, compact_at = 0, compact_seq = 0"
-	    " WHERE id = ?1", DBI(id), DBI(seq));
+	return DB_EXEC(db, "UPDATE sessions SET history_seq = ?2, prompt = NULL WHERE id = ?1", DBI(id), DBI(seq));
 }
 
 FALLIBLE
@@ -1019,6 +1018,12 @@ FALLIBLE
 store_messages_void(struct db *db, int64_t turn)
 {
 	return DB_EXEC(db, "UPDATE messages SET void = 1 WHERE turn_id = ?1", DBI(turn));
+}
+
+FALLIBLE
+store_messages_count(struct db *db, int64_t session, int64_t *n)
+{
+	return get_i64(db, "SELECT count(*) FROM messages WHERE session_id = ?1 AND kind = 0 AND void = 0", DBI(session), 0, n);
 }
 
 #define MESSAGE_COLUMNS "seq, turn_id, kind, role, content, created_at"
