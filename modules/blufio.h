@@ -334,6 +334,7 @@ struct llm_request {
 	/* tools are the registry's, sorted by id (bus_tools_json) */
 	struct str tools;                   /* JSON array of {name, description, input_schema}; empty = none */
 	bool hour;                          /* what is cached is kept for an hour, not five minutes */
+	bool once;                          /* it will not come again: nothing is cached */
 	int64_t reservation;                /* cost_reserve()'s: without one nothing is asked */
 	struct str trace;                   /* trace id for the provider's log; may be empty */
 };
