@@ -131,7 +131,8 @@ take_row(void *arg, const struct message_row *m)
 		p->cap = cap;
 	}
 	r = &p->rows[p->n++];
-	*r = (struct compact_row){ .seq = m->seq, .turn = m->turn, .at = m->created_at, .kind = m->kind, .content = arena_str(&p->ar, m->content),
+	*r = (struct compact_row){ .seq = m->seq, .turn = m->turn, .at = m->created_at, .kind = m->kind,
+	    .content = arena_str(&p->ar, m->content),
 	    .role = str_eqz(m->role, "assistant") ? "assistant" : str_eqz(m->role, "system") ? "system" : "user" };
 	r->tokens = llm_tokens_estimate(m->content.n) +
 	    PICTURE_TOKENS * (int64_t)occurrences(m->content, S("\"source\":{\"type\":\"media\""));

@@ -105,7 +105,8 @@ mix(uint32_t hash, uint32_t c)
 static bool
 inside_number(struct str rest, size_t len, uint32_t c, uint32_t before)
 {
-	return is_digit(before) && (c == ',' || c == '.' || c == '\'' || c == 0x2019) && len < rest.n && is_digit((unsigned char)rest.p[len]);
+	return is_digit(before) && (c == ',' || c == '.' || c == '\'' || c == 0x2019) && len < rest.n &&
+	    is_digit((unsigned char)rest.p[len]);
 }
 
 /* The next word; of a script without blanks each two neighbours are one. */

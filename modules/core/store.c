@@ -136,7 +136,8 @@ static const char schema_4b[] =
     "ALTER TABLE sessions ADD COLUMN compact_seq INTEGER NOT NULL DEFAULT 0;";    /* tried up to here, not included */
 
 /* migrations[v] takes a database of version v to v + 1 (in parts: C99 promises strings of 4095 bytes) */
-static const char *const migrations[SCHEMA_VERSION][2] = { { schema_1, schema_1b }, { schema_2, "" }, { schema_3, "" }, { schema_4, schema_4b } };
+static const char *const migrations[SCHEMA_VERSION][2] = { { schema_1, schema_1b }, { schema_2, "" }, { schema_3, "" },
+    { schema_4, schema_4b } };
 
 #define ROWS(db, r, sql, ...) \
 	db_query((db), (r), (sql), (const struct db_val[]){ __VA_ARGS__ }, \
@@ -408,7 +409,8 @@ store_session_pauses(struct db *db, int64_t id, int64_t from_seq, int64_t short_
 	/* a turn's first row is the person's, its last one the answer */
 	ROWS(db, &r, "SELECT count(*) FILTER (WHERE pause <= ?3), count(*) FILTER (WHERE pause > ?3 AND pause <= ?4) FROM"
 	    " (SELECT min(created_at) - lag(max(created_at)) OVER (ORDER BY min(seq)) AS pause FROM messages"
-	    " WHERE session_id = ?1 AND seq >= ?2 AND turn_id > 0 GROUP BY turn_id ORDER BY min(seq) DESC LIMIT 20) WHERE pause IS NOT NULL",
+	    " WHERE session_id = ?1 AND seq >= ?2 AND turn_id > 0 GROUP BY turn_id ORDER BY min(seq) DESC LIMIT 20)"
+	    " WHERE pause IS NOT NULL",
 	    DBI(id), DBI(from_seq), DBI(short_us), DBI(long_us));
 	if (db_step(&r)) {
 		*n_short = db_i64(&r, 0);

@@ -805,7 +805,8 @@ reserve(struct turn *t, const struct model_info *m, struct fail *f)
 static bool
 can_lower(const struct turn *t)
 {
-	return t->why.n && !t->a->paused && t->lower < TIER_COMPLEX - TIER_SIMPLE && strcmp(t->model, turn_tier_model(t->a, TIER_SIMPLE)) != 0;
+	return t->why.n && !t->a->paused && t->lower < TIER_COMPLEX - TIER_SIMPLE &&
+	    strcmp(t->model, turn_tier_model(t->a, TIER_SIMPLE)) != 0;
 }
 
 /* Asks, unless the provider's rate limits say that it would be in vain. */
