@@ -66,7 +66,7 @@
 #define MODELS_FRESH_US (3600 * US_PER_S)
 #define MODELS_ASKS_MAX 64              /* conversations that wait for it; the next is told without */
 #define SESSIONS_LOADED_MAX 4096        /* conversations with work in memory; more wait on disk */
-#define HISTORY_MESSAGES_MAX 2000       /* rows of one request (money's compaction makes this rare) */
+#define HISTORY_MESSAGES_MAX 2000       /* rows of one request; mostly compaction comes first */
 #define PAIR_CODE_US (600 * US_PER_S)   /* life of a pairing code */
 #define STRANGERS_HOUR_MAX 20           /* unknown senders answered in an hour */
 #define DEDUP_US (48 * 3600 * US_PER_S) /* repeats of an update are known this long */
@@ -345,6 +345,7 @@ struct llm_request {
 	/* tools are the registry's, sorted by id (bus_tools_json) */
 	struct str tools;                   /* JSON array of {name, description, input_schema}; empty = none */
 	bool hour;                          /* what is cached is kept for an hour, not five minutes */
+	bool once;                          /* it will not come again: nothing is cached */
 	int64_t reservation;                /* cost_reserve()'s: without one nothing is asked */
 	struct str trace;                   /* traceparent, for the provider's log; may be empty */
 	struct str stop;                    /* JSON array of texts that end the answer; empty = none */
@@ -450,6 +451,7 @@ const char *provider_choose(struct agent *a, const char *wanted, unsigned avoid)
 /* The places that a failure of model rules out: it alone, or all of its provider's. */
 unsigned provider_failed(struct agent *a, const char *wanted, const char *model, bool alone);
 int64_t provider_wait(struct agent *a, const char *wanted);        /* until one of the chain may be asked */
+bool provider_ready(const struct provider *p);      /* may it be asked? */
 void provider_asked(struct provider *p);
 void provider_ended(struct provider *p, bool good, bool its_fault);
 
@@ -719,6 +721,7 @@ struct agent {
 	struct media *media;                 /* media.c */
 	struct models *models;               /* model.c */
 	struct bus *bus;                     /* bus.c */
+	struct compaction *compactions;      /* compact.c */
 	struct control *control;             /* control.c */
 	struct provider providers[PROVIDERS_MAX];    /* provider.c */
 	size_t n_providers;

@@ -319,8 +319,9 @@ list_message(void *arg, const struct message_row *m)
 	struct buf text = BUF_INIT(REQUEST_MAX);
 	bool room = true;
 
-	put_text(&text, m->content);
-	if (text.n && (room = list_item(l, m->seq))) {  /* no text: tool calls and their results */
+	if (m->kind == MESSAGE_SAID)
+		put_text(&text, m->content);
+	if (text.n && (room = list_item(l, m->seq))) {  /* no text: tool calls and their results; what compaction says again */
 		jw_kstr(&l->w, "role", m->role);
 		jw_kstr(&l->w, "content", buf_view(&text));
 		jw_ki64(&l->w, "created_at", m->created_at / US_PER_S);
@@ -355,6 +356,7 @@ delete_session(struct request *r)
 		request_error(r, 409, "busy", NULL, "POST /v1/sessions/{id}/stop first", "a message of it is being answered");
 		return;
 	}
+	compact_drop(r->a, r->session);
 	e = store_session_erase(r->a->db, r->session);
 	agent_wrote(r->a, e);
 	r->stored = false;

@@ -143,6 +143,7 @@ clear(struct agent *a)
 		a->channels[i].feature->channel->reset(a->channels[i].self);
 	if (a->sessions)
 		sessions_clear(a);
+	compact_clear(a);
 	outbox_clear(a);
 	media_clear(a);
 	models_clear(a);

@@ -189,6 +189,8 @@ print_status(const struct json *s)
 	printf("conversations: %lld stored, %lld running of at most %lld, %lld waiting\n",
 	    (long long)json_i64(s, "sessions.stored", 0), (long long)json_i64(s, "sessions.running", 0),
 	    (long long)json_i64(s, "sessions.max", 0), (long long)json_i64(s, "sessions.waiting", 0));
+	printf("compactions: %lld by a model, %lld without, %lld failed\n", (long long)json_i64(s, "compactions.model", 0),
+	    (long long)json_i64(s, "compactions.arithmetic", 0), (long long)json_i64(s, "compactions.failed", 0));
 	printf("queues: %lld message(s) in, %lld reply(s) out\n", (long long)json_i64(s, "queues.inbound", 0),
 	    (long long)json_i64(s, "queues.outbox", 0));
 	printf("memory: %lld KB resident\nspent today: %s of %s\n", (long long)json_i64(s, "memory_kb", 0), spent, cap);

@@ -60,7 +60,8 @@ struct media_row {
 	int64_t bytes, width, height;   /* pixels; 0 for what is no picture */
 	bool gone;                      /* beyond the quota: the row is the note that it was there */
 };
-struct message_row { int64_t seq; struct str role, content; int64_t created_at; };
+enum message_kind { MESSAGE_SAID, MESSAGE_SUMMARY, MESSAGE_COPY };     /* the latter two made by compact.c */
+struct message_row { int64_t seq, turn; enum message_kind kind; struct str role, content; int64_t created_at; };
 struct session_list_row { int64_t id, created_at, updated_at; struct str chat, user; };
 struct outbox_row {
 	struct outbox_item item;
@@ -136,6 +137,10 @@ FALLIBLE store_session_why(struct db *db, int64_t id, struct buf *model, struct 
 FALLIBLE store_session_pauses(struct db *db, int64_t id, int64_t from_seq, int64_t short_us, int64_t long_us, int64_t *n_short,
     int64_t *n_long);
 FALLIBLE store_session_new_history(struct db *db, int64_t id, int64_t seq);
+/* Tries to have a conversation summarised, since the last that succeeded: how many, when the next may be, and the seq up to
+ * which rows were tried. */
+FALLIBLE store_session_compact_state(struct db *db, int64_t id, int64_t *tries, int64_t *at, int64_t *seq);
+FALLIBLE store_session_compact_try(struct db *db, int64_t id, int64_t tries, int64_t at, int64_t seq);
 FALLIBLE store_session_drop_thinking(struct db *db, int64_t id, int64_t seq);  /* before seq; 0: from here back */
 /* The system prompt this history began with: a changed one waits for the next history (ERR_NOTFOUND: none yet). */
 FALLIBLE store_session_prompt(struct db *db, int64_t id, struct buf *out);
@@ -222,11 +227,15 @@ FALLIBLE store_turns_died(struct db *db);      /* deaths + 1 for every turn that
 FALLIBLE store_outbox_give_up(struct db *db, int64_t turn);   /* its undelivered replies fail */
 
 FALLIBLE store_message_add(struct db *db, int64_t session, int64_t seq, int64_t turn, const char *role, struct str content);
+FALLIBLE store_message_put(struct db *db, int64_t session, const struct message_row *m);
 FALLIBLE store_messages_void(struct db *db, int64_t turn);  /* a refused turn leaves the history */
-/* History of the session in order; fn returns false to stop. */
+/* Rows of the session from seq on, in order; fn returns false to stop. And the newest of what was said, of all histories,
+ * and how much that is. */
 FALLIBLE store_messages(struct db *db, int64_t session, int64_t from_seq, bool (*fn)(void *arg, const struct message_row *m), void *arg);
 FALLIBLE store_message_page(struct db *db, int64_t session, const struct page *p,
     bool (*fn)(void *arg, const struct message_row *m), void *arg);
+FALLIBLE store_messages_count(struct db *db, int64_t session, int64_t *n);
+FALLIBLE store_messages_said(struct db *db, int64_t session, int64_t newest, bool (*fn)(void *arg, const struct message_row *m), void *arg);
 
 FALLIBLE store_step_add(struct db *db, int64_t turn, int64_t round, const struct step_row *s, int64_t *id);
 FALLIBLE store_step_set(struct db *db, int64_t id, enum step_state state, bool failed, struct str output);
@@ -332,6 +341,7 @@ struct turn {
 	int64_t model_step;             /* row of the running model call */
 	int64_t reservation;            /* row of what it may cost */
 	int64_t estimate;               /* its input tokens, estimated or counted */
+	int64_t condensed;              /* the round whose request was too full for what was before it, plus 1 */
 	int64_t counted;                /* what the provider counted; 0 not asked, -1 it could not say */
 	void *counting;                 /* its question */
 	char model[128];                /* the exact id of the model that is asked */
@@ -388,6 +398,8 @@ FALLIBLE session_open(struct agent *a, int64_t id, struct session **out);   /* l
 /* The trace that inbound came with, or a new one. */
 void session_trace(struct agent *a, int64_t inbound, struct trace *out);
 void session_turn_over(struct session *s);           /* frees s->turn; the next message starts */
+void session_close(struct session *s);               /* frees it unless it has a turn */
+FALLIBLE session_prompt(struct session *s);          /* made and stored when its history has none yet */
 size_t sessions_loaded(struct agent *a);
 bool sessions_next(struct agent *a, size_t *it, struct session **out);
 FALLIBLE pair_code(struct agent *a, struct str code, struct buf *told, struct fail *f);
@@ -406,6 +418,7 @@ void turn_log(struct agent *a, int64_t id);
 size_t turns_running(const struct agent *a);
 size_t turns_waiting(const struct agent *a);
 void turns_wake(struct agent *a);                    /* max_sessions may have grown */
+const char *turn_tier_model(struct agent *a, enum tier tier);
 /* Drain: are turns still on their way that would end by themselves? */
 bool turns_busy(struct agent *a);
 
@@ -453,6 +466,27 @@ FALLIBLE rules_prompt(struct agent *a, int64_t user, struct buf *out);
 /* Appends what changed since; seen > 0. */
 FALLIBLE rules_changes(struct agent *a, int64_t user, int64_t seen, struct buf *out);
 void rules_word(struct agent *a, int64_t user, struct str arg, struct buf *out);
+
+/* facts.c */
+/* who speaks, at the beginning of a line; what comes before the first is an earlier summary */
+#define FACTS_USER "User: "
+#define FACTS_ASSISTANT "Assistant: "
+#define FACTS_TOOL "Tool: "
+/* Appends the lines of source that must not be lost and that summary does not say, in max bytes; n: how many. */
+FALLIBLE facts_write(struct str source, struct str summary, size_t max, struct buf *out, size_t *n);
+
+/* compact.c */
+struct compaction;
+/* A turn of s is over, the next has not begun: what was condensed meanwhile takes its place, or is begun. */
+void compact_between(struct session *s);
+/* A request of so many tokens, with room for such an answer: if that is too much, what is before the newest message is
+ * condensed at once. true: it was, render again. */
+bool compact_now(struct session *s, const struct model_info *m, int64_t answer, int64_t tokens);
+void compact_drop(struct agent *a, int64_t session); /* 0: of all. It is not wanted any more; what was asked is booked */
+void compact_clear(struct agent *a);                 /* memory only */
+size_t compact_running(const struct agent *a);
+/* "/history", "/history 50" */
+FALLIBLE compact_history(struct agent *a, int64_t session, struct str arg, struct buf *out);
 
 /* provider.c */
 FALLIBLE providers_new(struct agent *a, struct fail *f);

@@ -405,6 +405,8 @@ cost_pause(struct agent *a, bool paused)
 		return e;
 	a->paused = paused;
 	log_info("cost", paused ? "paused: nothing is asked of a model" : "goes on");
+	if (paused)
+		compact_drop(a, 0);
 	while (paused && sessions_next(a, &it, &s))
 		if (s->turn && s->turn->state == TURN_STREAM)
 			turn_stop(s->turn, false);

@@ -29,6 +29,7 @@ static const char *const kinds[] = { "input", "output", "cache_read", "cache_wri
 static const char *const classes[] = { "ok", "retry", "bad_key", "billing", "bad_model", "too_large", "bad_request",
     "thinking", "cancelled" };
 static const char *const errors[] = { "storage", "model", "tool", "delivery" };
+static const char *const compactions[] = { "arithmetic", "model", "failed" };
 static const char *const queues[] = { "inbound", "outbox", "admission" };
 static const char *const codes[] = { "1xx", "2xx", "3xx", "4xx", "5xx" };
 static const char *const limits[] = { "connections", "descriptors", "peer", "unauthenticated", "head_time", "body_time",
@@ -56,7 +57,8 @@ enum {
 	AT_COST = AT_TOKENS + METRIC_MODELS_MAX * TOKENS_COUNT,
 	AT_CALLS = AT_COST + METRIC_MODELS_MAX,
 	AT_ERRORS = AT_CALLS + LLM_GONE + 1,
-	AT_REQUESTS = AT_ERRORS + METRIC_ERR_COUNT,
+	AT_COMPACTIONS = AT_ERRORS + METRIC_ERR_COUNT,
+	AT_REQUESTS = AT_COMPACTIONS + COMPACTION_COUNT,
 	AT_LIMITS = AT_REQUESTS + REQUEST_CLASSES,
 	AT_CONNECTIONS = AT_LIMITS + REACHED_COUNT,
 	AT_RESPONSE = AT_CONNECTIONS + CONNECTION_COUNT,
@@ -95,6 +97,8 @@ static const struct metric_family families[METRIC_COUNT] = {
 	    "How often a connection or request reached a limit of the gateway, by which." },
 	[METRIC_CONNECTIONS] = { "blufio_gateway_connections", METRIC_GAUGE, NULL, 0, { LABEL_CREDENTIAL }, NULL, AT_CONNECTIONS,
 	    "Open connections of the gateway, by whether a valid credential was shown on them." },
+	[METRIC_COMPACTIONS] = { "blufio_compactions", METRIC_COUNTER, NULL, 0, { LABEL_COMPACTION }, NULL, AT_COMPACTIONS,
+	    "Conversations condensed: without a model, with one, and tries that failed." },
 	[METRIC_RESPONSE] = { "blufio_response_latency_seconds", METRIC_HISTOGRAM, "seconds", 6, { LABEL_NONE },
 	    bounds_answer, AT_RESPONSE, "From a message's storing to its reply's delivery." },
 	[METRIC_FIRST_TOKEN] = { "blufio_first_token_seconds", METRIC_HISTOGRAM, "seconds", 6, { LABEL_NONE },
@@ -269,7 +273,7 @@ const char *
 metrics_label_name(enum metric_label l)
 {
 	static const char *const names[] = { "", "channel", "outcome", "result", "model", "kind", "class", "class",
-	    "queue", "version", "code", "limit", "credential" };
+	    "queue", "version", "code", "limit", "credential", "kind" };
 
 	return names[l];
 }
@@ -290,6 +294,7 @@ label_values(const struct agent *a, enum metric_label l)
 	case LABEL_CODE: return ARRAY_LEN(codes);
 	case LABEL_LIMIT: return ARRAY_LEN(limits);
 	case LABEL_CREDENTIAL: return ARRAY_LEN(credentials);
+	case LABEL_COMPACTION: return ARRAY_LEN(compactions);
 	}
 	return 1;
 }
@@ -316,6 +321,7 @@ metrics_label(const struct agent *a, enum metric m, enum metric_label l, size_t 
 	case LABEL_CLASS: return str_z(classes[i]);
 	case LABEL_ERROR: return str_z(errors[i]);
 	case LABEL_QUEUE: return str_z(queues[i]);
+	case LABEL_COMPACTION: return str_z(compactions[i]);
 	case LABEL_VERSION: return S(BLUFIO_VERSION);
 	case LABEL_CODE: return str_z(codes[i]);
 	case LABEL_LIMIT: return str_z(limits[i]);

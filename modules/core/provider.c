@@ -182,8 +182,8 @@ providers_free(struct agent *a)
 /* ---- the breaker --------------------------------------------------------------------------------- */
 
 /* May it be asked? After the time of an open breaker one call may: it is taken for under way until it ends. */
-static bool
-ready(const struct provider *p)
+bool
+provider_ready(const struct provider *p)
 {
 	return p->open_for == 0 || (clock_mono_us() >= p->open_until && !p->probing);
 }
@@ -236,7 +236,7 @@ provider_choose(struct agent *a, const char *wanted, unsigned avoid)
 	const char *model;
 
 	for (size_t i = 0; (model = place(a, wanted, i)) != NULL; i++)
-		if (!(avoid >> i & 1) && ready(provider_of(a, str_z(model))) &&
+		if (!(avoid >> i & 1) && provider_ready(provider_of(a, str_z(model))) &&
 		    (i == 0 || cost_model(a, model, &m, NULL) == OK))    /* of the one that is wanted, people are told */
 			return model;
 	return NULL;

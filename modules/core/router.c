@@ -64,15 +64,13 @@ struct scan {
 	uint16_t at[STARTS_MAX], next[STARTS_MAX];
 	char text[FOLDED_MAX];          /* "word word 字字 ": a blank at the end */
 };
-enum letter { GAP, LETTER, WIDE, ARABIC, NOTHING };     /* WIDE: of a script without blanks, each begins a word */
-
 /* U+00C0 to U+017F. */
 static const char latin[] = "aaaaaaaceeeeiiiidnooooo ouuuuytsaaaaaaaceeeeiiiidnooooo ouuuuyty"
     "aaaaaaccccccccddddeeeeeeeeeegggggggghhhhiiiiiiiiiiiijjkkklllllll"
     "lllnnnnnnnnnoooooooorrrrrrssssssssttttttuuuuuuuuuuuuwwyyyzzzzzzs";
 
-static uint32_t
-fold(uint32_t c)
+uint32_t
+router_fold(uint32_t c)
 {
 	static const uint32_t other[][2] = {
 		{ 0x401, 0x435 }, { 0x451, 0x435 },                     /* Cyrillic io */
@@ -92,20 +90,19 @@ fold(uint32_t c)
 	return c >= 0x400 && c <= 0x40F ? c + 0x50 : c >= 0x410 && c <= 0x42F ? c + 0x20 : c;
 }
 
-/* Of a folded one. */
-static enum letter
-kind(uint32_t c)
+enum letter
+router_letter(uint32_t c)
 {
 	if (c < 0x80)
-		return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') ? LETTER : GAP;
+		return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') ? LETTER_ANY : LETTER_GAP;
 	if ((c >= 0x300 && c <= 0x36F) || c == 0x640 || (c >= 0x64B && c <= 0x65F))
-		return NOTHING;                 /* accents of their own, vowel signs */
+		return LETTER_NOTHING;                 /* accents of their own, vowel signs */
 	if (c < 0xC0 || c == 0x60C || c == 0x61B || c == 0x61F || (c >= 0x2000 && c <= 0x2BFF) || (c >= 0x3000 && c <= 0x3004) ||
 	    (c >= 0x3008 && c <= 0x3020) || c >= 0xFE00)
-		return GAP;
+		return LETTER_GAP;
 	if (c >= 0x600 && c <= 0x6FF)
-		return ARABIC;
-	return (c >= 0x3005 && c <= 0x30FF) || (c >= 0x3400 && c <= 0x9FFF) ? WIDE : LETTER;
+		return LETTER_ARABIC;
+	return (c >= 0x3005 && c <= 0x30FF) || (c >= 0x3400 && c <= 0x9FFF) ? LETTER_WIDE : LETTER_ANY;
 }
 
 /* What is seen in the marks between words, and in which follows which. */
@@ -135,13 +132,13 @@ scan_part(struct scan *s, struct str t)
 		c = utf8_decode(t, &len);
 		count_marks(s, c, before);
 		before = c == '\r' ? before : c;
-		c = fold(c);
-		l = kind(c);
-		if (l == NOTHING)
+		c = router_fold(c);
+		l = router_letter(c);
+		if (l == LETTER_NOTHING)
 			continue;
-		if (in_word && (l == GAP || l == WIDE))
+		if (in_word && (l == LETTER_GAP || l == LETTER_WIDE))
 			s->text[s->n++] = ' ';
-		if (l == GAP) {
+		if (l == LETTER_GAP) {
 			in_word = 0;
 			digits = false;
 			if (c == '\n' && s->starts) {
@@ -154,14 +151,14 @@ scan_part(struct scan *s, struct str t)
 			s->last_begin = s->n;
 		line = false;
 		/* what Arabic writes in front of a word (and, the, in) is one to three letters of it */
-		if (l == WIDE || in_word == 0 || (l == ARABIC && in_word < 4))
+		if (l == LETTER_WIDE || in_word == 0 || (l == LETTER_ARABIC && in_word < 4))
 			s->at[s->starts++] = (uint16_t)s->n;
-		s->wide += l == WIDE;
-		s->words += l != WIDE && in_word == 0;
+		s->wide += l == LETTER_WIDE;
+		s->words += l != LETTER_WIDE && in_word == 0;
 		s->numbers += !digits && c >= '0' && c <= '9';
 		digits = c >= '0' && c <= '9';
 		s->n += utf8_encode(c, s->text + s->n);
-		in_word = l == WIDE ? 0 : in_word + 1;
+		in_word = l == LETTER_WIDE ? 0 : in_word + 1;
 	}
 	if (in_word)
 		s->text[s->n++] = ' ';

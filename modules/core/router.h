@@ -72,6 +72,10 @@ struct router_verdict {
 	unsigned signs;
 };
 void router_classify(const struct router_message *m, struct router_verdict *out);
+/* A character small and without its accent; and what such a one is. Of a script without blanks each begins a word. */
+enum letter { LETTER_GAP, LETTER_ANY, LETTER_WIDE, LETTER_ARABIC, LETTER_NOTHING };
+uint32_t router_fold(uint32_t c);
+enum letter router_letter(uint32_t folded);
 /* Their names, for people: "a proof, science". */
 void router_signs(unsigned signs, struct buf *out);
 

@@ -128,6 +128,36 @@ session_trace(struct agent *a, int64_t inbound, struct trace *out)
 	free(t);
 }
 
+void
+session_close(struct session *s)
+{
+	if (s->turn == NULL)
+		session_free(s);
+}
+
+/* It has the rules in force in it, so none of them is told beside a message. */
+FALLIBLE
+session_prompt(struct session *s)
+{
+	struct buf prompt = BUF_INIT(1u << 20);
+	int64_t told, rules;
+	enum err e = store_session_prompt(s->a->db, s->id, &prompt);
+
+	if (e == ERR_NOTFOUND) {
+		e = agent_prompt(s->a, &prompt);
+		if (e == OK)
+			e = rules_prompt(s->a, s->user, &prompt);
+		if (e == OK)
+			e = store_session_rules(s->a->db, s->id, &told, &rules);
+		if (e == OK)
+			e = store_session_rules_told(s->a->db, s->id, rules);
+		if (e == OK)
+			e = store_session_set_prompt(s->a->db, s->id, buf_view(&prompt));
+	}
+	buf_free(&prompt);
+	return e;
+}
+
 static void
 take_next(void *arg, const struct inbound_row *r)
 {
@@ -159,6 +189,7 @@ session_turn_over(struct session *s)
 
 	turn_free(s->turn);
 	s->turn = NULL;
+	compact_between(s);
 	agent_wrote(a, session_advance(s));
 	if (a->sessions->overflow)
 		agent_wrote(a, sessions_load(a));
@@ -268,6 +299,7 @@ static const char help_text[] =
     "/new starts a fresh conversation.\n"
     "/model shows which model answers here, and lets you choose another.\n"
     "/opus, /sonnet and /haiku choose one by name; /why tells why the last answer came from its model.\n"
+    "/history shows what was said here, also what I have in mind only in short; /history 50 shows more of it.\n"
     "/rules shows what you told me once and for all, and changes it.\n"
     "/cost shows what was spent.\n"
     "/pause stops every call to a model, /resume lifts it.\n"
@@ -286,12 +318,14 @@ control_new_history(struct agent *a, int64_t id, const struct target *to)
 	enum err e = session_open(a, id, &s);
 
 	if (e == OK) {
+		compact_drop(a, id);
 		e = store_session_new_history(a->db, id, s->next_seq);
+		if (e == OK)
+			e = store_session_compact_try(a->db, id, 0, 0, 0);
 		s->history_seq = s->next_seq;
 		if (s->turn)
 			turn_stop(s->turn, true);
-		else
-			session_free(s);
+		session_close(s);
 	}
 	agent_wrote(a, e);
 	say(a, id, to, S("A fresh conversation. What I knew from the last one stays on disk but no longer"
@@ -309,8 +343,8 @@ control_stop(struct agent *a, int64_t id, const struct target *to)
 		say(a, id, to, S("Nothing is running."));
 }
 
-/* A word that starts with '/', and nothing else; only /model takes something after it, on the same line, and /rules.
- * "/stop now please" is a message. */
+/* A word that starts with '/', and nothing else; only /model and /history take something after it, on the same line, and
+ * /rules. "/stop now please" is a message. */
 static bool
 is_control(struct str text, struct str *word, struct str *arg)
 {
@@ -323,7 +357,7 @@ is_control(struct str text, struct str *word, struct str *arg)
 			return false;
 	*arg = str_trim(*arg);
 	return arg->n == 0 || str_eqz(*word, "/rules") ||
-	    (str_eqz(*word, "/model") && arg->n <= 100 && str_find(*arg, S("\n")) == SIZE_MAX);
+	    ((str_eqz(*word, "/model") || str_eqz(*word, "/history")) && arg->n <= 100 && str_find(*arg, S("\n")) == SIZE_MAX);
 }
 
 static void
@@ -368,7 +402,7 @@ control_why(struct agent *a, int64_t session, const struct target *to)
 static void
 control(struct agent *a, int64_t session, int64_t user, const struct target *to, struct str word, struct str arg)
 {
-	struct buf b = BUF_INIT(128u << 10);
+	struct buf b = BUF_INIT(REPLY_MAX);
 
 	if (str_eqz(word, "/stop")) {
 		control_stop(a, session, to);
@@ -380,10 +414,12 @@ control(struct agent *a, int64_t session, int64_t user, const struct target *to,
 		model_word(a, session, to, str_sub(word, 1, word.n));
 	} else if (str_eqz(word, "/why")) {
 		control_why(a, session, to);
-	} else if (str_eqz(word, "/rules")) {
-		rules_word(a, user, arg, &b);
+	} else if (str_eqz(word, "/rules") || str_eqz(word, "/history")) {
+		if (word.p[1] == 'r')
+			rules_word(a, user, arg, &b);
+		else
+			agent_wrote(a, compact_history(a, session, arg, &b));
 		say(a, session, to, buf_view(&b));
-		buf_free(&b);
 	} else if (str_eqz(word, "/cost")) {
 		control_cost(a, session, to);
 	} else if (str_eqz(word, "/pause") || str_eqz(word, "/resume")) {
@@ -395,8 +431,8 @@ control(struct agent *a, int64_t session, int64_t user, const struct target *to,
 	} else {
 		buf_fmt(&b, "I do not know the command %.*s. /help shows what there is.", STR_ARG(word));
 		say(a, session, to, buf_view(&b));
-		buf_free(&b);
 	}
+	buf_free(&b);
 }
 
 /* ---- messages in ------------------------------------------------------------------------------- */

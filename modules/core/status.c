@@ -233,6 +233,12 @@ status_json(struct agent *a, struct buf *out)
 	jw_kbool(&w, "paused", a->paused);
 	jw_ki64(&w, "daily_cap_nano_usd", config_i64(a->config, "cost.daily_budget_usd"));
 	jw_end_obj(&w);
+	jw_key(&w, "compactions");
+	jw_obj(&w);
+	for (size_t i = 0; i < COMPACTION_COUNT; i++)
+		jw_ki64(&w, metrics_label(a, METRIC_COMPACTIONS, LABEL_COMPACTION, i).p, metrics_value(a, METRIC_COMPACTIONS, i));
+	jw_ki64(&w, "running", (int64_t)compact_running(a));
+	jw_end_obj(&w);
 	jw_key(&w, "storage");
 	jw_obj(&w);
 	jw_kz(&w, "path", a->database_path);

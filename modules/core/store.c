@@ -145,9 +145,16 @@ static const char schema_6[] =
     " UNIQUE(user_id, number));"
     "ALTER TABLE sessions ADD COLUMN rules_change INTEGER NOT NULL DEFAULT 0;";
 
+/* Compaction: what stands in messages beside what was said, and the tries that failed. */
+static const char schema_6b[] =
+    "ALTER TABLE messages ADD COLUMN kind INTEGER NOT NULL DEFAULT 0;"    /* enum message_kind */
+    "ALTER TABLE sessions ADD COLUMN compact_tries INTEGER NOT NULL DEFAULT 0;"
+    "ALTER TABLE sessions ADD COLUMN compact_at INTEGER NOT NULL DEFAULT 0;"      /* not before */
+    "ALTER TABLE sessions ADD COLUMN compact_seq INTEGER NOT NULL DEFAULT 0;";    /* tried up to here, not included */
+
 /* migrations[v] takes a database of version v to v + 1 (in parts: C99 promises strings of 4095 bytes) */
 static const char *const migrations[SCHEMA_VERSION][2] = { { schema_1, schema_1b }, { schema_2, "" }, { schema_3, "" },
-    { schema_4, "" }, { schema_5, "" }, { schema_6, "" } };
+    { schema_4, "" }, { schema_5, "" }, { schema_6, schema_6b } };
 
 #define ROWS(db, r, sql, ...) \
 	db_query((db), (r), (sql), (const struct db_val[]){ __VA_ARGS__ }, \
@@ -419,7 +426,8 @@ store_session_pauses(struct db *db, int64_t id, int64_t from_seq, int64_t short_
 	/* a turn's first row is the person's, its last one the answer */
 	ROWS(db, &r, "SELECT count(*) FILTER (WHERE pause <= ?3), count(*) FILTER (WHERE pause > ?3 AND pause <= ?4) FROM"
 	    " (SELECT min(created_at) - lag(max(created_at)) OVER (ORDER BY min(seq)) AS pause FROM messages"
-	    " WHERE session_id = ?1 AND seq >= ?2 GROUP BY turn_id ORDER BY min(seq) DESC LIMIT 20) WHERE pause IS NOT NULL",
+	    " WHERE session_id = ?1 AND seq >= ?2 AND turn_id > 0 GROUP BY turn_id ORDER BY min(seq) DESC LIMIT 20)"
+	    " WHERE pause IS NOT NULL",
 	    DBI(id), DBI(from_seq), DBI(short_us), DBI(long_us));
 	if (db_step(&r)) {
 		*n_short = db_i64(&r, 0);
@@ -432,6 +440,28 @@ FALLIBLE
 store_session_new_history(struct db *db, int64_t id, int64_t seq)
 {
 	return DB_EXEC(db, "UPDATE sessions SET history_seq = ?2, prompt = NULL WHERE id = ?1", DBI(id), DBI(seq));
+}
+
+FALLIBLE
+store_session_compact_state(struct db *db, int64_t id, int64_t *tries, int64_t *at, int64_t *seq)
+{
+	struct db_row r;
+
+	*tries = *at = *seq = 0;
+	ROWS(db, &r, "SELECT compact_tries, compact_at, compact_seq FROM sessions WHERE id = ?1", DBI(id));
+	if (db_step(&r)) {
+		*tries = db_i64(&r, 0);
+		*at = db_i64(&r, 1);
+		*seq = db_i64(&r, 2);
+	}
+	return db_end(&r);
+}
+
+FALLIBLE
+store_session_compact_try(struct db *db, int64_t id, int64_t tries, int64_t at, int64_t seq)
+{
+	return DB_EXEC(db, "UPDATE sessions SET compact_tries = ?2, compact_at = ?3, compact_seq = ?4 WHERE id = ?1", DBI(id),
+	    DBI(tries), DBI(at), DBI(seq));
 }
 
 FALLIBLE
@@ -687,8 +717,8 @@ store_session_tip(struct db *db, int64_t id, struct turn_row *out)
 FALLIBLE
 store_session_branch(struct db *db, int64_t from, int64_t inbound, int64_t to)
 {
-	enum err e = DB_EXEC(db, "INSERT INTO messages(session_id, seq, turn_id, role, content, created_at)"
-	    " SELECT ?3, m.seq, m.turn_id, m.role, m.content, m.created_at FROM messages m LEFT JOIN turns t ON t.id = m.turn_id"
+	enum err e = DB_EXEC(db, "INSERT INTO messages(session_id, seq, turn_id, role, content, created_at, kind)"
+	    " SELECT ?3, m.seq, m.turn_id, m.role, m.content, m.created_at, m.kind FROM messages m LEFT JOIN turns t ON t.id = m.turn_id"
 	    " WHERE m.session_id = ?1 AND m.void = 0 AND m.seq >= (SELECT history_seq FROM sessions WHERE id = ?1)"
 	    " AND coalesce(t.inbound_id, 0) <= ?2", DBI(from), DBI(inbound), DBI(to));
 
@@ -1048,10 +1078,19 @@ store_outbox_give_up(struct db *db, int64_t turn)
 /* ---- history ----------------------------------------------------------------------------- */
 
 FALLIBLE
+store_message_put(struct db *db, int64_t session, const struct message_row *m)
+{
+	return DB_EXEC(db, "INSERT INTO messages(session_id, seq, turn_id, role, content, created_at, kind)"
+	    " VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7)", DBI(session), DBI(m->seq), DBI(m->turn), DBS(m->role), DBS(m->content),
+	    DBI(m->created_at), DBI(m->kind));
+}
+
+FALLIBLE
 store_message_add(struct db *db, int64_t session, int64_t seq, int64_t turn, const char *role, struct str content)
 {
-	return DB_EXEC(db, "INSERT INTO messages(session_id, seq, turn_id, role, content, created_at)"
-	    " VALUES(?1, ?2, ?3, ?4, ?5, ?6)", DBI(session), DBI(seq), DBI(turn), DBZ(role), DBS(content), DBI(clock_us()));
+	const struct message_row m = { seq, turn, MESSAGE_SAID, str_z(role), content, clock_us() };
+
+	return store_message_put(db, session, &m);
 }
 
 FALLIBLE
@@ -1060,13 +1099,34 @@ store_messages_void(struct db *db, int64_t turn)
 	return DB_EXEC(db, "UPDATE messages SET void = 1 WHERE turn_id = ?1", DBI(turn));
 }
 
-#define MESSAGES "SELECT seq, role, content, created_at FROM messages WHERE session_id = ?1 AND void = 0 AND "
+FALLIBLE
+store_messages_count(struct db *db, int64_t session, int64_t *n)
+{
+	return get_i64(db, "SELECT count(*) FROM messages WHERE session_id = ?1 AND kind = 0 AND void = 0", DBI(session), 0, n);
+}
+
+#define MESSAGE_COLUMNS "seq, turn_id, kind, role, content, created_at"
+
+static enum err
+message_rows(struct db_row *r, bool (*fn)(void *arg, const struct message_row *m), void *arg)
+{
+	while (db_step(r)) {
+		const struct message_row m = { db_i64(r, 0), db_i64(r, 1), (enum message_kind)db_i64(r, 2), db_str(r, 3), db_str(r, 4),
+		    db_i64(r, 5) };
+
+		if (!fn(arg, &m))
+			break;
+	}
+	return db_end(r);
+}
 
 FALLIBLE
 store_messages(struct db *db, int64_t session, int64_t from_seq, bool (*fn)(void *arg, const struct message_row *m), void *arg)
 {
 	return store_message_page(db, session, &(struct page){ .after = from_seq - 1 }, fn, arg);
 }
+
+#define MESSAGES "SELECT " MESSAGE_COLUMNS " FROM messages WHERE session_id = ?1 AND void = 0 AND "
 
 FALLIBLE
 store_message_page(struct db *db, int64_t session, const struct page *p,
@@ -1076,13 +1136,17 @@ store_message_page(struct db *db, int64_t session, const struct page *p,
 
 	ROWS(db, &r, p->newest_first ? MESSAGES "seq < ?2 ORDER BY seq DESC" : MESSAGES "seq > ?2 ORDER BY seq", DBI(session),
 	    DBI(p->after || !p->newest_first ? p->after : INT64_MAX));
-	while (db_step(&r)) {
-		const struct message_row m = { db_i64(&r, 0), db_str(&r, 1), db_str(&r, 2), db_i64(&r, 3) };
+	return message_rows(&r, fn, arg);
+}
 
-		if (!fn(arg, &m))
-			break;
-	}
-	return db_end(&r);
+FALLIBLE
+store_messages_said(struct db *db, int64_t session, int64_t newest, bool (*fn)(void *arg, const struct message_row *m), void *arg)
+{
+	struct db_row r;
+
+	ROWS(db, &r, "SELECT * FROM (SELECT " MESSAGE_COLUMNS " FROM messages WHERE session_id = ?1 AND kind = 0 AND void = 0"
+	    " ORDER BY seq DESC LIMIT ?2) ORDER BY seq", DBI(session), DBI(newest));
+	return message_rows(&r, fn, arg);
 }
 
 /* ---- the journal of model and tool calls ---------------------------------------------------- */

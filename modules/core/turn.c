@@ -556,11 +556,8 @@ static enum step
 step_prepare(struct turn *t)
 {
 	struct agent *a = t->a;
-	struct buf prompt = BUF_INIT(1u << 20);
 	struct taking k = { t, BUF_INIT(REQUEST_MAX), BUF_INIT(REPLY_MAX), false };
 	enum step next = NEXT;
-	int64_t told, rules;
-	enum err e;
 
 	if (a->phase == AGENT_DRAINING)
 		return WAIT;            /* stays resumable */
@@ -574,20 +571,7 @@ step_prepare(struct turn *t)
 	}
 	if (!admit(t))
 		return wait_for_admission(t);
-	e = store_session_prompt(a->db, t->s->id, &prompt);
-	if (e == ERR_NOTFOUND) {
-		e = agent_prompt(a, &prompt);
-		if (e == OK)
-			e = rules_prompt(a, t->s->user, &prompt);
-		if (e == OK)
-			e = store_session_rules(a->db, t->s->id, &told, &rules);
-		if (e == OK)
-			e = store_session_rules_told(a->db, t->s->id, rules);
-		if (e == OK)
-			e = store_session_set_prompt(a->db, t->s->id, buf_view(&prompt));
-	}
-	agent_wrote(a, e);
-	buf_free(&prompt);
+	agent_wrote(a, session_prompt(t->s));
 	if (append_message(t, &k)) {
 		append_conditional(t);
 		go(t, TURN_CALL);
@@ -659,8 +643,8 @@ ask(struct effect *eff)
 }
 
 /* The models that stand there without being asked for are Claude's: with another default provider all tiers are its. */
-static const char *
-tier_model(struct agent *a, enum tier tier)
+const char *
+turn_tier_model(struct agent *a, enum tier tier)
 {
 	static const char *const keys[] = { NULL, "routing.simple_model", "routing.standard_model", "routing.complex_model" };
 	struct str id = config_str(a->config, keys[tier]);
@@ -681,9 +665,9 @@ route(struct turn *t)
 	struct cost_room room;
 	struct fail f = FAIL_INIT;
 
-	snprintf(t->intended, sizeof(t->intended), "%s", tier_model(a, c.need));
+	snprintf(t->intended, sizeof(t->intended), "%s", turn_tier_model(a, c.need));
 	for (enum tier i = TIER_SIMPLE; i < TIER_COUNT; i++) {
-		if (cost_model(a, tier_model(a, i), &info[i], &f) != OK || (t->attachments && info[i].images_max == 0))
+		if (cost_model(a, turn_tier_model(a, i), &info[i], &f) != OK || (t->attachments && info[i].images_max == 0))
 			continue;
 		c.models[i] = &info[i];
 		if (strcmp(s->prompt_model, info[i].id) == 0) {
@@ -703,7 +687,7 @@ route(struct turn *t)
 		    .stay = -1, .go = -1 };
 	if (choice.tier == TIER_NONE)
 		return;
-	snprintf(t->wanted, sizeof(t->wanted), "%s", tier_model(a, choice.tier));
+	snprintf(t->wanted, sizeof(t->wanted), "%s", turn_tier_model(a, choice.tier));
 	t->lowered = choice.lowered;
 	buf_reset(&t->why);
 	router_why(&t->verdict, &choice, &t->why);
@@ -725,7 +709,7 @@ want_model(struct turn *t)
 		snprintf(t->wanted, sizeof(t->wanted), "%s", t->s->prompt_model);
 	else if (config_bool(a->config, "routing.enabled") && !a->provider->feature->provider->offline &&
 	    config_str(a->config, "routing.simple_model").n &&
-	    strcmp(tier_model(a, TIER_SIMPLE), tier_model(a, TIER_COMPLEX)) != 0)
+	    strcmp(turn_tier_model(a, TIER_SIMPLE), turn_tier_model(a, TIER_COMPLEX)) != 0)
 		route(t);
 	if (t->wanted[0] == '\0')
 		snprintf(t->wanted, sizeof(t->wanted), "%s", llm_model(a));
@@ -850,16 +834,21 @@ count_first(struct turn *t, const struct model_info *m)
 	    (t->context->documents && t->attachments && t->round == 0)) && count(t);
 }
 
-/* Question and answer share the model's window. What was only estimated is not refused here. */
+/* Question and answer share the model's window. What does not fit into it, or into the budget of a request, although what
+ * was before it has been condensed, is the message itself. Of what nobody can guess only what was counted is refused. */
 static enum err
 fit_window(struct turn *t, const struct model_info *m, struct fail *f)
 {
 	int64_t *answer = &t->context->request.max_tokens, room = m->window - t->estimate;
-	int64_t least = *answer < LLM_ANSWER_MIN ? *answer : LLM_ANSWER_MIN;
+	int64_t least = *answer < LLM_ANSWER_MIN ? *answer : LLM_ANSWER_MIN, budget = config_i64(t->a->config, "context.budget");
 
 	if (room < least && t->counted > 0)
-		return fail_set(f, ERR_DENIED, "This conversation has grown to %lld tokens; %s takes %lld. Send /new to"
-		    " start a fresh one.", (long long)t->estimate, m->id, (long long)m->window);
+		return fail_set(f, ERR_DENIED, "With this message a request would have %lld tokens; %s takes %lld. Send it in parts,"
+		    " or choose a model that takes more with /model.", (long long)t->estimate, m->id, (long long)m->window);
+	if (t->estimate > budget && (t->counted > 0 || !t->context->documents))
+		return fail_set(f, ERR_DENIED, "With this message a request would have about %lld tokens; it may have %lld. Send it in"
+		    " parts, or allow more: `blufio config set context.budget %lld`, then `blufio reload`.", (long long)t->estimate,
+		    (long long)budget, (long long)(t->estimate / 10000 + 1) * 10000);
 	if (*answer > room && room >= least) {
 		log_info("turn", "the answer may have %lld tokens instead of %lld", (long long)room, (long long)*answer);
 		*answer = room;
@@ -910,7 +899,8 @@ reserve(struct turn *t, const struct model_info *m, struct fail *f)
 static bool
 can_lower(const struct turn *t)
 {
-	return t->why.n && !t->a->paused && t->lower < TIER_COMPLEX - TIER_SIMPLE && strcmp(t->model, tier_model(t->a, TIER_SIMPLE)) != 0;
+	return t->why.n && !t->a->paused && t->lower < TIER_COMPLEX - TIER_SIMPLE &&
+	    strcmp(t->model, turn_tier_model(t->a, TIER_SIMPLE)) != 0;
 }
 
 /* This model (alone, or all of its provider) will not do for this call. Is there another to ask? */
@@ -1000,6 +990,12 @@ step_call(struct turn *t)
 	e = prepare_call(t, &m, &f);
 	if (e == ERR_BUSY)
 		return WAIT;
+	if (e == OK && t->condensed <= t->round && compact_now(t->s, &m, t->context->request.max_tokens, t->estimate)) {
+		t->condensed = t->round + 1;    /* once a round: what is left is the newest */
+		t->counted = t->counted > 0 ? 0 : t->counted;
+		context_drop(t);
+		return NEXT;
+	}
 	if (e == OK && count_first(t, &m)) {
 		context_drop(t);        /* the provider has its copy; it is rendered again then */
 		return WAIT;

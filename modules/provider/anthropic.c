@@ -383,12 +383,14 @@ on_done(void *arg, struct fetch_op *f, const struct fetch_result *r)
 /* ---- the question -------------------------------------------------------------------------------- */
 
 static void
-write_cache_control(struct jw *w, bool hour)
+write_cache_control(struct jw *w, const struct llm_request *r)
 {
+	if (r->once)
+		return;
 	jw_key(w, "cache_control");
 	jw_obj(w);
 	jw_kz(w, "type", "ephemeral");
-	if (hour)
+	if (r->hour)
 		jw_kz(w, "ttl", "1h");
 	jw_end_obj(w);
 }
@@ -483,7 +485,7 @@ write_body(struct body *b, struct agent *a, const struct llm_request *r, bool co
 		jw_ki64(&w, "max_tokens", r->max_tokens);
 		jw_kbool(&w, "stream", true);
 	}
-	write_cache_control(&w, r->hour);
+	write_cache_control(&w, r);
 	if (r->tools.n)
 		jw_kraw(&w, "tools", r->tools);
 	write_wishes(&w, r);
@@ -493,7 +495,7 @@ write_body(struct body *b, struct agent *a, const struct llm_request *r, bool co
 		jw_obj(&w);
 		jw_kz(&w, "type", "text");
 		jw_kstr(&w, "text", r->system);
-		write_cache_control(&w, r->hour);
+		write_cache_control(&w, r);
 		jw_end_obj(&w);
 		jw_end_arr(&w);
 	}

@@ -402,6 +402,10 @@ def zones(body):
     return out
 
 
+def octets(of_zones):
+    return sum(len(text) for _, text in of_zones)
+
+
 def first_text(body):
     return next((b["text"] for b in blocks_of(body["messages"][0]["content"]) if b["type"] == "text"), "")
 
@@ -486,9 +490,8 @@ class Watch:
         names = {t["name"] for t in body.get("tools", [])}
         if names != head.tools:
             return "tools changed (%s)" % ", ".join(sorted(names ^ head.tools))
-        if len(new) < len(head.zones) and head.first != first_text(body):
-            return "new history"
-        return None
+        smaller = len(new) < len(head.zones) or octets(new) < octets(head.zones)
+        return "new history" if smaller and head.first != first_text(body) else None
 
     def bind(self, workspace, body, answer, cached):
         """The answer begins, the prefix is in the cache: what comes next must start with it. Returns the head, and the

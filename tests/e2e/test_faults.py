@@ -270,7 +270,7 @@ def test_same_update_twice():
 
 
 def test_five_megabytes():
-    with world() as w:
+    with world({"context": {"budget": 1000000}}) as w:
         w.tg.fail_next("getUpdates", "big")
         w.wait(lambda: w.tg.texts(OWNER), "a word about it", 30)
         assert "too long" in w.tg.texts(OWNER)[0] and len(w.ai.requests) == 0

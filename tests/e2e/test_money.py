@@ -159,7 +159,7 @@ def test_every_model():
 
 def test_beyond_the_band():
     """One prompt below 100,000 tokens, one above: all of it at the other price."""
-    with world(anthropic={"default_model": "claude-haiku-5-5"}) as w:
+    with world(anthropic={"default_model": "claude-haiku-5-5"}, context={"budget": 200000}) as w:
         for size in (1000, 420000):
             assert answer(w, document(w, b"word " * (size // 5), "%d.txt" % size, "say read")) == "read"
         books(w)

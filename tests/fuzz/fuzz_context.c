@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /*
  * fuzz_context.c - whatever rows a conversation is left with, in whatever order,
- * the request made of them obeys the API, or there is none.
+ * the request made of them obeys the API, or there is none; and so does the one
+ * made of what is left when they are condensed, once and again.
  *
  * Each byte of the input is a row (or drops the one before it); the first says
  * from which row on thinking stays. One database serves all inputs: an input is
@@ -25,7 +26,8 @@ end(void)
 static void
 begin(void)
 {
-	if (scratch_begin(&sc, "", "echo") != OK || scratch_session(&sc.a, "main", &s) != OK ||
+	log_set_level(LOG_ERROR);
+	if (scratch_begin(&sc, "[context]\nbudget = 4000\n", "echo") != OK || scratch_session(&sc.a, "main", &s) != OK ||
 	    db_commit(sc.a.db) != OK || atexit(end) != 0)
 		abort();
 }
@@ -67,7 +69,8 @@ user(struct buf *b, unsigned bits, unsigned calls)
 	for (unsigned i = 0; i < 4 && i < calls; i++)
 		if (bits >> i & 1) {
 			comma(b);
-			buf_fmt(b, "{\"type\":\"tool_result\",\"tool_use_id\":\"t%u\",\"content\":\"r\"}", calls - 1 - i);
+			buf_fmt(b, "{\"type\":\"tool_result\",\"tool_use_id\":\"t%u\",\"content\":\"%0*d\"}", calls - 1 - i,
+			    i & 1 ? 900 : 1, 0);        /* some fill the window */
 		}
 	if (b->n == 1 || bits & 16) {
 		comma(b);
@@ -140,6 +143,17 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	}
 	render(false, false);
 	render(true, true);
+	s->next_seq = ROWS_MAX + 1;
+	for (int i = 0; i < 2; i++) {
+		int64_t from = s->history_seq;
+		bool done = compact_now(s, &sc.a.provider->feature->provider->models[0], 1000, 1 << 30);
+
+		if (done != (s->history_seq > from) || sc.a.write_failed)
+			abort();
+		s->thinking_seq = s->history_seq;
+		render(false, true);
+	}
+	s->history_seq = 0;
 	db_rollback(sc.a.db);
 	buf_free(&b);
 	return 0;

@@ -111,8 +111,14 @@ class Wrong(Exception):
     """The day cannot go on; what is wrong has been noted."""
 
 
+def is_summary(content):
+    return isinstance(content, list) and content[0].get("text", "").startswith("<conversation>")
+
+
 def key_of(body):
     """(message number, round) of a request: its newest numbered text, tool results after it."""
+    if is_summary(body["messages"][0]["content"]):
+        return "summary", 0
     number, rounds = None, 0
     for m in body["messages"]:
         if m["role"] != "user":
@@ -134,6 +140,8 @@ def answer(number, kind):
 
 
 def script(ask):
+    if is_summary(ask.body["messages"][0]["content"]):
+        return "Many numbers were said."
     found = re.match(r"#(\d{3}) (.*)", ask.user_texts[-1])
     number, kind = found.group(1), found.group(2)
     thought = [{"type": "thinking", "thinking": "hm"}] if kind.startswith("think ") else []
@@ -187,7 +195,7 @@ class Day(Programs):
         self.b = Blufio({
             "agent": {"max_sessions": spec["sessions"], "drain_timeout": 20},
             "storage": {"durability": spec["durability"], "media_quota": 1},
-            "cost": {"daily_budget_usd": 1000},
+            "cost": {"daily_budget_usd": 1000}, "context": {"budget": 4000 if spec["kind"] == "compact" else 80000},
             "telegram": {"partials": spec["partials"], "rich": spec["rich"], "allowed_users": [ANN, BEN, CAT]},
             "gateway": CONFIG, "log": {"level": "info"}}, self.tg, self.ai, preload=spec["shim"])
         self.begin_programs()
@@ -738,6 +746,23 @@ class Day(Programs):
         self.launch(None, False)
         self.say((ANN, "say"))
 
+    def play_compact(self):
+        """Deaths where a conversation begins to be condensed, and in what is written for it."""
+        self.item = "compact"
+        self.launch(None, False)
+        for label in ["step:UPDATE sessions SET compact_tries"] * STOP_KILLS + ["step:UPDATE sessions SET history_seq"] * 4:
+            # then the next message fills half of the room, or, when a summary had its try just now, most of it
+            while not self.look("SELECT 1 FROM sessions WHERE chat = ?1 AND prompt_tokens >="
+                                " CASE WHEN compact_tries THEN 3400 ELSE 1600 END", str(ANN)):
+                self.say((ANN, "words 300"))
+            self.kill()
+            self.b.wait_exit()
+            self.doomed(label, 1, lambda: self.send(ANN, "words 300"))
+            self.launch(None, False)
+            self.say((ANN, "say"))
+        if not self.look("SELECT 1 FROM messages WHERE kind = 1"):
+            self.bad("history", "nothing was condensed")
+
     def play_poison(self):
         """A message that kills three times is set aside, said so, and nothing else suffers."""
         self.item = "poison"
@@ -756,7 +781,7 @@ class Day(Programs):
         self.expected_aside = set()
         try:
             {"day": self.play, "birth": self.play_birth, "hours": self.play_hours,
-             "poison": self.play_poison, "programs": self.play_programs}[self.spec["kind"]]()
+             "poison": self.play_poison, "programs": self.play_programs, "compact": self.play_compact}[self.spec["kind"]]()
             self.final = True
             if not self.alive() or self.target is not None:
                 self.kill()
@@ -994,7 +1019,7 @@ class Day(Programs):
             if r["state"] < 2:
                 self.bad("models", "the call %s is still open" % (key,))
         for key, n in Counter(asked).items():
-            if n > rows[key] and key[0] not in self.numbers_gone():
+            if n > rows[key] and key[0] != "summary" and key[0] not in self.numbers_gone():
                 self.bad("models", "round %s of #%s was asked %d times, journalled %d times" % (
                     key[1], key[0], n, rows[key]))
         for key, n in self.rounds.items():
@@ -1006,7 +1031,7 @@ class Day(Programs):
 
     def check_tools(self, c):
         results = defaultdict(list)
-        for r in c.execute("SELECT content FROM messages WHERE role = 'user' AND void = 0"):
+        for r in c.execute("SELECT content FROM messages WHERE role = 'user' AND void = 0 AND kind = 0"):
             for b in json.loads(r[0]):
                 if b["type"] == "tool_result":
                     results[b["tool_use_id"]].append(b)
@@ -1034,8 +1059,8 @@ class Day(Programs):
                 self.bad("history", "message %d of conversation %d was %r and is %r" % (key[1], key[0], value, rows.get(key)))
         # one that was set aside has none, nor one that was stopped before its files were here
         for r in c.execute("SELECT t.id FROM turns t WHERE (SELECT count(*) FROM messages m WHERE m.turn_id = t.id"
-                           " AND m.session_id = t.session_id AND m.role = 'user' AND m.content NOT LIKE '%tool_result%') <> 1 AND t.outcome <> ?1"
-                           " AND t.session_id NOT IN (SELECT id FROM sessions WHERE channel = 'erased')"
+                           " AND m.session_id = t.session_id AND m.kind = 0 AND m.role = 'user' AND m.content NOT LIKE '%tool_result%') <> 1"
+                           " AND t.outcome <> ?1 AND t.session_id NOT IN (SELECT id FROM sessions WHERE channel = 'erased')"
                            " AND NOT (t.outcome = ?2 AND EXISTS (SELECT 1 FROM attachments a WHERE a.inbound_id ="
                            " t.inbound_id AND a.state = ?3))", (SET_ASIDE, STOPPED, ATTACHMENT_FAILED)):
             self.bad("history", "turn %d does not have exactly one user message" % r["id"])
@@ -1166,7 +1191,7 @@ class Campaign:
             describe(result)
         sys.stdout.flush()
 
-    def run(self, enough, specials=("birth", "programs", "poison", "hours"), quiet=False, days_max=DAYS_MAX, **more):
+    def run(self, enough, specials=("birth", "programs", "poison", "hours", "compact"), quiet=False, days_max=DAYS_MAX, **more):
         """Days until enough() says so; more goes into what a day is told."""
         context = multiprocessing.get_context("fork")
         with concurrent.futures.ProcessPoolExecutor(JOBS, mp_context=context) as pool:

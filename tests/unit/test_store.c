@@ -153,7 +153,9 @@ TEST(schema)
 	"ALTER TABLE cost_ledger DROP COLUMN user_id; ALTER TABLE cost_ledger DROP COLUMN intended;" \
 	"ALTER TABLE cost_ledger DROP COLUMN request_id; ALTER TABLE sessions DROP COLUMN prompt_tokens;" \
 	"ALTER TABLE sessions DROP COLUMN prompt_seq; ALTER TABLE sessions DROP COLUMN prompt_model;" \
-	"ALTER TABLE sessions DROP COLUMN cached_until; ALTER TABLE sessions DROP COLUMN tier;"
+	"ALTER TABLE sessions DROP COLUMN cached_until; ALTER TABLE sessions DROP COLUMN tier;" \
+	"ALTER TABLE messages DROP COLUMN kind; ALTER TABLE sessions DROP COLUMN compact_tries;" \
+	"ALTER TABLE sessions DROP COLUMN compact_at; ALTER TABLE sessions DROP COLUMN compact_seq;"
 #define BACK_TO_4 BACK_TO_5 "DROP INDEX inbound_digest; ALTER TABLE inbound DROP COLUMN digest; ALTER TABLE inbound DROP COLUMN options;"
 #define BACK_TO_3 BACK_TO_4 "DROP TABLE logins; DROP INDEX api_keys_minted_by;"
 #define BACK_TO_2 BACK_TO_3 "DROP TABLE nonces; DROP TABLE api_keys; DROP INDEX turns_inbound; DROP INDEX outbox_reply;"
@@ -229,7 +231,7 @@ TEST(of_the_gateway)
 	    "INSERT INTO inbound(id, session_id, channel, dedup, ref, sender, reply_to, text, state, sent_at, received_at)"
 	    " VALUES(3, 1, 'gateway', '7/k', '', 's', 'k', 'hello', 2, 1, 1);"
 	    "INSERT INTO turns(id, session_id, inbound_id, answer, created_at, updated_at) VALUES(4, 1, 3, 'so', 1, 1);"
-	    "INSERT INTO messages VALUES(1, 1, 1, 4, 'user', 'hello', 0, 1);"
+	    "INSERT INTO messages VALUES(1, 1, 1, 4, 'user', 'hello', 0, 1, 0);"
 	    "INSERT INTO outbox(id, kind, session_id, turn_id, channel, chat, thread, reply_to, text, edit_ref, state, created_at,"
 	    " updated_at) VALUES(1, 1, 1, 4, 'gateway', '7/x', '', 'k', 'busy', '', 2, 1, 1),"
 	    " (2, 0, 1, 4, 'gateway', '7/x', '', 'k', 'the answer', '', 2, 1, 1);";
@@ -606,7 +608,7 @@ TEST(turns)
 
 TEST(history)
 {
-	int64_t s;
+	int64_t s, n = 0;
 
 	if (begin()) {
 		s = session("a");
@@ -620,9 +622,32 @@ TEST(history)
 		SAW(store_message_page(db, s, &(struct page){ true, 0 }, see_message, NULL), "3userc;2assistantb;1usera;");
 		SAW(store_message_page(db, s, &(struct page){ true, 3 }, see_message, NULL), "2assistantb;1usera;");
 		SAW(store_messages(db, s, 0, see_message, &sc), "1usera;");     /* stopped by the callback */
+		/* what compaction says again was not said */
+		CHECK_OK(store_message_put(db, s, &(struct message_row){ 4, 1, MESSAGE_COPY, S("user"), S("c"), 7 }));
+		SAW(store_messages(db, s, 3, see_message, NULL), "3userc;4userc;");
+		SAW(store_messages_said(db, s, 2, see_message, NULL), "2assistantb;3userc;");
+		CHECK_OK(store_messages_count(db, s, &n));
+		CHECK(FAULTED() || n == 3);
 		CHECK_OK(store_messages_void(db, 1));
 		SAW(store_messages(db, s, 0, see_message, NULL), "2assistantb;");
-		SAW(store_session_get(db, s, see_session, NULL), "0,0,4,a;");   /* its numbers are not used again */
+		SAW(store_messages_said(db, s, 9, see_message, NULL), "2assistantb;");
+		SAW(store_session_get(db, s, see_session, NULL), "0,0,5,a;");   /* its numbers are not used again */
+	}
+	scratch_end(&sc);
+}
+
+/* Tries of a compaction. */
+TEST(compaction)
+{
+	int64_t s, tries = 9, at = 9, seq = 9;
+
+	if (begin()) {
+		s = session("a");
+		CHECK_OK(store_session_compact_state(db, s, &tries, &at, &seq));
+		CHECK(FAULTED() || (tries == 0 && at == 0 && seq == 0));
+		CHECK_OK(store_session_compact_try(db, s, 2, 77, 5));
+		CHECK_OK(store_session_compact_state(db, s, &tries, &at, &seq));
+		CHECK(FAULTED() || (tries == 2 && at == 77 && seq == 5));
 	}
 	scratch_end(&sc);
 }
@@ -873,6 +898,7 @@ main(int argc, char **argv)
 	RUN(incoming);
 	RUN(turns);
 	RUN(history);
+	RUN(compaction);
 	RUN(journal);
 	RUN(outbox);
 	RUN(ledger);
