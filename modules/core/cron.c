@@ -282,6 +282,22 @@ cron_window(struct str text, struct cron *from, struct cron *to, struct fail *f)
 	return e == OK && str_eq(first, last) ? fail_set(f, ERR_PARSE, "a window wants two different times") : e;
 }
 
+FALLIBLE
+cron_check(struct str text, struct fail *f)
+{
+	struct cron c;
+
+	return cron_parse(text, &c, f);
+}
+
+FALLIBLE
+cron_window_check(struct str text, struct fail *f)
+{
+	struct cron from, to;
+
+	return cron_window(text, &from, &to, f);
+}
+
 /* ---- the next moment ----------------------------------------------------------------------------- */
 
 static bool

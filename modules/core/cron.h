@@ -20,11 +20,14 @@ struct cron {
 /* Takes a schedule from the head of text: five fields, @daily and its like, or "2026-12-24 18:00". On ERR_PARSE f says
  * in words what is wrong. */
 FALLIBLE cron_take(struct str *text, struct cron *out, struct fail *f);
-FALLIBLE cron_parse(struct str text, struct cron *out, struct fail *f);        /* all of it; may stand in a config_key */
+FALLIBLE cron_parse(struct str text, struct cron *out, struct fail *f);        /* all of it */
 /* The first moment after that one, UTC us, or CRON_NEVER. */
 int64_t cron_next(const struct cron *c, int64_t after);
 /* "22:00-07:00", of each day: that begin it, that end it. */
 FALLIBLE cron_window(struct str text, struct cron *from, struct cron *to, struct fail *f);
+/* The same for a config_key. */
+FALLIBLE cron_check(struct str text, struct fail *f);
+FALLIBLE cron_window_check(struct str text, struct fail *f);
 /* "09:00", each day. */
 FALLIBLE cron_daily(struct str text, struct cron *out, struct fail *f);
 void cron_local(int64_t us, char out[32]);      /* "Thu 2026-12-24 18:00" */

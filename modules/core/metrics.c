@@ -29,6 +29,7 @@ static const char *const kinds[] = { "input", "output", "cache_read", "cache_wri
 static const char *const classes[] = { "ok", "retry", "bad_key", "billing", "bad_model", "too_large", "bad_request",
     "thinking", "cancelled" };
 static const char *const errors[] = { "storage", "model", "tool", "delivery" };
+static const char *const unasked[] = { "job", "job_missed", "heartbeat_said", "heartbeat_silent", "heartbeat_failed" };
 static const char *const queues[] = { "inbound", "outbox", "admission" };
 
 #define MS US_PER_MS
@@ -52,7 +53,8 @@ enum {
 	AT_COST = AT_TOKENS + METRIC_MODELS_MAX * TOKENS_COUNT,
 	AT_CALLS = AT_COST + METRIC_MODELS_MAX,
 	AT_ERRORS = AT_CALLS + LLM_GONE + 1,
-	AT_RESPONSE = AT_ERRORS + METRIC_ERR_COUNT,
+	AT_UNASKED = AT_ERRORS + METRIC_ERR_COUNT,
+	AT_RESPONSE = AT_UNASKED + UNASKED_COUNT,
 	AT_FIRST_TOKEN = AT_RESPONSE + HISTOGRAM_CELLS,
 	AT_CALL = AT_FIRST_TOKEN + HISTOGRAM_CELLS,
 	AT_TOOL = AT_CALL + HISTOGRAM_CELLS,
@@ -81,6 +83,8 @@ static const struct metric_family families[METRIC_COUNT] = {
 	    "Model calls that ended, by how." },
 	[METRIC_ERRORS] = { "blufio_errors", METRIC_COUNTER, NULL, 0, { LABEL_ERROR }, NULL, AT_ERRORS,
 	    "Failed commits, model calls, tools, and replies that cannot be delivered." },
+	[METRIC_UNASKED] = { "blufio_unasked", METRIC_COUNTER, NULL, 0, { LABEL_UNASKED }, NULL, AT_UNASKED,
+	    "What was done at its time: jobs run or told as missed, and what heartbeats came to." },
 	[METRIC_RESPONSE] = { "blufio_response_latency_seconds", METRIC_HISTOGRAM, "seconds", 6, { LABEL_NONE },
 	    bounds_answer, AT_RESPONSE, "From a message's storing to its reply's delivery." },
 	[METRIC_FIRST_TOKEN] = { "blufio_first_token_seconds", METRIC_HISTOGRAM, "seconds", 6, { LABEL_NONE },
@@ -244,7 +248,7 @@ const char *
 metrics_label_name(enum metric_label l)
 {
 	static const char *const names[] = { "", "channel", "outcome", "result", "model", "kind", "class", "class",
-	    "queue", "version" };
+	    "what", "queue", "version" };
 
 	return names[l];
 }
@@ -261,6 +265,7 @@ label_values(const struct agent *a, enum metric_label l)
 	case LABEL_KIND: return ARRAY_LEN(kinds);
 	case LABEL_CLASS: return ARRAY_LEN(classes);
 	case LABEL_ERROR: return ARRAY_LEN(errors);
+	case LABEL_UNASKED: return ARRAY_LEN(unasked);
 	case LABEL_QUEUE: return ARRAY_LEN(queues);
 	}
 	return 1;
@@ -287,6 +292,7 @@ metrics_label(const struct agent *a, enum metric m, enum metric_label l, size_t 
 	case LABEL_KIND: return str_z(kinds[i]);
 	case LABEL_CLASS: return str_z(classes[i]);
 	case LABEL_ERROR: return str_z(errors[i]);
+	case LABEL_UNASKED: return str_z(unasked[i]);
 	case LABEL_QUEUE: return str_z(queues[i]);
 	case LABEL_VERSION: return S(BLUFIO_VERSION);
 	}

@@ -27,6 +27,7 @@ enum metric {
 	METRIC_COST,            /* model */
 	METRIC_CALLS,           /* enum llm_class */
 	METRIC_ERRORS,          /* enum metric_error */
+	METRIC_UNASKED,         /* enum metric_unasked */
 	METRIC_RESPONSE, METRIC_FIRST_TOKEN, METRIC_CALL, METRIC_TOOL, METRIC_COMMIT,   /* histograms */
 	/* taken by metrics_gather */
 	METRIC_SESSIONS, METRIC_QUEUES, METRIC_CACHE,
@@ -36,6 +37,7 @@ enum metric {
 enum metric_delivery { DELIVERY_SENT, DELIVERY_RETRIED, DELIVERY_FAILED, DELIVERY_COUNT };
 enum metric_tokens { TOKENS_INPUT, TOKENS_OUTPUT, TOKENS_CACHE_READ, TOKENS_CACHE_WRITE, TOKENS_COUNT };
 enum metric_error { METRIC_ERR_STORAGE, METRIC_ERR_MODEL, METRIC_ERR_TOOL, METRIC_ERR_DELIVERY, METRIC_ERR_COUNT };
+enum metric_unasked { UNASKED_JOB, UNASKED_MISSED, UNASKED_SAID, UNASKED_SILENT, UNASKED_FAILED, UNASKED_COUNT };
 
 /* In struct agent; all zero is a good beginning. */
 struct metrics {
@@ -70,7 +72,7 @@ void metrics_models(struct agent *a);
 enum metric_type { METRIC_COUNTER, METRIC_GAUGE, METRIC_HISTOGRAM, METRIC_INFO };
 enum metric_label {
 	LABEL_NONE, LABEL_CHANNEL, LABEL_OUTCOME, LABEL_DELIVERY, LABEL_MODEL, LABEL_KIND, LABEL_CLASS, LABEL_ERROR,
-	LABEL_QUEUE, LABEL_VERSION
+	LABEL_UNASKED, LABEL_QUEUE, LABEL_VERSION
 };
 struct metric_family {
 	const char *name;               /* without _total, _info, _bucket … */

@@ -233,6 +233,7 @@ static const char help_text[] =
     "/model shows which model answers here, and lets you choose another.\n"
     "/opus, /sonnet and /haiku choose one by name; /why tells why the last answer came from its model.\n"
     "/rules shows what you told me once and for all, and changes it.\n"
+    "/jobs shows what I do at its time; /job adds and removes.\n"
     "/cost shows what was spent.\n"
     "/pause stops every call to a model, /resume lifts it.\n"
     "/help shows this.";
@@ -273,8 +274,8 @@ control_stop(struct agent *a, int64_t id, const struct target *to)
 		say(a, id, to, S("Nothing is running."));
 }
 
-/* A word that starts with '/', and nothing else; only /model takes something after it, on the same line, and /rules.
- * "/stop now please" is a message. */
+/* A word that starts with '/', and nothing else; only /model takes something after it, on the same line, and /rules and
+ * /job. "/stop now please" is a message. */
 static bool
 is_control(struct str text, struct str *word, struct str *arg)
 {
@@ -286,8 +287,12 @@ is_control(struct str text, struct str *word, struct str *arg)
 		if (!((word->p[i] >= 'a' && word->p[i] <= 'z') || word->p[i] == '_'))
 			return false;
 	*arg = str_trim(*arg);
+<<<<<<< HEAD
 	return arg->n == 0 || str_eqz(*word, "/rules") ||
 	    (str_eqz(*word, "/model") && arg->n <= 100 && str_find(*arg, S("\n")) == SIZE_MAX);
+=======
+	return arg->n == 0 || str_eqz(*word, "/rules") || str_eqz(*word, "/job") || (str_eqz(*word, "/model") && arg->n <= 100 && str_find(*arg, S("\n")) == SIZE_MAX);
+>>>>>>> 94c8d4b (jobs and heartbeats: at their time, once, paid by caps of their own)
 }
 
 static void
@@ -344,8 +349,11 @@ control(struct agent *a, int64_t session, int64_t user, const struct target *to,
 		model_word(a, session, to, str_sub(word, 1, word.n));
 	} else if (str_eqz(word, "/why")) {
 		control_why(a, session, to);
-	} else if (str_eqz(word, "/rules")) {
-		rules_word(a, user, arg, &b);
+	} else if (str_eqz(word, "/rules") || str_eqz(word, "/jobs") || str_eqz(word, "/job")) {
+		if (str_eqz(word, "/rules"))
+			rules_word(a, user, arg, &b);
+		else
+			jobs_word(a, session, user, arg, &b);
 		say(a, session, to, buf_view(&b));
 		buf_free(&b);
 	} else if (str_eqz(word, "/cost")) {
@@ -457,6 +465,46 @@ inbound_put(struct agent *a, const struct inbound *in, bool *fresh)
 	if (e == OK)
 		*fresh = id != 0;
 	return e;
+}
+
+struct putting { struct agent *a; struct str dedup, text; enum err err; };
+
+static void
+put_asked(void *arg, const struct session_row *r)
+{
+	struct putting *p = arg;
+	const struct inbound in = { .to = r->to, .dedup = p->dedup, .text = p->text, .kind = INBOUND_JOB };
+	int64_t id;
+
+	p->err = store_inbound_add(p->a->db, r->id, &in, INBOUND_QUEUED, &id);
+}
+
+FALLIBLE
+session_ask(struct agent *a, int64_t id, struct str dedup, struct str text)
+{
+	struct putting p = { a, dedup, text, OK };
+	enum err e = store_session_get(a->db, id, put_asked, &p);
+
+	if (e == OK)
+		e = p.err;
+	return e == OK ? queue(a, id) : e;
+}
+
+static void
+put_said(void *arg, const struct session_row *r)
+{
+	struct putting *p = arg;
+
+	p->err = outbox_put(p->a, OUTBOX_NOTICE, r->id, 0, &r->to, p->text, STR_NONE);
+}
+
+FALLIBLE
+session_say(struct agent *a, int64_t id, struct str text)
+{
+	struct putting p = { a, STR_NONE, text, OK };
+	enum err e = store_session_get(a->db, id, put_said, &p);
+
+	return e == OK ? p.err : e;
 }
 
 FALLIBLE

@@ -216,6 +216,10 @@ status_json(struct agent *a, struct buf *out)
 	jw_kbool(&w, "paused", a->paused);
 	jw_ki64(&w, "daily_cap_nano_usd", config_i64(a->config, "cost.daily_budget_usd"));
 	jw_end_obj(&w);
+	jw_key(&w, "jobs");
+	jobs_status(a, &w);
+	jw_key(&w, "heartbeat");
+	heartbeat_status(a, &w);
 	jw_key(&w, "storage");
 	jw_obj(&w);
 	jw_kz(&w, "path", a->database_path);

@@ -448,6 +448,22 @@ write_blocks(struct jw *w, struct body *b, struct agent *a, struct str content)
 	return e;
 }
 
+/* What the request asks for beyond its words. */
+static void
+write_wishes(struct jw *w, const struct llm_request *r)
+{
+	if (!r->schema.n)
+		return;
+	jw_key(w, "output_config");
+	jw_obj(w);
+	jw_key(w, "format");
+	jw_obj(w);
+	jw_kz(w, "type", "json_schema");
+	jw_kraw(w, "schema", r->schema);
+	jw_end_obj(w);
+	jw_end_obj(w);
+}
+
 static enum err
 write_body(struct body *b, struct agent *a, const struct llm_request *r, bool counting)
 {
@@ -464,6 +480,7 @@ write_body(struct body *b, struct agent *a, const struct llm_request *r, bool co
 	write_cache_control(&w, r->hour);
 	if (r->tools.n)
 		jw_kraw(&w, "tools", r->tools);
+	write_wishes(&w, r);
 	if (r->system.n) {
 		jw_key(&w, "system");
 		jw_arr(&w);

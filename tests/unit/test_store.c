@@ -139,7 +139,7 @@ TEST(schema)
 	if (begin()) {
 		ONE("PRAGMA user_version", SCHEMA_VERSION);
 		CHECK_OK(store_migrate(db, sc.path, &f));        /* again: nothing to do */
-		ONE("SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'", 19);
+		ONE("SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'", 23);
 		CHECK_OK(db_script(db, "PRAGMA user_version = 7"));
 		CHECK_ERR(store_migrate(db, sc.path, &f), ERR_UNSUPPORTED);
 		CHECK(FAULTED() || (strstr(f.text, sc.path) && strstr(f.text, "schema version 7") &&
@@ -149,10 +149,11 @@ TEST(schema)
 	scratch_end(&sc);
 }
 
-#define BACK_TO_3 "DROP TABLE rules; ALTER TABLE sessions DROP COLUMN rules_change; DROP TABLE reservations; DROP TABLE cost_days; ALTER TABLE cost_ledger DROP COLUMN user_id;" \
+#define BACK_TO_3 "DROP TABLE job_runs; DROP TABLE jobs; DROP TABLE heartbeat_items; DROP TABLE heartbeat_notes;" \
+	"ALTER TABLE inbound DROP COLUMN kind; DROP TABLE rules; ALTER TABLE sessions DROP COLUMN rules_change; DROP TABLE reservations; DROP TABLE cost_days; ALTER TABLE cost_ledger DROP COLUMN user_id;" \
 	"ALTER TABLE cost_ledger DROP COLUMN intended; ALTER TABLE cost_ledger DROP COLUMN request_id;" \
 	"ALTER TABLE sessions DROP COLUMN prompt_tokens; ALTER TABLE sessions DROP COLUMN prompt_seq;" \
-	"ALTER TABLE sessions DROP COLUMN prompt_model;"
+	"ALTER TABLE sessions DROP COLUMN prompt_model; ALTER TABLE sessions DROP COLUMN cached_until; ALTER TABLE sessions DROP COLUMN tier;"
 #define BACK_TO_2 BACK_TO_3 "DROP TABLE nonces; DROP TABLE api_keys; DROP INDEX turns_inbound; DROP INDEX outbox_reply;"
 
 /* What version 1 stored is there in today's version, with the new columns empty. */
