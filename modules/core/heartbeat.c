@@ -169,6 +169,12 @@ look_up(struct heartbeat *h, struct str chat, struct item *i, bool daily, int64_
 		row = (struct heartbeat_item){ 0 };
 		e = store_heartbeat_item(db, name, i->text, i->due_at, &row);
 	}
+	if (!row.told && row.tries >= HEARTBEAT_TRIES) {
+		log_warn("heartbeat", "given up: after %d calls nothing was answered that could be said", HEARTBEAT_TRIES);
+		row.due_at = i->due_at;
+		row.told = true;
+		e = store_heartbeat_item_put(db, name, i->text, &row);
+	}
 	i->tries = row.tries;
 	i->due = !row.told;
 	return e == ERR_NOTFOUND ? OK : e;
@@ -468,22 +474,19 @@ on_done(void *arg, const struct llm_result *r)
 	struct agent *a = h->a;
 	struct buf message = BUF_INIT(HEARTBEAT_MESSAGE_MAX);
 	bool notify = false, good = r->class == LLM_OK && r->stop == LLM_STOP_END && take_answer(r->content, &notify, &message);
-	bool given_up = false;
 	enum err e = r->billed ? cost_settle(a, h->reservation, &r->usage, r->usage_known, r->request_id) :
 	    cost_release(a, h->reservation);
 
 	h->call = NULL;
 	if (r->class == LLM_BAD_REQUEST)        /* perhaps for the schema's sake */
 		snprintf(h->plain, sizeof(h->plain), "%s", h->model);
-	for (size_t i = 0; i < h->n_items; i++)
-		given_up = given_up || (h->items[i].due && h->items[i].tries >= HEARTBEAT_TRIES);
 	if (!good)
-		log_warn("heartbeat", "no answer that can be used (%.*s)%s", STR_ARG(r->class != LLM_OK ? r->detail :
-		    S("not the value that was asked for")), given_up ? ": given up" : "; tried again at the next look");
+		log_warn("heartbeat", "no answer that can be said: %.*s", STR_ARG(r->class != LLM_OK ? r->detail :
+		    S("it is not the value that was asked for")));
 	else
 		log_info("heartbeat", "%s", notify ? "said what is due" : "nothing to say");
 	metrics_owe(a, METRIC_UNASKED, !good ? UNASKED_FAILED : notify ? UNASKED_SAID : UNASKED_SILENT);
-	if (e == OK && (good || given_up))
+	if (e == OK && good)
 		e = mark(h, true);
 	if (e == OK && good && notify)
 		e = say(h, buf_view(&message));
