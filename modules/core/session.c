@@ -287,12 +287,8 @@ is_control(struct str text, struct str *word, struct str *arg)
 		if (!((word->p[i] >= 'a' && word->p[i] <= 'z') || word->p[i] == '_'))
 			return false;
 	*arg = str_trim(*arg);
-<<<<<<< HEAD
-	return arg->n == 0 || str_eqz(*word, "/rules") ||
+	return arg->n == 0 || str_eqz(*word, "/rules") || str_eqz(*word, "/job") ||
 	    (str_eqz(*word, "/model") && arg->n <= 100 && str_find(*arg, S("\n")) == SIZE_MAX);
-=======
-	return arg->n == 0 || str_eqz(*word, "/rules") || str_eqz(*word, "/job") || (str_eqz(*word, "/model") && arg->n <= 100 && str_find(*arg, S("\n")) == SIZE_MAX);
->>>>>>> 94c8d4b (jobs and heartbeats: at their time, once, paid by caps of their own)
 }
 
 static void
