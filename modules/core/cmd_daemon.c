@@ -145,8 +145,8 @@ print_schedule(const struct json *s)
 	char wait[32];
 
 	if (json_i64(s, "jobs.next", 0))
-		printf("jobs: %lld, next is job %lld on %.*s\n", (long long)json_i64(s, "jobs.count", 0), (long long)json_i64(s, "jobs.next", 0),
-		    STR_ARG(json_str(s, "jobs.next_local", STR_NONE)));
+		printf("jobs: %lld, next is job %lld on %.*s\n", (long long)json_i64(s, "jobs.count", 0),
+		    (long long)json_i64(s, "jobs.next", 0), STR_ARG(json_str(s, "jobs.next_local", STR_NONE)));
 	for (h = h ? h->first : NULL; h; h = h->next) {
 		struct str problem = json_str(h, "problem", STR_NONE);
 

@@ -22,6 +22,7 @@
 #include <time.h>
 
 #define DAY_S 86400
+#define FIELD_MAX 200                   /* bytes: all minutes by number have 169 */
 #define STEPS_MAX 40000                 /* 50 years of 29 February on a Monday */
 #define LATEST_S 253370764800           /* 9999: no clock goes beyond */
 #define SHIFT_MAX_S (3 * 3600)          /* no clock is set back further at once */
@@ -123,7 +124,7 @@ static enum err
 take_field(struct str text, const struct field *d, uint64_t *bits, struct fail *f)
 {
 	struct str item;
-	enum err e = OK;
+	enum err e = text.n <= FIELD_MAX ? OK : fail_set(f, ERR_PARSE, "a field has at most %d bytes", FIELD_MAX);
 
 	for (bool more = true; more && e == OK;) {
 		more = str_cut(&text, ',', &item);

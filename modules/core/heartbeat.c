@@ -125,7 +125,8 @@ take_time(struct str text, struct cron *c, bool *daily, struct str *bad)
 			return true;
 		fail_clear(&f);
 		for (int with_time = 1; with_time >= 0; with_time--) {
-			snprintf(moment, sizeof(moment), "%.10s %.5s", word.n == 10 ? word.p : "-", with_time && text.n >= 5 ? text.p : "00:00");
+			snprintf(moment, sizeof(moment), "%.10s %.5s", word.n == 10 ? word.p : "-",
+			    with_time && text.n >= 5 ? text.p : "00:00");
 			if (cron_parse(str_z(moment), c, &f) == OK && c->year)
 				return true;
 			fail_clear(&f);
@@ -203,14 +204,15 @@ take_items(struct heartbeat *h, struct beat *b, struct str chat, int64_t now)
 		if (!open || i.text.n == 0)
 			continue;
 		if (h->n_items == HEARTBEAT_ITEMS_MAX) {
-			problem(h, "the checklist has more than %d open items: those from line %d on are not looked at", HEARTBEAT_ITEMS_MAX,
-			    number);
+			problem(h, "the checklist has more than %d open items: those from line %d on are not looked at",
+			    HEARTBEAT_ITEMS_MAX, number);
 			break;
 		}
 		if (take_time(i.text, &c, &daily, &bad))
 			set_time(&i, &c, daily, now);
 		else if (bad.n)
-			problem(h, "line %d of the checklist: \"@%.*s\" is no time, as in @2026-12-01 09:00 or @09:00", number, STR_ARG(bad));
+			problem(h, "line %d of the checklist: \"@%.*s\" is no time, as in @2026-12-01 09:00 or @09:00", number,
+			    STR_ARG(utf8_prefix(bad, 40)));
 		e = look_up(h, chat, &i, daily, now);
 		b->open++;
 		b->due += i.due;
@@ -413,7 +415,8 @@ prepare(struct heartbeat *h, int64_t now, bool *again)
 		return e;
 	h->message = (struct llm_message){ "user", buf_view(&h->text), false };
 	h->request = (struct llm_request){ .model = h->model, .max_tokens = o.answer, .system = buf_view(&h->system),
-	    .messages = &h->message, .n_messages = 1, .schema = str_z(strcmp(h->plain, h->model) == 0 ? "" : schema), .reservation = h->reservation };
+	    .messages = &h->message, .n_messages = 1, .reservation = h->reservation,
+	    .schema = str_z(strcmp(h->plain, h->model) == 0 ? NULL : schema) };
 	agent_after(a, &h->ask);
 	return mark(h, false);
 }

@@ -230,8 +230,10 @@ jobs_chat_check(struct str text, struct fail *f)
 {
 	struct str chat = text, channel;
 
-	return str_cut(&chat, ':', &channel) && channel.n && chat.n && text.n <= CHAT_MAX && str_chr(text, ' ') == SIZE_MAX ? OK :
-	    fail_set(f, ERR_PARSE, "\"%.*s\" names no channel and chat", STR_ARG(utf8_prefix(text, 60)));
+	if (!str_cut(&chat, ':', &channel) || channel.n == 0 || chat.n == 0 || text.n > CHAT_MAX || str_chr(text, ' ') != SIZE_MAX)
+		return fail_set(f, ERR_PARSE, "\"%.*s\" names no channel and chat", STR_ARG(utf8_prefix(text, 60)));
+	return str_eqz(channel, "shell") || feature_find(FEATURE_CHANNEL, channel) ? OK :
+	    fail_set(f, ERR_PARSE, "\"%.*s\" is no channel of this build", STR_ARG(utf8_prefix(channel, 60)));
 }
 
 FALLIBLE
@@ -378,7 +380,8 @@ add(struct agent *a, int64_t session, int64_t user, struct str arg, bool once, s
 		buf_fmt(out, "You have %d jobs already; take one away first: /job remove NUMBER", JOBS_MAX);
 	else if (e == OK && (e = store_job_add(a->db, &r, &id)) == OK) {
 		cron_local(r.due_at, due);
-		buf_fmt(out, "Job %lld: %s %s: %.*s", (long long)id, c.year ? "once," : "next", due, STR_ARG(utf8_prefix(r.text, SHOWN_MAX)));
+		buf_fmt(out, "Job %lld: %s %s: %.*s", (long long)id, c.year ? "once," : "next", due,
+		    STR_ARG(utf8_prefix(r.text, SHOWN_MAX)));
 		e = arm(a);
 	}
 	agent_wrote(a, e);

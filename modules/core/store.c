@@ -691,7 +691,10 @@ store_heartbeat_notes(struct db *db, int64_t session, bool to_model, void (*fn)(
 	for (; db_step(&r); n++)
 		fn(arg, db_str(&r, 0));
 	e = db_end(&r);
-	return e != OK || n == 0 ? e : db_exec(db, sql[to_model][1], v, 1, NULL, NULL);
+	if (e != OK || n == 0)
+		return e;
+	e = db_exec(db, sql[to_model][1], v, 1, NULL, NULL);
+	return e != OK ? e : DB_EXEC(db, "DELETE FROM heartbeat_notes WHERE session_id = ?1 AND shown = 1 AND known = 1", DBI(session));
 }
 
 FALLIBLE

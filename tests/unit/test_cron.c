@@ -236,6 +236,21 @@ TEST(refused)
 	}
 }
 
+/* What is longer than any use of it is not even looked at. */
+TEST(long_field)
+{
+	struct buf b = BUF_INIT(1u << 20);
+	struct fail f = FAIL_INIT;
+	struct cron c;
+
+	for (int i = 0; i < 100000; i++)
+		buf_puts(&b, "1,");
+	buf_puts(&b, "1 * * * *");
+	CHECK_ERR(b.err != OK ? ERR_PARSE : cron_parse(buf_view(&b), &c, &f), ERR_PARSE);
+	CHECK(FAULTED() || strstr(f.text, "at most 200 bytes"));
+	buf_free(&b);
+}
+
 /* The text behind a schedule is left for others. */
 TEST(taken_from_the_head)
 {
@@ -305,6 +320,7 @@ main(int argc, char **argv)
 	RUN(minute_by_minute);
 	RUN(strange_clocks);
 	RUN(refused);
+	RUN(long_field);
 	RUN(taken_from_the_head);
 	RUN(windows);
 	RUN(zones);

@@ -231,6 +231,110 @@ TEST(of_the_gateway)
 	scratch_end(&sc);
 }
 
+static void
+add_id(void *arg, int64_t id)
+{
+	*(int64_t *)arg = *(int64_t *)arg * 100 + id;
+}
+
+static void
+see_job(void *arg, const struct job_row *j)
+{
+	buf_fmt(arg, "%lld %lld %.*s %.*s %lld; ", (long long)j->id, (long long)j->session, STR_ARG(j->name), STR_ARG(j->text),
+	    (long long)j->due_at);
+}
+
+static void
+see_text(void *arg, struct str text)
+{
+	buf_fmt(arg, "%.*s; ", STR_ARG(text));
+}
+
+/* A time is taken once; what has a name keeps its row; jobs and notes move and end with their conversation. */
+TEST(jobs)
+{
+	const struct target to = { S("c"), S("1"), STR_NONE, STR_NONE }, there = { S("c"), S("2"), STR_NONE, STR_NONE };
+	struct job_row j = { .schedule = S("@daily"), .text = S("x"), .due_at = 5 };
+	struct buf text = BUF_INIT(1024);
+	int64_t user = 0, s1 = 0, s2 = 0, id = 0, n = 0, due = 0;
+	bool fresh = false, changed = false;
+
+	if (begin()) {
+		CHECK_OK(store_user_for(db, S("c"), S("1"), S("P"), &user));
+		CHECK_OK(store_session_find(db, "a", &to, user, &s1));
+		CHECK_OK(store_session_find(db, "a", &there, user, &s2));
+		j.session = s1;
+		j.user = user;
+		CHECK_OK(store_job_add(db, &j, &id));
+		j.name = S("n");
+		CHECK_OK(store_job_put(db, &j));
+		CHECK_OK(store_job_due(db, 2, 7));
+		CHECK_OK(store_job_put(db, &j));        /* as it was */
+		CHECK_OK(store_jobs(db, s1, see_job, &text));
+		CHECK(FAULTED() || str_eqz(buf_view(&text), "1 1  x 5; 2 1 n x 7; "));
+		CHECK_OK(store_jobs_due(db, 6, 10, add_id, &n));
+		CHECK(FAULTED() || n == 1);
+		CHECK_OK(store_jobs_next(db, &id, &due));
+		CHECK(FAULTED() || (id == 1 && due == 5));
+		CHECK_OK(store_job_run(db, 1, 5, 1, &fresh));
+		CHECK(FAULTED() || fresh);
+		CHECK_OK(store_job_run(db, 1, 5, 1, &fresh));
+		CHECK(!fresh);
+		CHECK_OK(store_job_run(db, 1, 6, 1, &fresh));
+		CHECK(FAULTED() || fresh);
+		CHECK_OK(store_job_runs_expire(db, INT64_MAX, 1));
+		ONE("SELECT min(due_at) FROM job_runs", 6);
+		CHECK_OK(store_job_due(db, 2, 0));
+		CHECK_OK(store_jobs_count(db, user, &n));
+		CHECK(FAULTED() || n == 1);
+		CHECK_OK(store_job_put(db, &j));        /* it was over: its time is to be found anew */
+		ONE("SELECT due_at FROM jobs WHERE id = 2 AND over = 0", 0);
+		CHECK_OK(store_job_due(db, 2, 7));
+		j.schedule = S("@weekly");
+		CHECK_OK(store_job_put(db, &j));
+		ONE("SELECT due_at FROM jobs WHERE id = 2 AND schedule = '@weekly'", 0);
+		ONE("SELECT count(*) FROM jobs", 2);
+		CHECK_OK(store_chat_moved(db, S("c"), S("1"), S("2"), &changed));
+		ONE("SELECT count(*) FROM jobs WHERE session_id = 2", 2);
+		CHECK_OK(store_heartbeat_note_add(db, s2, S("one"), false));
+		CHECK_OK(store_heartbeat_note_add(db, s2, S("two"), true));
+		buf_reset(&text);
+		CHECK_OK(store_heartbeat_notes(db, s2, false, see_text, &text));
+		CHECK(FAULTED() || str_eqz(buf_view(&text), "one; "));
+		CHECK_OK(store_heartbeat_notes(db, s2, true, see_text, &text));
+		CHECK(FAULTED() || str_eqz(buf_view(&text), "one; one; two; "));
+		CHECK_OK(store_heartbeat_notes(db, s2, true, see_text, &text));
+		CHECK_OK(store_heartbeat_notes(db, s2, false, see_text, &text));
+		CHECK(FAULTED() || text.n == 15);
+		ONE("SELECT count(*) FROM heartbeat_notes", 0);
+		CHECK_OK(store_heartbeat_note_add(db, s2, S("three"), false));
+		CHECK_OK(store_session_erase(db, s2));
+		ONE("SELECT count(*) FROM jobs WHERE text <> '' OR over = 0", 0);
+		ONE("SELECT count(*) FROM heartbeat_notes", 0);
+	}
+	buf_free(&text);
+	scratch_end(&sc);
+}
+
+/* Of what comes daily the newest are kept, by when they were written. */
+TEST(heartbeat_items)
+{
+	struct heartbeat_item i = { 0 }, got = { 0 };
+
+	if (begin()) {
+		CHECK_ERR(store_heartbeat_item(db, "c:1", S("x"), -1, &got), FAULTED() ? ERR_NOMEM : ERR_NOTFOUND);
+		for (i.due_at = 1; i.due_at <= HEARTBEAT_DAYS_KEPT + 5; i.due_at++)
+			CHECK_OK(store_heartbeat_item_put(db, "c:1", S("x"), &i));
+		ONE("SELECT count(*) FROM heartbeat_items", HEARTBEAT_DAYS_KEPT);
+		i = (struct heartbeat_item){ HEARTBEAT_DAYS_KEPT + 5, 2, true };
+		CHECK_OK(store_heartbeat_item_put(db, "c:1", S("x"), &i));
+		CHECK_OK(store_heartbeat_item(db, "c:1", S("x"), i.due_at, &got));
+		CHECK(FAULTED() || (got.tries == 2 && got.told));
+		CHECK_ERR(store_heartbeat_item(db, "c:2", S("x"), i.due_at, &got), FAULTED() ? ERR_NOMEM : ERR_NOTFOUND);
+	}
+	scratch_end(&sc);
+}
+
 TEST(from_version_2)
 {
 	struct fail f = FAIL_INIT;
@@ -747,6 +851,8 @@ main(int argc, char **argv)
 	IGNORE(log_open(LOG_ERROR, LOG_TEXT, "/dev/null", NULL));       /* a fault may have met it */
 	RUN(schema);
 	RUN(from_version_1);
+	RUN(jobs);
+	RUN(heartbeat_items);
 	RUN(from_version_2);
 	RUN(of_the_gateway);
 	RUN(migration_is_whole_or_not_at_all);
