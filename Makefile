@@ -191,7 +191,8 @@ $(B)/tests/fuzz/%: $(B)/obj/tests/fuzz/%.o $(B)/libblufio.a
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(ALL_LDFLAGS) -fsanitize=fuzzer -o $@ $(filter %.o,$^) $(B)/libblufio.a $(LIBS)
 
-$(B)/tests/replay/replay: $(B)/obj/tests/replay/replay.o $(SIM_OBJS) $(TEST_OBJS) $(B)/libblufio.a tests/fault.flags
+REPLAY := $(addprefix $(B)/tests/replay/,replay timed)
+$(REPLAY): $(B)/tests/replay/%: $(B)/obj/tests/replay/%.o $(SIM_OBJS) $(TEST_OBJS) $(B)/libblufio.a tests/fault.flags
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(ALL_LDFLAGS) @tests/fault.flags -o $@ $(filter %.o,$^) $(B)/libblufio.a $(LIBS)
 
@@ -266,8 +267,8 @@ clients: $(B)/blufio $(ECHO)
 
 ## replay: days under a clock and peers of our own, byte for byte (ONLY=name)
 .PHONY: replay
-replay: $(B)/tests/replay/replay
-	@$< $(ONLY)
+replay: $(REPLAY)
+	@for p in $(REPLAY); do $$p $(ONLY) || exit 1; done
 
 ## kill: kill -9 at the system calls of a scripted day, restart, compare
 .PHONY: kill
@@ -381,4 +382,4 @@ help:
 
 # Header dependencies of whatever has been built.
 -include $(patsubst %.o,%.d,$(LIB_OBJS) $(B)/obj/blufio.o $(TEST_OBJS) $(call obj,tests/e2e/echo_route.c))
--include $(patsubst $(B)/%,$(B)/obj/%.d,$(UNIT) $(FUZZ) $(B)/tests/replay/replay) $(SIM_OBJS:.o=.d)
+-include $(patsubst $(B)/%,$(B)/obj/%.d,$(UNIT) $(FUZZ) $(REPLAY)) $(SIM_OBJS:.o=.d)

@@ -130,6 +130,7 @@ struct config_key {
 	const char *env;                /* plain variable that also sets it ("ANTHROPIC_API_KEY"); may be NULL */
 	const char *retired;            /* not NULL: key of an earlier release; warns with this text */
 	bool fixed;                     /* a reload leaves it as it is until the next start */
+	FALLIBLE (*check)(struct str text, struct fail *f);     /* CONFIG_STRING, not empty: what else must hold; f says what does not */
 };
 
 /* Finds (path NULL: BLUFIO_CONFIG, then the search list), reads, checks. No file found is fine:
@@ -205,6 +206,7 @@ enum step_state { STEP_PENDING, STEP_RUNNING, STEP_DONE, STEP_INTERRUPTED, STEP_
 enum outbox_state { OUTBOX_READY, OUTBOX_SENDING, OUTBOX_SENT, OUTBOX_FAILED, OUTBOX_STATE_COUNT };
 const char *outbox_state_name(enum outbox_state s);
 enum inbound_state { INBOUND_QUEUED, INBOUND_TAKEN, INBOUND_DONE };
+enum inbound_kind { INBOUND_MESSAGE, INBOUND_JOB };  /* of a person; of a schedule: no word in it acts */
 enum outbox_kind { OUTBOX_REPLY, OUTBOX_NOTICE };   /* a notice belongs to no turn's REPLY state */
 
 
@@ -236,6 +238,7 @@ struct inbound {
 	struct str options;         /* what a program asks for beside its words: JSON (api/compat/talk.c); may be empty */
 	struct str digest;          /* of the conversation as the program told it; may be empty */
 	const struct trace *trace;  /* of the request that brought it; NULL: its turn gets a new one */
+	enum inbound_kind kind;
 };
 /* Stores the message in this loop turn's transaction and schedules its session; control words
  * (/stop, /new, /model, /help, /start) act at once. *fresh = false for a repeat (then nothing happened).
@@ -543,6 +546,7 @@ struct cost_order {
 	int64_t input;                  /* tokens of the prompt: an upper bound */
 	int64_t answer;                 /* max_tokens; lowered to what the caps leave */
 	bool hour;                      /* may write cache entries of one hour */
+	int64_t again;                  /* after ERR_LIMIT: when the cap that refused is new */
 };
 /* Before every call. ERR_LIMIT with what was spent, when it resets and how to raise it; ERR_BUSY when only what other
  * calls have reserved is in the way: it may fit in a moment. */
@@ -730,6 +734,9 @@ struct agent {
 	size_t llm_calls;                    /* in flight */
 	struct metrics metrics;              /* metrics.c */
 	bool paused;                         /* cost.c: no model is asked */
+	struct ev_timer jobs_timer;          /* jobs.c: for the next look at what is due */
+	int64_t jobs_looked_at;              /* UTC */
+	struct heartbeat *heartbeat;         /* heartbeat.c */
 	struct channel channels[8];
 	size_t n_channels;
 	struct effects after;                /* wait for a durable commit */

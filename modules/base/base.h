@@ -242,6 +242,7 @@ FALLIBLE clock_parse(struct str s, int64_t *us);
 /* "3 h 12 min" style, for people; at most two units. */
 void clock_span(int64_t us, char out[32]);
 int64_t clock_day_start(int64_t us);           /* 00:00 UTC of that day, in us */
+int64_t clock_days(int64_t year, int64_t month, int64_t day);  /* since 1970; INT64_MIN: no date (but 31 April is 1 May) */
 void clock_month(int64_t us, int64_t *from, int64_t *to);      /* of that month (UTC), and of the next one */
 
 #define US_PER_MS 1000LL

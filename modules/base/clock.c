@@ -163,9 +163,8 @@ take(struct str *s, const char *text)
 	return there;
 }
 
-/* clock_iso backwards; INT64_MIN for what is no date. */
-static int64_t
-days(int64_t year, int64_t month, int64_t day)
+int64_t
+clock_days(int64_t year, int64_t month, int64_t day)
 {
 	int64_t of_era, y = month > 2 ? year : year - 1;
 
@@ -196,6 +195,7 @@ take_month(struct str *s)
 	return (int64_t)at / 3 + 1;
 }
 
+/* clock_iso backwards */
 FALLIBLE
 clock_parse(struct str s, int64_t *us)
 {
@@ -212,7 +212,7 @@ clock_parse(struct str s, int64_t *us)
 		month = take(&s, "-") ? take_digits(&s, 2) : -1;
 		day = take(&s, "-") ? take_digits(&s, 2) : -1;
 	}
-	date = days(year, month, day);
+	date = clock_days(year, month, day);
 	time = take(&s, http ? " " : "T") ? take_time(&s) : -1;
 	if (date == INT64_MIN || time < 0)
 		return ERR_PARSE;

@@ -415,6 +415,7 @@ poll_start(void *arg)
 		    "{\"command\":\"new\",\"description\":\"Begin a new conversation\"},"
 		    "{\"command\":\"stop\",\"description\":\"Stop the running answer\"},"
 		    "{\"command\":\"model\",\"description\":\"Show or choose the model\"},"
+		    "{\"command\":\"jobs\",\"description\":\"What I do at its time\"},"
 		    "{\"command\":\"help\",\"description\":\"What I can do\"}]"));
 	} else {
 		if (tg->offset && clock_us() - tg->seen_at < SILENCE_US &&

@@ -14,6 +14,7 @@
  * once, makes both durable with one fdatasync, and only then effects run.
  */
 #include "core.h"
+#include "core/cron.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -147,6 +148,8 @@ clear(struct agent *a)
 	outbox_clear(a);
 	media_clear(a);
 	models_clear(a);
+	jobs_clear(a);
+	heartbeat_clear(a);
 }
 
 static void
@@ -342,8 +345,10 @@ on_housekeeping(void *arg)
 	struct agent *a = arg;
 
 	ev_timer_in(a->ev, &a->housekeeping_timer, HOUSEKEEPING_US);
-	if (a->phase == AGENT_READY)
+	if (a->phase == AGENT_READY) {
 		agent_wrote(a, store_inbound_expire(a->db, clock_us() - DEDUP_US, DEDUP_NEWEST));
+		agent_wrote(a, store_job_runs_expire(a->db, clock_us() - JOB_RUNS_US, JOB_RUNS_NEWEST));
+	}
 }
 
 /* ---- loading: the one way into a state ------------------------------------------------------------------ */
@@ -384,6 +389,10 @@ load(struct agent *a, bool first)
 		e = outbox_load(a);
 	if (e == OK)
 		replies_without_row(a);
+	if (e == OK)
+		e = jobs_load(a);
+	if (e == OK)
+		e = heartbeat_load(a);
 	if (e == OK && a->write_failed)
 		e = ERR_IO;
 	if (e == OK)
@@ -597,7 +606,9 @@ agent_new(struct agent **out, struct config *config, const struct spawner *sp, b
 	a->soon.tail = &a->soon.head;
 	a->started_at = clock_us();
 	snprintf(a->name, sizeof(a->name), "%.*s", STR_ARG(config_str(config, "agent.name")));
-	e = open_loop(a, sp, f);
+	e = cron_zone_use(config_str(config, "agent.timezone"), f);
+	if (e == OK)
+		e = open_loop(a, sp, f);
 	if (e == OK)
 		e = open_storage(a, f);
 	if (e == OK)
@@ -652,6 +663,7 @@ agent_drain(struct agent *a)
 	log_info("agent", "stopping: %zu conversation(s) running", turns_running(a));
 	notify_systemd("STOPPING=1");
 	a->phase = AGENT_DRAINING;
+	heartbeat_stop(a);
 	for (size_t i = 0; i < a->n_channels; i++)
 		a->channels[i].feature->channel->stop_intake(a->channels[i].self);
 	ev_timer_in(a->ev, &a->drain_timer, config_i64(a->config, "agent.drain_timeout") * US_PER_S);
@@ -685,6 +697,10 @@ agent_reload(struct agent *a, struct buf *told, struct fail *f)
 			buf_fmt(told, "%s starts at the next start\n", features[i]->name);
 	buf_fmt(told, "configuration reloaded from %s\n", config_path(fresh) ? config_path(fresh) : "the environment");
 	turns_wake(a);
+	if (a->phase == AGENT_READY) {
+		agent_wrote(a, jobs_load(a));
+		agent_wrote(a, heartbeat_load(a));
+	}
 	log_info("agent", "configuration reloaded");
 	return OK;
 }
@@ -709,6 +725,7 @@ agent_free(struct agent *a)
 		turns_free(a);
 	outbox_free(a);
 	bus_free(a);
+	heartbeat_free(a);
 	models_free(a);                 /* before the provider that was asked for the list */
 	providers_free(a);
 	if (a->db) {

@@ -163,6 +163,27 @@ print_provider(const char *what, const struct json *p)
 }
 
 static void
+print_schedule(const struct json *s)
+{
+	const struct json *h = json_at(s, "heartbeat");
+	char wait[32];
+
+	if (json_i64(s, "jobs.next", 0))
+		printf("jobs: %lld, next is job %lld on %.*s\n", (long long)json_i64(s, "jobs.count", 0),
+		    (long long)json_i64(s, "jobs.next", 0), STR_ARG(json_str(s, "jobs.next_local", STR_NONE)));
+	for (h = h ? h->first : NULL; h; h = h->next) {
+		struct str problem = json_str(h, "problem", STR_NONE);
+
+		clock_span(json_i64(h, "next_look_s", 0) * US_PER_S, wait);
+		printf("heartbeat of %.*s: %.*s, %lld open, %lld due, next look in %s", STR_ARG(json_str(h, "chat", S("nobody"))),
+		    STR_ARG(json_str(h, "state", STR_NONE)), (long long)json_i64(h, "open", 0), (long long)json_i64(h, "due", 0), wait);
+		if (problem.n)
+			printf(" (%.*s)", STR_ARG(problem));
+		putchar('\n');
+	}
+}
+
+static void
 print_status(const struct json *s)
 {
 	char up[32], spent[32], cap[32];
@@ -194,6 +215,7 @@ print_status(const struct json *s)
 	printf("queues: %lld message(s) in, %lld reply(s) out\n", (long long)json_i64(s, "queues.inbound", 0),
 	    (long long)json_i64(s, "queues.outbox", 0));
 	printf("memory: %lld KB resident\nspent today: %s of %s\n", (long long)json_i64(s, "memory_kb", 0), spent, cap);
+	print_schedule(s);
 	printf("database: %.*s (%.*s)\n", STR_ARG(json_str(s, "storage.path", STR_NONE)),
 	    STR_ARG(json_str(s, "storage.durability", STR_NONE)));
 	if (problem.n)

@@ -28,7 +28,7 @@
 #define PROMPT_TOKENS 1024              /* around all */
 #define TRY_AGAIN_US (60 * US_PER_S)
 #define TRY_AGAIN_MAX_US (3600 * US_PER_S)
-#define JOBS_MAX 8
+#define RUNNING_MAX 8
 
 /* ---- a summary, by a model --------------------------------------------------------------------- */
 
@@ -356,7 +356,7 @@ job_begin(struct compact_plan *p, int64_t before)
 {
 	struct session *s = p->s;
 	struct agent *a = s->a;
-	struct compaction *j = a->paused || compact_running(a) >= JOBS_MAX ? NULL : calloc(1, sizeof(*j));
+	struct compaction *j = a->paused || compact_running(a) >= RUNNING_MAX ? NULL : calloc(1, sizeof(*j));
 	const struct provider *pr;
 
 	if (j == NULL)

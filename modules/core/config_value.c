@@ -204,8 +204,22 @@ in_range(const struct config_key *k, int64_t i)
 static enum err
 parse_string(struct config_loader *l, struct config_value *v, struct str text)
 {
+	struct buf name = BUF_INIT(4096);
+	struct fail why = FAIL_INIT;
+	struct str leaf;
+	enum err e;
+
 	v->text = arena_str(&l->c->arena, text);
-	return v->key->max == 0 || in_range(v->key, (int64_t)text.n) ? OK : mismatch(l, v);
+	if (v->key->max && !in_range(v->key, (int64_t)text.n))
+		return mismatch(l, v);
+	if (v->key->check == NULL || text.n == 0 || v->key->check(text, &why) == OK)
+		return OK;
+	(void)config_split(str_z(v->key->name), &leaf);
+	config_name(v->key, v->segment, &name);
+	e = config_refuse(l, "%s: %s; example: %.*s = %s; next: `blufio config set %s …`", buf_z(&name), why.text, STR_ARG(leaf),
+	    config_example(v->key), buf_z(&name));
+	buf_free(&name);
+	return e;
 }
 
 static enum err

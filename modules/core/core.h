@@ -10,7 +10,7 @@
 #include "blufio.h"
 #include "core/router.h"
 
-#define SCHEMA_VERSION 6
+#define SCHEMA_VERSION 7
 
 /* ---- rows (store.c) ------------------------------------------------------- */
 
@@ -29,7 +29,16 @@ struct inbound_row {
 	int64_t attachments;            /* how many */
 	int64_t received_at;
 	struct str options;
+	enum inbound_kind kind;
 };
+struct job_row {
+	int64_t id, session, user;
+	struct str name;                /* as the configuration calls it; empty: a person added it */
+	struct str schedule, text;
+	bool report;                    /* what it missed is told, not done */
+	int64_t due_at;                 /* 0: to be found */
+};
+struct heartbeat_item { int64_t due_at, tries; bool told; };  /* due_at 0: it has no time */
 struct turn_row {
 	int64_t id, session, inbound, next_at, round, attempt, deaths;
 	enum turn_state state;
@@ -153,6 +162,28 @@ FALLIBLE store_rules(struct db *db, int64_t user, int64_t after, void (*fn)(void
 FALLIBLE store_rules_count(struct db *db, int64_t user, int64_t *n);
 FALLIBLE store_rule_add(struct db *db, int64_t user, struct str text, int64_t *number);
 FALLIBLE store_rule_remove(struct db *db, int64_t user, int64_t number, bool *found);
+
+/* Those that are not over, oldest first; session 0: of all conversations. */
+FALLIBLE store_jobs(struct db *db, int64_t session, void (*fn)(void *arg, const struct job_row *j), void *arg);
+FALLIBLE store_job_get(struct db *db, int64_t id, void (*fn)(void *arg, const struct job_row *j), void *arg);
+FALLIBLE store_jobs_due(struct db *db, int64_t now, int64_t limit, void (*fn)(void *arg, int64_t id), void *arg);
+FALLIBLE store_jobs_next(struct db *db, int64_t *id, int64_t *due_at);     /* 0: none */
+FALLIBLE store_jobs_count(struct db *db, int64_t user, int64_t *n);        /* not over; user 0: of all */
+FALLIBLE store_job_add(struct db *db, const struct job_row *j, int64_t *id);
+/* One that has a name is made, or changed: its next time is to be found when its schedule is another or it was over. */
+FALLIBLE store_job_put(struct db *db, const struct job_row *j);
+FALLIBLE store_job_due(struct db *db, int64_t id, int64_t due_at);         /* 0: it is over */
+/* The time is taken: *fresh = false when it was before. */
+FALLIBLE store_job_run(struct db *db, int64_t id, int64_t due_at, int64_t missed, bool *fresh);
+FALLIBLE store_job_runs_expire(struct db *db, int64_t before, int64_t newest_kept);
+
+/* What was done about an item of a checklist; ERR_NOTFOUND: nothing. Of one that comes daily *item is the newest of
+ * them when due_at is -1. */
+FALLIBLE store_heartbeat_item(struct db *db, const char *name, struct str item, int64_t due_at, struct heartbeat_item *out);
+FALLIBLE store_heartbeat_item_put(struct db *db, const char *name, struct str item, const struct heartbeat_item *i);
+FALLIBLE store_heartbeat_note_add(struct db *db, int64_t session, struct str text, bool shown);
+/* What a conversation's model was not told yet; what its person was not shown yet. Both become so. */
+FALLIBLE store_heartbeat_notes(struct db *db, int64_t session, bool to_model, void (*fn)(void *arg, struct str text), void *arg);
 FALLIBLE store_session_set_prompt(struct db *db, int64_t id, struct str prompt);
 FALLIBLE store_session_count(struct db *db, int64_t *n);
 
@@ -320,6 +351,7 @@ struct turn {
 	int64_t received_at;            /* when its message was stored */
 	int64_t hold_until;             /* of an album in PREPARE */
 	int64_t attachments;            /* of its message */
+	bool job;                       /* a schedule asks, not a person */
 	bool told;
 	bool slot;                      /* counts against max_sessions */
 	bool waiting;                   /* stands in the admission queue */
@@ -402,6 +434,9 @@ void session_close(struct session *s);               /* frees it unless it has a
 FALLIBLE session_prompt(struct session *s);          /* made and stored when its history has none yet */
 size_t sessions_loaded(struct agent *a);
 bool sessions_next(struct agent *a, size_t *it, struct session **out);
+/* What a schedule asks for, as if it had been said in that conversation. */
+FALLIBLE session_ask(struct agent *a, int64_t id, struct str dedup, struct str text);
+FALLIBLE session_say(struct agent *a, int64_t id, struct str text);  /* a notice */
 FALLIBLE pair_code(struct agent *a, struct str code, struct buf *told, struct fail *f);
 
 /* turn.c */
@@ -458,6 +493,41 @@ const char *model_of(const struct session *s);       /* its own, or the default 
 bool model_priced(struct agent *a, size_t i, struct str *id);
 /* Appends up to three models that have a price and a name like this one. */
 void model_nearest(struct agent *a, struct str like, struct buf *out);
+
+/* jobs.c */
+#define JOBS_MAX 50                     /* of a person */
+#define JOB_BYTES_MAX 2000              /* of what it asks for */
+#define JOB_LATE_US (300 * US_PER_S)    /* later than this it was missed */
+#define JOB_RUNS_US (30 * 86400 * US_PER_S)     /* its times are remembered so long, */
+#define JOB_RUNS_NEWEST 1000            /* and the newest in any case */
+/* The words of a configuration in force become rows; what is due is looked for. */
+FALLIBLE jobs_load(struct agent *a);
+void jobs_clear(struct agent *a);
+void jobs_wake(struct agent *a);        /* something may be due that was not before */
+void jobs_word(struct agent *a, int64_t session, int64_t user, struct str arg, struct buf *out);
+void jobs_status(struct agent *a, struct jw *w);
+FALLIBLE jobs_chat_check(struct str text, struct fail *f);
+/* The conversation that "channel:chat" names; it and its person are made when they are not there. */
+FALLIBLE jobs_chat(struct agent *a, struct str name, int64_t *session, int64_t *user);
+
+/* heartbeat.c */
+#define HEARTBEATS_MAX 32               /* people with a checklist */
+#define HEARTBEAT_FILE_MAX (64u << 10)  /* bytes of a checklist */
+#define HEARTBEAT_ITEMS_MAX 200         /* open items of it */
+#define HEARTBEAT_ITEM_MAX 500          /* bytes of one */
+#define HEARTBEAT_TRIES 3               /* calls for the same items */
+#define HEARTBEAT_MESSAGE_MAX 4000      /* bytes of what is said */
+#define HEARTBEAT_NOTES_MAX 20          /* that wait for the next answer */
+#define HEARTBEAT_DAYS_KEPT 40          /* of an item that comes daily */
+FALLIBLE heartbeat_new(struct agent *a);
+void heartbeat_free(struct agent *a);
+void heartbeat_clear(struct agent *a);  /* memory only; cancels what runs */
+FALLIBLE heartbeat_load(struct agent *a);
+void heartbeat_stop(struct agent *a);   /* the call that runs, if one does; it is booked */
+/* Appends what was said to a conversation unasked: what its model does not know yet; what goes in front of an answer. */
+FALLIBLE heartbeat_tell(struct agent *a, int64_t session, struct buf *out);
+FALLIBLE heartbeat_show(struct agent *a, int64_t session, struct buf *out);
+void heartbeat_status(struct agent *a, struct jw *w);
 
 /* rules.c */
 #define RULES_MAX 50                    /* of a person: all stand in every prompt of theirs */

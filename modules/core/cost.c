@@ -114,6 +114,9 @@ static const struct cap {
 	{ "cost.daily_budget_usd", "today's budget", "", false, false },
 	{ "cost.monthly_budget_usd", "this month's budget", "", true, false },
 	{ "cost.user_daily_usd", "your budget for today", "", false, true },
+	{ "jobs.daily_usd", "today's budget for jobs", "job", false, false },
+	{ "heartbeat.daily_usd", "today's budget for heartbeats", "heartbeat", false, false },
+	{ "heartbeat.monthly_usd", "this month's budget for heartbeats", "heartbeat", true, false },
 };
 
 static enum err
@@ -221,6 +224,7 @@ fit(struct agent *a, struct cost_order *o, struct fail *f)
 			return fail_set(f, e, "the ledger cannot be read (%s), so nothing is spent; next: `blufio status`",
 			    a->db->why);
 		left = r.cap - r.spent;
+		o->again = r.to;
 		if (need > left)
 			return refuse(&caps[i], &r, need, f);
 		left -= r.reserved;
@@ -267,6 +271,7 @@ struct settling {
 	/* what becomes of it */
 	struct usage booked;
 	int64_t nano, session;
+	char feature[16];
 	bool estimated;
 	struct str request_id;
 	enum err err;
@@ -302,6 +307,7 @@ settle(void *arg, const struct reservation_row *r)
 	priced = cost_model(s->a, model, &m, &f) == OK; /* it was when it was asked */
 	s->booked = *s->usage;
 	s->session = r->session;
+	snprintf(s->feature, sizeof(s->feature), "%.*s", STR_ARG(r->feature));
 	if (!s->known && priced)
 		estimate(s, r, &m);
 	s->nano = priced ? cost_of(&m, &s->booked) : r->nano;
@@ -322,7 +328,7 @@ settle(void *arg, const struct reservation_row *r)
 
 /* 80 % of a cap is told once in its day or month. */
 static enum err
-warn(struct agent *a, int64_t session, int64_t nano)
+warn(struct agent *a, const char *feature, int64_t session, int64_t nano)
 {
 	const struct session *s = session_get(a, session);
 	struct buf b = BUF_INIT(256);
@@ -333,7 +339,7 @@ warn(struct agent *a, int64_t session, int64_t nano)
 		struct cost_room r;
 		int64_t told;
 
-		if (caps[i].own || !is_set(a, &caps[i]))
+		if (caps[i].own || !applies(a, &caps[i], feature, 0))
 			continue;
 		e = look(a, &caps[i], 0, &r);
 		if (e != OK || r.cap == 0 || r.spent < r.cap / 5 * 4 || r.spent - nano >= r.cap / 5 * 4)
@@ -366,7 +372,7 @@ cost_settle(struct agent *a, int64_t id, const struct usage *u, bool known, stru
 		e = s.err;
 	if (e == OK)
 		e = store_reservation_end(a->db, id);
-	return e == OK && s.nano ? warn(a, s.session, s.nano) : e;
+	return e == OK && s.nano ? warn(a, s.feature, s.session, s.nano) : e;
 }
 
 FALLIBLE
@@ -405,9 +411,13 @@ cost_pause(struct agent *a, bool paused)
 		return e;
 	a->paused = paused;
 	log_info("cost", paused ? "paused: nothing is asked of a model" : "goes on");
-	if (paused)
-		compact_drop(a, 0);
-	while (paused && sessions_next(a, &it, &s))
+	if (!paused) {
+		jobs_wake(a);
+		return heartbeat_load(a);
+	}
+	compact_drop(a, 0);
+	heartbeat_stop(a);
+	while (sessions_next(a, &it, &s))
 		if (s->turn && s->turn->state == TURN_STREAM)
 			turn_stop(s->turn, false);
 	return OK;

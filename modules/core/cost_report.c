@@ -107,6 +107,8 @@ text_cap(const struct json *c, struct buf *out)
 	int64_t reserved = json_i64(c, "reserved_nano_usd", 0), resets;
 	char spent[32], cap[32], held[32], left[32];
 
+	if (!str_starts(json_str(c, "key", STR_NONE), S("cost.")) && json_i64(c, "spent_nano_usd", 0) + reserved == 0)
+		return;                         /* of something that is not in use */
 	cost_usd(json_i64(c, "spent_nano_usd", 0), spent);
 	cost_usd(json_i64(c, "cap_nano_usd", 0), cap);
 	cost_usd(reserved, held);

@@ -30,6 +30,7 @@ static const char *const classes[] = { "ok", "retry", "bad_key", "billing", "bad
     "thinking", "cancelled" };
 static const char *const errors[] = { "storage", "model", "tool", "delivery" };
 static const char *const compactions[] = { "arithmetic", "model", "failed" };
+static const char *const unasked[] = { "job", "job_missed", "heartbeat_said", "heartbeat_silent", "heartbeat_failed" };
 static const char *const queues[] = { "inbound", "outbox", "admission" };
 static const char *const codes[] = { "1xx", "2xx", "3xx", "4xx", "5xx" };
 static const char *const limits[] = { "connections", "descriptors", "peer", "unauthenticated", "head_time", "body_time",
@@ -58,7 +59,8 @@ enum {
 	AT_CALLS = AT_COST + METRIC_MODELS_MAX,
 	AT_ERRORS = AT_CALLS + LLM_GONE + 1,
 	AT_COMPACTIONS = AT_ERRORS + METRIC_ERR_COUNT,
-	AT_REQUESTS = AT_COMPACTIONS + COMPACTION_COUNT,
+	AT_UNASKED = AT_COMPACTIONS + COMPACTION_COUNT,
+	AT_REQUESTS = AT_UNASKED + UNASKED_COUNT,
 	AT_LIMITS = AT_REQUESTS + REQUEST_CLASSES,
 	AT_CONNECTIONS = AT_LIMITS + REACHED_COUNT,
 	AT_RESPONSE = AT_CONNECTIONS + CONNECTION_COUNT,
@@ -99,6 +101,8 @@ static const struct metric_family families[METRIC_COUNT] = {
 	    "Open connections of the gateway, by whether a valid credential was shown on them." },
 	[METRIC_COMPACTIONS] = { "blufio_compactions", METRIC_COUNTER, NULL, 0, { LABEL_COMPACTION }, NULL, AT_COMPACTIONS,
 	    "Conversations condensed: without a model, with one, and tries that failed." },
+	[METRIC_UNASKED] = { "blufio_unasked", METRIC_COUNTER, NULL, 0, { LABEL_UNASKED }, NULL, AT_UNASKED,
+	    "What was done at its time: jobs run or told as missed, and what heartbeats came to." },
 	[METRIC_RESPONSE] = { "blufio_response_latency_seconds", METRIC_HISTOGRAM, "seconds", 6, { LABEL_NONE },
 	    bounds_answer, AT_RESPONSE, "From a message's storing to its reply's delivery." },
 	[METRIC_FIRST_TOKEN] = { "blufio_first_token_seconds", METRIC_HISTOGRAM, "seconds", 6, { LABEL_NONE },
@@ -273,7 +277,7 @@ const char *
 metrics_label_name(enum metric_label l)
 {
 	static const char *const names[] = { "", "channel", "outcome", "result", "model", "kind", "class", "class",
-	    "queue", "version", "code", "limit", "credential", "kind" };
+	    "what", "queue", "version", "code", "limit", "credential", "kind" };
 
 	return names[l];
 }
@@ -290,6 +294,7 @@ label_values(const struct agent *a, enum metric_label l)
 	case LABEL_KIND: return ARRAY_LEN(kinds);
 	case LABEL_CLASS: return ARRAY_LEN(classes);
 	case LABEL_ERROR: return ARRAY_LEN(errors);
+	case LABEL_UNASKED: return ARRAY_LEN(unasked);
 	case LABEL_QUEUE: return ARRAY_LEN(queues);
 	case LABEL_CODE: return ARRAY_LEN(codes);
 	case LABEL_LIMIT: return ARRAY_LEN(limits);
@@ -320,6 +325,7 @@ metrics_label(const struct agent *a, enum metric m, enum metric_label l, size_t 
 	case LABEL_KIND: return str_z(kinds[i]);
 	case LABEL_CLASS: return str_z(classes[i]);
 	case LABEL_ERROR: return str_z(errors[i]);
+	case LABEL_UNASKED: return str_z(unasked[i]);
 	case LABEL_QUEUE: return str_z(queues[i]);
 	case LABEL_COMPACTION: return str_z(compactions[i]);
 	case LABEL_VERSION: return S(BLUFIO_VERSION);

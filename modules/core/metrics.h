@@ -30,6 +30,7 @@ enum metric {
 	METRIC_REQUESTS,        /* the first digit of the answer's status, less 1 */
 	METRIC_LIMITS,          /* enum metric_limit */
 	METRIC_COMPACTIONS,     /* enum metric_compaction */
+	METRIC_UNASKED,         /* enum metric_unasked */
 	METRIC_RESPONSE, METRIC_FIRST_TOKEN, METRIC_CALL, METRIC_TOOL, METRIC_COMMIT,   /* histograms */
 	METRIC_CONNECTIONS,     /* enum metric_connection: a gauge that the gateway keeps */
 	/* taken by metrics_gather */
@@ -41,6 +42,7 @@ enum metric_delivery { DELIVERY_SENT, DELIVERY_RETRIED, DELIVERY_FAILED, DELIVER
 enum metric_tokens { TOKENS_INPUT, TOKENS_OUTPUT, TOKENS_CACHE_READ, TOKENS_CACHE_WRITE, TOKENS_COUNT };
 enum metric_compaction { COMPACTION_ARITHMETIC, COMPACTION_MODEL, COMPACTION_FAILED, COMPACTION_COUNT };
 enum metric_error { METRIC_ERR_STORAGE, METRIC_ERR_MODEL, METRIC_ERR_TOOL, METRIC_ERR_DELIVERY, METRIC_ERR_COUNT };
+enum metric_unasked { UNASKED_JOB, UNASKED_MISSED, UNASKED_SAID, UNASKED_SILENT, UNASKED_FAILED, UNASKED_COUNT };
 
 enum { REQUEST_CLASSES = 5 };
 enum metric_connection { CONNECTION_KNOWN, CONNECTION_STRANGER, CONNECTION_COUNT };
@@ -86,7 +88,7 @@ void metrics_models(struct agent *a);
 enum metric_type { METRIC_COUNTER, METRIC_GAUGE, METRIC_HISTOGRAM, METRIC_INFO };
 enum metric_label {
 	LABEL_NONE, LABEL_CHANNEL, LABEL_OUTCOME, LABEL_DELIVERY, LABEL_MODEL, LABEL_KIND, LABEL_CLASS, LABEL_ERROR,
-	LABEL_QUEUE, LABEL_VERSION, LABEL_CODE, LABEL_LIMIT, LABEL_CREDENTIAL, LABEL_COMPACTION
+	LABEL_UNASKED, LABEL_QUEUE, LABEL_VERSION, LABEL_CODE, LABEL_LIMIT, LABEL_CREDENTIAL, LABEL_COMPACTION
 };
 struct metric_family {
 	const char *name;               /* without _total, _info, _bucket … */

@@ -301,6 +301,7 @@ static const char help_text[] =
     "/opus, /sonnet and /haiku choose one by name; /why tells why the last answer came from its model.\n"
     "/history shows what was said here, also what I have in mind only in short; /history 50 shows more of it.\n"
     "/rules shows what you told me once and for all, and changes it.\n"
+    "/jobs shows what I do at its time; /job adds and removes.\n"
     "/cost shows what was spent.\n"
     "/pause stops every call to a model, /resume lifts it.\n"
     "/help shows this.";
@@ -344,7 +345,7 @@ control_stop(struct agent *a, int64_t id, const struct target *to)
 }
 
 /* A word that starts with '/', and nothing else; only /model and /history take something after it, on the same line, and
- * /rules. "/stop now please" is a message. */
+ * /rules and /job. "/stop now please" is a message. */
 static bool
 is_control(struct str text, struct str *word, struct str *arg)
 {
@@ -356,7 +357,7 @@ is_control(struct str text, struct str *word, struct str *arg)
 		if (!((word->p[i] >= 'a' && word->p[i] <= 'z') || word->p[i] == '_'))
 			return false;
 	*arg = str_trim(*arg);
-	return arg->n == 0 || str_eqz(*word, "/rules") ||
+	return arg->n == 0 || str_eqz(*word, "/rules") || str_eqz(*word, "/job") ||
 	    ((str_eqz(*word, "/model") || str_eqz(*word, "/history")) && arg->n <= 100 && str_find(*arg, S("\n")) == SIZE_MAX);
 }
 
@@ -414,11 +415,13 @@ control(struct agent *a, int64_t session, int64_t user, const struct target *to,
 		model_word(a, session, to, str_sub(word, 1, word.n));
 	} else if (str_eqz(word, "/why")) {
 		control_why(a, session, to);
-	} else if (str_eqz(word, "/rules") || str_eqz(word, "/history")) {
-		if (word.p[1] == 'r')
+	} else if (str_eqz(word, "/rules") || str_eqz(word, "/history") || str_eqz(word, "/jobs") || str_eqz(word, "/job")) {
+		if (str_eqz(word, "/rules"))
 			rules_word(a, user, arg, &b);
-		else
+		else if (str_eqz(word, "/history"))
 			agent_wrote(a, compact_history(a, session, arg, &b));
+		else
+			jobs_word(a, session, user, arg, &b);
 		say(a, session, to, buf_view(&b));
 	} else if (str_eqz(word, "/cost")) {
 		control_cost(a, session, to);
@@ -531,6 +534,46 @@ inbound_put(struct agent *a, const struct inbound *in, bool *fresh)
 	if (e == OK)
 		*fresh = id != 0;
 	return e;
+}
+
+struct putting { struct agent *a; struct str dedup, text; enum err err; };
+
+static void
+put_asked(void *arg, const struct session_row *r)
+{
+	struct putting *p = arg;
+	const struct inbound in = { .to = r->to, .dedup = p->dedup, .text = p->text, .kind = INBOUND_JOB };
+	int64_t id;
+
+	p->err = store_inbound_add(p->a->db, r->id, &in, INBOUND_QUEUED, &id);
+}
+
+FALLIBLE
+session_ask(struct agent *a, int64_t id, struct str dedup, struct str text)
+{
+	struct putting p = { a, dedup, text, OK };
+	enum err e = store_session_get(a->db, id, put_asked, &p);
+
+	if (e == OK)
+		e = p.err;
+	return e == OK ? queue(a, id) : e;
+}
+
+static void
+put_said(void *arg, const struct session_row *r)
+{
+	struct putting *p = arg;
+
+	p->err = outbox_put(p->a, OUTBOX_NOTICE, r->id, 0, &r->to, p->text, STR_NONE);
+}
+
+FALLIBLE
+session_say(struct agent *a, int64_t id, struct str text)
+{
+	struct putting p = { a, STR_NONE, text, OK };
+	enum err e = store_session_get(a->db, id, put_said, &p);
+
+	return e == OK ? p.err : e;
 }
 
 FALLIBLE

@@ -239,6 +239,10 @@ status_json(struct agent *a, struct buf *out)
 		jw_ki64(&w, metrics_label(a, METRIC_COMPACTIONS, LABEL_COMPACTION, i).p, metrics_value(a, METRIC_COMPACTIONS, i));
 	jw_ki64(&w, "running", (int64_t)compact_running(a));
 	jw_end_obj(&w);
+	jw_key(&w, "jobs");
+	jobs_status(a, &w);
+	jw_key(&w, "heartbeat");
+	heartbeat_status(a, &w);
 	jw_key(&w, "storage");
 	jw_obj(&w);
 	jw_kz(&w, "path", a->database_path);

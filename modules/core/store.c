@@ -152,9 +152,29 @@ static const char schema_6b[] =
     "ALTER TABLE sessions ADD COLUMN compact_at INTEGER NOT NULL DEFAULT 0;"      /* not before */
     "ALTER TABLE sessions ADD COLUMN compact_seq INTEGER NOT NULL DEFAULT 0;";    /* tried up to here, not included */
 
+/* What is done at its time, and what was said unasked. */
+static const char schema_7[] =
+    "ALTER TABLE inbound ADD COLUMN kind INTEGER NOT NULL DEFAULT 0;"      /* enum inbound_kind */
+    /* name: of the configuration, else empty; due_at: 0 to be found; over: it was taken away or has no more times */
+    "CREATE TABLE jobs(id INTEGER PRIMARY KEY, session_id INTEGER NOT NULL REFERENCES sessions(id),"
+    " user_id INTEGER NOT NULL REFERENCES users(id), name TEXT NOT NULL, schedule TEXT NOT NULL, text TEXT NOT NULL,"
+    " report INTEGER NOT NULL, due_at INTEGER NOT NULL, over INTEGER NOT NULL DEFAULT 0, created_at INTEGER NOT NULL);"
+    "CREATE UNIQUE INDEX jobs_name ON jobs(name) WHERE name <> '';"
+    "CREATE INDEX jobs_due ON jobs(due_at) WHERE over = 0;"
+    /* each of a job's times once; missed: how many passed with it */
+    "CREATE TABLE job_runs(id INTEGER PRIMARY KEY, job_id INTEGER NOT NULL REFERENCES jobs(id), due_at INTEGER NOT NULL,"
+    " at INTEGER NOT NULL, missed INTEGER NOT NULL, UNIQUE(job_id, due_at));"
+    /* name: whose checklist; due_at: 0 without a time; tries: calls that were made for it; told: nothing more is to be done */
+    "CREATE TABLE heartbeat_items(name TEXT NOT NULL, item TEXT NOT NULL, due_at INTEGER NOT NULL, tries INTEGER NOT NULL,"
+    " told INTEGER NOT NULL, at INTEGER NOT NULL, PRIMARY KEY(name, item, due_at)) WITHOUT ROWID;"
+    /* shown: to the person; known: to the model of the conversation */
+    "CREATE TABLE heartbeat_notes(id INTEGER PRIMARY KEY, session_id INTEGER NOT NULL REFERENCES sessions(id), text TEXT NOT NULL,"
+    " shown INTEGER NOT NULL, known INTEGER NOT NULL DEFAULT 0, created_at INTEGER NOT NULL);"
+    "CREATE INDEX heartbeat_notes_open ON heartbeat_notes(session_id) WHERE shown = 0 OR known = 0;";
+
 /* migrations[v] takes a database of version v to v + 1 (in parts: C99 promises strings of 4095 bytes) */
 static const char *const migrations[SCHEMA_VERSION][2] = { { schema_1, schema_1b }, { schema_2, "" }, { schema_3, "" },
-    { schema_4, "" }, { schema_5, "" }, { schema_6, schema_6b } };
+    { schema_4, "" }, { schema_5, "" }, { schema_6, schema_6b }, { schema_7, "" } };
 
 #define ROWS(db, r, sql, ...) \
 	db_query((db), (r), (sql), (const struct db_val[]){ __VA_ARGS__ }, \
@@ -551,6 +571,179 @@ store_rule_remove(struct db *db, int64_t user, int64_t number, bool *found)
 	return e;
 }
 
+/* ---- what is done at its time --------------------------------------------------------- */
+
+#define JOB_COLUMNS "SELECT id, session_id, user_id, name, schedule, text, report, due_at FROM jobs "
+
+static void
+job_rows(struct db_row *r, void (*fn)(void *arg, const struct job_row *j), void *arg)
+{
+	while (db_step(r)) {
+		const struct job_row j = { db_i64(r, 0), db_i64(r, 1), db_i64(r, 2), db_str(r, 3), db_str(r, 4), db_str(r, 5),
+		    db_i64(r, 6) != 0, db_i64(r, 7) };
+
+		fn(arg, &j);
+	}
+}
+
+FALLIBLE
+store_jobs(struct db *db, int64_t session, void (*fn)(void *arg, const struct job_row *j), void *arg)
+{
+	struct db_row r;
+
+	ROWS(db, &r, JOB_COLUMNS "WHERE over = 0 AND (?1 = 0 OR session_id = ?1) ORDER BY id", DBI(session));
+	job_rows(&r, fn, arg);
+	return db_end(&r);
+}
+
+FALLIBLE
+store_job_get(struct db *db, int64_t id, void (*fn)(void *arg, const struct job_row *j), void *arg)
+{
+	struct db_row r;
+
+	ROWS(db, &r, JOB_COLUMNS "WHERE id = ?1", DBI(id));
+	job_rows(&r, fn, arg);
+	return db_end(&r);
+}
+
+FALLIBLE
+store_jobs_due(struct db *db, int64_t now, int64_t limit, void (*fn)(void *arg, int64_t id), void *arg)
+{
+	struct db_row r;
+
+	ROWS(db, &r, "SELECT id FROM jobs WHERE over = 0 AND due_at <= ?1 ORDER BY due_at, id LIMIT ?2", DBI(now), DBI(limit));
+	while (db_step(&r))
+		fn(arg, db_i64(&r, 0));
+	return db_end(&r);
+}
+
+FALLIBLE
+store_jobs_next(struct db *db, int64_t *id, int64_t *due_at)
+{
+	struct db_row r;
+
+	*id = *due_at = 0;
+	db_query(db, &r, "SELECT id, due_at FROM jobs WHERE over = 0 ORDER BY due_at, id LIMIT 1", NULL, 0);
+	if (db_step(&r)) {
+		*id = db_i64(&r, 0);
+		*due_at = db_i64(&r, 1);
+	}
+	return db_end(&r);
+}
+
+FALLIBLE
+store_jobs_count(struct db *db, int64_t user, int64_t *n)
+{
+	return get_i64(db, "SELECT count(*) FROM jobs WHERE over = 0 AND (?1 = 0 OR user_id = ?1)", DBI(user), 0, n);
+}
+
+FALLIBLE
+store_job_add(struct db *db, const struct job_row *j, int64_t *id)
+{
+	const struct db_val v[] = { DBI(j->session), DBI(j->user), DBS(j->name), DBS(j->schedule), DBS(j->text), DBI(j->report),
+	    DBI(j->due_at), DBI(clock_us()) };
+
+	return db_exec(db, "INSERT INTO jobs(session_id, user_id, name, schedule, text, report, due_at, created_at)"
+	    " VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)", v, ARRAY_LEN(v), id, NULL);
+}
+
+FALLIBLE
+store_job_put(struct db *db, const struct job_row *j)
+{
+	return DB_EXEC(db, "INSERT INTO jobs(session_id, user_id, name, schedule, text, report, due_at, created_at)"
+	    " VALUES(?1, ?2, ?3, ?4, ?5, ?6, 0, ?7) ON CONFLICT(name) WHERE name <> '' DO UPDATE SET session_id = ?1, user_id = ?2,"
+	    " text = ?5, report = ?6, due_at = CASE WHEN schedule = ?4 AND over = 0 THEN due_at ELSE 0 END, schedule = ?4, over = 0",
+	    DBI(j->session), DBI(j->user), DBS(j->name), DBS(j->schedule), DBS(j->text), DBI(j->report), DBI(clock_us()));
+}
+
+FALLIBLE
+store_job_due(struct db *db, int64_t id, int64_t due_at)
+{
+	return DB_EXEC(db, "UPDATE jobs SET due_at = ?2, over = ?2 = 0 WHERE id = ?1", DBI(id), DBI(due_at));
+}
+
+FALLIBLE
+store_job_run(struct db *db, int64_t id, int64_t due_at, int64_t missed, bool *fresh)
+{
+	const struct db_val v[] = { DBI(id), DBI(due_at), DBI(missed), DBI(clock_us()) };
+	int64_t changes = 0;
+	enum err e = db_exec(db, "INSERT INTO job_runs(job_id, due_at, missed, at) VALUES(?1, ?2, ?3, ?4)"
+	    " ON CONFLICT(job_id, due_at) DO NOTHING", v, ARRAY_LEN(v), NULL, &changes);
+
+	*fresh = e == OK && changes > 0;
+	return e;
+}
+
+FALLIBLE
+store_job_runs_expire(struct db *db, int64_t before, int64_t newest_kept)
+{
+	return DB_EXEC(db, "DELETE FROM job_runs WHERE at < ?1 AND id <= (SELECT max(id) FROM job_runs) - ?2", DBI(before),
+	    DBI(newest_kept));
+}
+
+FALLIBLE
+store_heartbeat_item(struct db *db, const char *name, struct str item, int64_t due_at, struct heartbeat_item *out)
+{
+	struct db_row r;
+	bool found;
+	enum err e;
+
+	ROWS(db, &r, "SELECT due_at, tries, told FROM heartbeat_items WHERE name = ?1 AND item = ?2 AND (?3 = -1 OR due_at = ?3)"
+	    " ORDER BY at DESC LIMIT 1", DBZ(name), DBS(item), DBI(due_at));
+	found = db_step(&r);
+	if (found)
+		*out = (struct heartbeat_item){ db_i64(&r, 0), db_i64(&r, 1), db_i64(&r, 2) != 0 };
+	e = db_end(&r);
+	return e == OK && !found ? ERR_NOTFOUND : e;
+}
+
+/* Of what comes daily the newest are kept: enough for any clock that is set back. */
+FALLIBLE
+store_heartbeat_item_put(struct db *db, const char *name, struct str item, const struct heartbeat_item *i)
+{
+	enum err e = DB_EXEC(db, "INSERT INTO heartbeat_items(name, item, due_at, tries, told, at) VALUES(?1, ?2, ?3, ?4, ?5, ?6)"
+	    " ON CONFLICT(name, item, due_at) DO UPDATE SET tries = ?4, told = ?5, at = ?6", DBZ(name), DBS(item), DBI(i->due_at),
+	    DBI(i->tries), DBI(i->told), DBI(clock_us()));
+
+	return e != OK ? e : DB_EXEC(db, "DELETE FROM heartbeat_items WHERE name = ?1 AND item = ?2 AND due_at NOT IN (SELECT due_at"
+	    " FROM heartbeat_items WHERE name = ?1 AND item = ?2 ORDER BY at DESC LIMIT ?3)", DBZ(name), DBS(item),
+	    DBI(HEARTBEAT_DAYS_KEPT));
+}
+
+FALLIBLE
+store_heartbeat_note_add(struct db *db, int64_t session, struct str text, bool shown)
+{
+	return DB_EXEC(db, "INSERT INTO heartbeat_notes(session_id, text, shown, created_at) VALUES(?1, ?2, ?3, ?4)", DBI(session),
+	    DBS(text), DBI(shown), DBI(clock_us()));
+}
+
+/* The newest of them; there are more when nobody was here for weeks. */
+FALLIBLE
+store_heartbeat_notes(struct db *db, int64_t session, bool to_model, void (*fn)(void *arg, struct str text), void *arg)
+{
+	static const char *const sql[][2] = {
+		{ "SELECT text FROM (SELECT id, text FROM heartbeat_notes WHERE session_id = ?1 AND shown = 0 ORDER BY id DESC LIMIT ?2)"
+		  " ORDER BY id",
+		  "UPDATE heartbeat_notes SET shown = 1 WHERE session_id = ?1 AND shown = 0" },
+		{ "SELECT text FROM (SELECT id, text FROM heartbeat_notes WHERE session_id = ?1 AND known = 0 ORDER BY id DESC LIMIT ?2)"
+		  " ORDER BY id",
+		  "UPDATE heartbeat_notes SET known = 1 WHERE session_id = ?1 AND known = 0" },
+	};
+	const struct db_val v[] = { DBI(session), DBI(HEARTBEAT_NOTES_MAX) };
+	struct db_row r;
+	size_t n = 0;
+	enum err e;
+
+	db_query(db, &r, sql[to_model][0], v, 2);
+	for (; db_step(&r); n++)
+		fn(arg, db_str(&r, 0));
+	e = db_end(&r);
+	if (e != OK || n == 0)
+		return e;
+	e = db_exec(db, sql[to_model][1], v, 1, NULL, NULL);
+	return e != OK ? e : DB_EXEC(db, "DELETE FROM heartbeat_notes WHERE session_id = ?1 AND shown = 1 AND known = 1", DBI(session));
+}
+
 FALLIBLE
 store_session_set_prompt(struct db *db, int64_t id, struct str prompt)
 {
@@ -573,10 +766,11 @@ store_inbound_add(struct db *db, int64_t session, const struct inbound *in, enum
 {
 	const struct db_val v[] = { DBI(session), DBS(in->to.channel), DBS(in->dedup), DBS(in->ref),
 	    DBS(in->sender), DBS(in->to.reply_to), DBS(in->text), DBI(state), DBI(in->sent_at), DBI(clock_us()),
-	    DBS(in->album), DBS(in->options), DBS(in->digest) };
+	    DBS(in->album), DBS(in->options), DBS(in->digest), DBI(in->kind) };
 	int64_t changes;
 	enum err e = db_exec(db, "INSERT INTO inbound(session_id, channel, dedup, ref, sender, reply_to, text,"
-	    " state, sent_at, received_at, album, options, digest) VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)"
+	    " state, sent_at, received_at, album, options, digest, kind)"
+	    " VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)"
 	    " ON CONFLICT(channel, dedup) DO NOTHING", v, ARRAY_LEN(v), id, &changes);
 
 	if (e == OK && changes == 0)
@@ -590,7 +784,7 @@ inbound_row(struct db_row *r, void (*fn)(void *arg, const struct inbound_row *r)
 	*found = db_step(r);
 	if (*found && fn) {
 		const struct inbound_row row = { db_i64(r, 0), db_i64(r, 1), db_str(r, 2), db_str(r, 3), db_str(r, 4),
-		    db_i64(r, 5), db_i64(r, 6), db_i64(r, 7), db_str(r, 8) };
+		    db_i64(r, 5), db_i64(r, 6), db_i64(r, 7), db_str(r, 8), (enum inbound_kind)db_i64(r, 9) };
 
 		fn(arg, &row);
 	}
@@ -598,7 +792,7 @@ inbound_row(struct db_row *r, void (*fn)(void *arg, const struct inbound_row *r)
 }
 
 #define INBOUND_COLUMNS "SELECT id, session_id, text, reply_to, sender, hold_until," \
-	" (SELECT count(*) FROM attachments WHERE inbound_id = inbound.id), received_at, options FROM inbound "
+	" (SELECT count(*) FROM attachments WHERE inbound_id = inbound.id), received_at, options, kind FROM inbound "
 
 FALLIBLE
 store_inbound_next(struct db *db, int64_t session, void (*fn)(void *arg, const struct inbound_row *r), void *arg, bool *found)
@@ -745,6 +939,10 @@ store_session_erase(struct db *db, int64_t id)
 		    DBI(id));
 	if (e == OK)
 		e = DB_EXEC(db, "UPDATE turns SET answer = '', partial = '' WHERE session_id = ?1", DBI(id));
+	if (e == OK)
+		e = DB_EXEC(db, "UPDATE jobs SET text = '', over = 1 WHERE session_id = ?1", DBI(id));
+	if (e == OK)
+		e = DB_EXEC(db, "DELETE FROM heartbeat_notes WHERE session_id = ?1", DBI(id));
 	return e != OK ? e : DB_EXEC(db, "UPDATE sessions SET channel = 'erased', chat = id, prompt = NULL WHERE id = ?1", DBI(id));
 }
 
@@ -784,14 +982,17 @@ store_chat_moved(struct db *db, struct str channel, struct str from, struct str 
 {
 	const struct db_val v[] = { DBS(channel), DBS(from), DBS(to) };
 	int64_t n[3] = { 0 };
+	/* rows of conversations whose new chat has one already go on there */
+#define MOVE(table, open) "UPDATE " table " SET session_id = (SELECT n.id FROM sessions o JOIN sessions n ON n.agent = o.agent" \
+	" AND n.channel = o.channel AND n.thread = o.thread AND n.chat = ?3 WHERE o.id = " table ".session_id)" \
+	" WHERE " open " AND session_id IN (SELECT o.id FROM sessions o JOIN sessions n ON n.agent = o.agent" \
+	" AND n.channel = o.channel AND n.thread = o.thread AND n.chat = ?3 WHERE o.channel = ?1 AND o.chat = ?2)"
 	enum err e = db_exec(db, "UPDATE outbox SET chat = ?3 WHERE channel = ?1 AND chat = ?2 AND state < 2", v, 3, NULL, &n[0]);
 
-	if (e == OK)                    /* messages that wait, where the new chat has a conversation already */
-		e = db_exec(db, "UPDATE inbound SET session_id = (SELECT n.id FROM sessions o JOIN sessions n ON n.agent = o.agent"
-		    " AND n.channel = o.channel AND n.thread = o.thread AND n.chat = ?3 WHERE o.id = inbound.session_id)"
-		    " WHERE state = 0 AND session_id IN (SELECT o.id FROM sessions o JOIN sessions n ON n.agent = o.agent"
-		    " AND n.channel = o.channel AND n.thread = o.thread AND n.chat = ?3 WHERE o.channel = ?1 AND o.chat = ?2)",
-		    v, 3, NULL, &n[1]);
+	if (e == OK)
+		e = db_exec(db, MOVE("inbound", "state = 0"), v, 3, NULL, &n[1]);
+	if (e == OK)
+		e = db_exec(db, MOVE("jobs", "over = 0"), v, 3, NULL, NULL);
 	if (e == OK)
 		e = db_exec(db, "UPDATE OR IGNORE sessions SET chat = ?3 WHERE channel = ?1 AND chat = ?2", v, 3, NULL, &n[2]);
 	if (e == OK)

@@ -25,6 +25,7 @@
 #define PROMPT_MOST 10000000            /* tokens: no window is that large; who says so is not believed */
 #define ROUTE_FRESH 300                 /* tokens of a usual message, */
 #define ROUTE_ANSWER 500                /* and of a usual answer, for the router's sums */
+#define CONDITIONAL_MAX (512u << 10)    /* bytes of what stands behind a message: all rules anew, all notes */
 #define BUDGET_AGAIN_US (500 * US_PER_MS)       /* when others have reserved what is left */
 #define INTERRUPTED "interrupted: the agent was stopped while this tool ran; it was not run again, and whether it took" \
 	" effect is unknown"
@@ -327,11 +328,22 @@ tell_lowered(struct turn *t)
 	    " same.)", t->model);
 }
 
+/* What waits to be said to this person stands in front of the answer. */
+static void
+show_notes(struct turn *t, struct buf *reply)
+{
+	enum err e = t->job || t->outcome != OUTCOME_ANSWERED ? OK : heartbeat_show(t->a, t->s->id, reply);
+
+	buf_str(reply, buf_view(&t->answer));
+	agent_wrote(t->a, e != OK ? e : reply->err);
+}
+
 /* The reply goes to the outbox; text follows what was said in earlier rounds. */
 static enum step
 conclude(struct turn *t, enum turn_outcome outcome, struct str text)
 {
 	const struct target to = target(t);
+	struct buf reply = BUF_INIT(2 * REPLY_MAX);
 	enum err e;
 
 	llm_cancel(t->call, NULL);
@@ -365,20 +377,48 @@ conclude(struct turn *t, enum turn_outcome outcome, struct str text)
 	metrics_owe(t->a, METRIC_TURNS, outcome);
 	progress(t);
 	go(t, TURN_REPLY);
-	e = outbox_put(t->a, OUTBOX_REPLY, t->s->id, t->id, &to, buf_view(&t->answer), str_z(t->ref));
+	show_notes(t, &reply);
+	e = outbox_put(t->a, OUTBOX_REPLY, t->s->id, t->id, &to, buf_view(&reply), str_z(t->ref));
 	agent_wrote(t->a, e);
+	buf_free(&reply);
 	log_info("turn", "%s after %lld round%s", turn_outcome_name(outcome), (long long)t->round + 1,
 	    t->round ? "s" : "");
 	return WAIT;
 }
 
+/* What a job asks for, without what stands in front of it for the model. */
+static struct str
+job_text(struct str text)
+{
+	size_t at = str_find(text, S("\n\n"));
+
+	return str_sub(text, at == SIZE_MAX ? 0 : at + 2, text.n);
+}
+
+static void
+remind(void *arg, const struct inbound_row *r)
+{
+	buf_str(arg, job_text(r->text));
+}
+
+/* Of a job that cannot be asked at least the text is told. */
 static enum step
 conclude_fail(struct turn *t, enum turn_outcome outcome, const struct fail *f)
 {
+	struct buf b = BUF_INIT(REPLY_MAX);
+	enum step next;
+
 	log_warn("turn", "%s: %s", turn_outcome_name(outcome), f->text);
 	if (t->options.n)               /* a program is told that its request failed: it did not happen */
 		agent_wrote(t->a, store_messages_void(t->a->db, t->id));
-	return conclude(t, outcome, str_z(f->text));
+	if (t->job) {
+		agent_wrote(t->a, store_inbound_get(t->a->db, t->inbound, remind, &b));
+		buf_fmt(&b, "\n\n(%s)", f->text);
+		agent_wrote(t->a, b.err);
+	}
+	next = conclude(t, outcome, t->job ? buf_view(&b) : str_z(f->text));
+	buf_free(&b);
+	return next;
 }
 
 /* A message whose attachments are refused must not stay in the history, where it would spoil every
@@ -446,7 +486,7 @@ take_message(void *arg, const struct inbound_row *r)
 		buf_putc(&text, '\n');
 	buf_str(&text, r->text);
 	k->empty = k->blocks.n == 0 && str_trim(r->text).n == 0;
-	classify(k->t, r->text);
+	classify(k->t, k->t->job ? job_text(r->text) : r->text);
 	if (text.err != OK)
 		agent_wrote(k->t->a, text.err);
 	else if (!k->empty)
@@ -532,7 +572,7 @@ append_message(struct turn *t, struct taking *k)
 static void
 append_conditional(struct turn *t)
 {
-	struct buf text = BUF_INIT(RULES_MAX * RULE_BYTES_MAX * 4), json = BUF_INIT(RULES_MAX * RULE_BYTES_MAX * 12);
+	struct buf text = BUF_INIT(CONDITIONAL_MAX), json = BUF_INIT(6 * CONDITIONAL_MAX);
 	int64_t seen, newest;
 	enum err e = store_session_rules(t->a->db, t->s->id, &seen, &newest);
 
@@ -541,6 +581,8 @@ append_conditional(struct turn *t)
 		if (e == OK)
 			e = store_session_rules_told(t->a->db, t->s->id, newest);
 	}
+	if (e == OK)
+		e = heartbeat_tell(t->a, t->s->id, &text);
 	if (e == OK && text.n) {
 		json_quote(&json, buf_view(&text));
 		e = text.err != OK ? text.err : json.err;
@@ -881,8 +923,8 @@ static enum err
 reserve(struct turn *t, const struct model_info *m, struct fail *f)
 {
 	struct llm_request *r = &t->context->request;
-	struct cost_order o = { .feature = t->round ? COST_TOOL : COST_MESSAGE, .session = t->s->id, .turn = t->id,
-	    .user = t->s->user, .model = m, .intended = t->intended, .hour = r->hour, .answer = r->max_tokens,
+	struct cost_order o = { .feature = t->job ? COST_JOB : t->round ? COST_TOOL : COST_MESSAGE, .session = t->s->id,
+	    .turn = t->id, .user = t->s->user, .model = m, .intended = t->intended, .hour = r->hour, .answer = r->max_tokens,
 	    .input = t->context->most_input };
 	enum err e;
 
@@ -1628,6 +1670,7 @@ take_inbound(void *arg, const struct inbound_row *r)
 	t->hold_until = r->hold_until;
 	t->attachments = r->attachments;
 	buf_str(&t->options, r->options);
+	t->job = r->kind == INBOUND_JOB;
 }
 
 static enum err

@@ -295,6 +295,32 @@ reply_garbled(struct answer *a, struct str bytes)
 		net_end(a->x, a->gap);
 }
 
+/* A value is wanted: what stands under "Due:" becomes the message. #silent: nothing is to be said; #garbage: no value;
+ * #long: much is. */
+static void
+reply_value(struct answer *a, struct str text)
+{
+	struct buf b = BUF_INIT(1u << 20), message = BUF_INIT(1u << 20);
+	size_t from = str_find(text, S("Due:\n- ")), to;
+	bool silent = str_find(text, S("#silent")) != SIZE_MAX;
+
+	text = str_sub(text, from == SIZE_MAX ? 0 : from + 5, text.n);
+	to = str_find(text, S("\n\n"));
+	buf_puts(&message, "You wanted: ");
+	buf_str(&message, str_sub(text, 0, to == SIZE_MAX ? text.n : to));
+	for (int i = 0; i < 100 && str_find(text, S("#long")) != SIZE_MAX; i++)
+		buf_puts(&message, "\nAnd this, and that, and more.");
+	buf_fmt(&b, "{\"notify\":%s,\"message\":", silent ? "false" : "true");
+	json_quote(&b, silent ? STR_NONE : buf_view(&message));
+	buf_putc(&b, '}');
+	claude.values++;
+	begin(a);
+	say_text(a, str_find(text, S("#garbage")) != SIZE_MAX ? S("NO_HEARTBEAT") : buf_view(&b));
+	finish(a, "end_turn");
+	buf_free(&b);
+	buf_free(&message);
+}
+
 static void
 reply(struct answer *a, struct str text, int64_t round)
 {
@@ -357,7 +383,7 @@ newest_text(const struct json *list, int64_t *round)
 		bool user = str_eqz(json_str(m, "role", STR_NONE), "user");
 		const struct json *blocks = json_at(m, "content");
 
-		if (!user)
+		if (str_eqz(json_str(m, "role", STR_NONE), "assistant"))
 			++*round;
 		for (const struct json *b = user && blocks ? blocks->first : NULL; b; b = b->next)
 			if (str_eqz(json_str(b, "type", STR_NONE), "text")) {
@@ -371,7 +397,7 @@ newest_text(const struct json *list, int64_t *round)
 static const char *
 request_broken(const struct exchange *x, const struct json *v, bool paused)
 {
-	static const char allowed[] = " model max_tokens stream cache_control tools system messages ";
+	static const char allowed[] = " model max_tokens stream cache_control tools output_config system messages ";
 	static const char *const headers[] = { "content-type: application/json\n", "anthropic-version: 2026-10-21\n",
 	    "x-api-key: sk-simulated-key\n" };
 	const struct json *list = json_at(v, "messages");
@@ -392,16 +418,21 @@ request_broken(const struct exchange *x, const struct json *v, bool paused)
 		return "model, max_tokens or stream";
 	for (const struct json *k = list ? list->first : NULL; k && r.n_messages < ARRAY_LEN(m); k = k->next) {
 		const struct json *content = json_at(k, "content");
-		bool user = str_eqz(json_str(k, "role", STR_NONE), "user");
+		static const char *const roles[] = { "user", "assistant", "system" };
+		size_t i = 0;
 
-		if (!user && !str_eqz(json_str(k, "role", STR_NONE), "assistant"))
+		while (i < ARRAY_LEN(roles) && !str_eqz(json_str(k, "role", STR_NONE), roles[i]))
+			i++;
+		if (i == ARRAY_LEN(roles))
 			return "a role";
-		m[r.n_messages++] = (struct llm_message){ .role = user ? "user" : "assistant",
-		    .content = content ? content->raw : STR_NONE };
+		m[r.n_messages++] = (struct llm_message){ .role = roles[i], .content = content ? content->raw : STR_NONE };
 	}
 	/* only an answer that was paused is sent back to be continued */
-	if (r.n_messages && strcmp(m[r.n_messages - 1].role, "user") != 0 && !paused)
+	if (r.n_messages && strcmp(m[r.n_messages - 1].role, "assistant") == 0 && !paused)
 		return "the conversation ends with the assistant";
+	if (json_at(v, "output_config") && (!str_eqz(json_str(v, "output_config.format.type", STR_NONE), "json_schema") ||
+	    json_bool(v, "output_config.format.schema.additionalProperties", true) || json_at(v, "tools")))
+		return "a schema that is none, or tools beside it";
 	return rules_broken(&r);
 }
 
@@ -447,6 +478,8 @@ asked(struct exchange *x)
 			x->state = a;
 			if (claude.garble.n)
 				reply_garbled(a, claude.garble);
+			else if (json_at(v, "output_config"))
+				reply_value(a, text);
 			else
 				reply(a, text, round);
 			claude.garble = STR_NONE;

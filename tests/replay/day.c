@@ -109,7 +109,11 @@ watch(struct exchange *x)
 		return;                         /* a question that changes nothing */
 	if (day.a->durable_owed || day.a->write_failed)
 		sim_broken("a request left though its commit is owed or failed");
-	if (x->peer == &claude_peer && (++day.asked > day_one("SELECT count(*) FROM steps WHERE kind = 0") ||
+	if (x->peer == &claude_peer && str_find(buf_view(&x->body), S("\"output_config\"")) != SIZE_MAX) {
+		if (day_one("SELECT count(*) FROM reservations WHERE feature = 'heartbeat'") != 1 ||
+		    day_one("SELECT count(*) FROM heartbeat_items WHERE tries > 0 AND NOT told") < 1)
+			sim_broken("a heartbeat asked and no row says so");
+	} else if (x->peer == &claude_peer && (++day.asked > day_one("SELECT count(*) FROM steps WHERE kind = 0") ||
 	    day_one("SELECT count(*) FROM turns WHERE state = 2") < 1))
 		sim_broken("the model was asked and no row says so");
 	if (x->peer == &telegram_peer && str_starts(x->what, S("send")) && !str_ends(x->what, S("Draft")) &&

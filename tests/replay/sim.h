@@ -145,6 +145,7 @@ struct claude {
 	struct str garble;              /* the next answer's events, a byte each, in any order (fuzz_turn.c) */
 	unsigned chaos;                 /* of 1000 calls so many fail in one way or another */
 	int64_t calls, answers;         /* requests that came; answers that were complete */
+	int64_t values;                 /* of them: answers that had to be a value */
 	int64_t nano;                   /* what is on the bill, those that broke off too */
 	int64_t input, output;          /* tokens billed, of complete and of cut answers */
 	int64_t refused;

@@ -139,17 +139,19 @@ TEST(schema)
 	if (begin()) {
 		ONE("PRAGMA user_version", SCHEMA_VERSION);
 		CHECK_OK(store_migrate(db, sc.path, &f));        /* again: nothing to do */
-		ONE("SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'", 20);
-		CHECK_OK(db_script(db, "PRAGMA user_version = 7"));
+		ONE("SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'", 24);
+		CHECK_OK(db_script(db, "PRAGMA user_version = 99"));
 		CHECK_ERR(store_migrate(db, sc.path, &f), ERR_UNSUPPORTED);
-		CHECK(FAULTED() || (strstr(f.text, sc.path) && strstr(f.text, "schema version 7") &&
-		    strstr(f.text, "up to 6; next: ")));
-		ONE("PRAGMA user_version", 7);
+		CHECK(FAULTED() || (strstr(f.text, sc.path) && strstr(f.text, "schema version 99") &&
+		    strstr(f.text, "up to 7; next: ")));
+		ONE("PRAGMA user_version", 99);
 	}
 	scratch_end(&sc);
 }
 
-#define BACK_TO_5 "DROP TABLE rules; ALTER TABLE sessions DROP COLUMN rules_change; DROP TABLE reservations; DROP TABLE cost_days;" \
+#define BACK_TO_6 "DROP TABLE job_runs; DROP TABLE jobs; DROP TABLE heartbeat_items; DROP TABLE heartbeat_notes;" \
+	"ALTER TABLE inbound DROP COLUMN kind;"
+#define BACK_TO_5 BACK_TO_6 "DROP TABLE rules; ALTER TABLE sessions DROP COLUMN rules_change; DROP TABLE reservations; DROP TABLE cost_days;" \
 	"ALTER TABLE cost_ledger DROP COLUMN user_id; ALTER TABLE cost_ledger DROP COLUMN intended;" \
 	"ALTER TABLE cost_ledger DROP COLUMN request_id; ALTER TABLE sessions DROP COLUMN prompt_tokens;" \
 	"ALTER TABLE sessions DROP COLUMN prompt_seq; ALTER TABLE sessions DROP COLUMN prompt_model;" \
@@ -265,6 +267,110 @@ TEST(of_the_gateway)
 	scratch_end(&sc);
 }
 
+static void
+add_id(void *arg, int64_t id)
+{
+	*(int64_t *)arg = *(int64_t *)arg * 100 + id;
+}
+
+static void
+see_job(void *arg, const struct job_row *j)
+{
+	buf_fmt(arg, "%lld %lld %.*s %.*s %lld; ", (long long)j->id, (long long)j->session, STR_ARG(j->name), STR_ARG(j->text),
+	    (long long)j->due_at);
+}
+
+static void
+see_text(void *arg, struct str text)
+{
+	buf_fmt(arg, "%.*s; ", STR_ARG(text));
+}
+
+/* A time is taken once; what has a name keeps its row; jobs and notes move and end with their conversation. */
+TEST(jobs)
+{
+	const struct target to = { S("c"), S("1"), STR_NONE, STR_NONE }, there = { S("c"), S("2"), STR_NONE, STR_NONE };
+	struct job_row j = { .schedule = S("@daily"), .text = S("x"), .due_at = 5 };
+	struct buf text = BUF_INIT(1024);
+	int64_t user = 0, s1 = 0, s2 = 0, id = 0, n = 0, due = 0;
+	bool fresh = false, changed = false;
+
+	if (begin()) {
+		CHECK_OK(store_user_for(db, S("c"), S("1"), S("P"), &user));
+		CHECK_OK(store_session_find(db, "a", &to, user, &s1));
+		CHECK_OK(store_session_find(db, "a", &there, user, &s2));
+		j.session = s1;
+		j.user = user;
+		CHECK_OK(store_job_add(db, &j, &id));
+		j.name = S("n");
+		CHECK_OK(store_job_put(db, &j));
+		CHECK_OK(store_job_due(db, 2, 7));
+		CHECK_OK(store_job_put(db, &j));        /* as it was */
+		CHECK_OK(store_jobs(db, s1, see_job, &text));
+		CHECK(FAULTED() || str_eqz(buf_view(&text), "1 1  x 5; 2 1 n x 7; "));
+		CHECK_OK(store_jobs_due(db, 6, 10, add_id, &n));
+		CHECK(FAULTED() || n == 1);
+		CHECK_OK(store_jobs_next(db, &id, &due));
+		CHECK(FAULTED() || (id == 1 && due == 5));
+		CHECK_OK(store_job_run(db, 1, 5, 1, &fresh));
+		CHECK(FAULTED() || fresh);
+		CHECK_OK(store_job_run(db, 1, 5, 1, &fresh));
+		CHECK(!fresh);
+		CHECK_OK(store_job_run(db, 1, 6, 1, &fresh));
+		CHECK(FAULTED() || fresh);
+		CHECK_OK(store_job_runs_expire(db, INT64_MAX, 1));
+		ONE("SELECT min(due_at) FROM job_runs", 6);
+		CHECK_OK(store_job_due(db, 2, 0));
+		CHECK_OK(store_jobs_count(db, user, &n));
+		CHECK(FAULTED() || n == 1);
+		CHECK_OK(store_job_put(db, &j));        /* it was over: its time is to be found anew */
+		ONE("SELECT due_at FROM jobs WHERE id = 2 AND over = 0", 0);
+		CHECK_OK(store_job_due(db, 2, 7));
+		j.schedule = S("@weekly");
+		CHECK_OK(store_job_put(db, &j));
+		ONE("SELECT due_at FROM jobs WHERE id = 2 AND schedule = '@weekly'", 0);
+		ONE("SELECT count(*) FROM jobs", 2);
+		CHECK_OK(store_chat_moved(db, S("c"), S("1"), S("2"), &changed));
+		ONE("SELECT count(*) FROM jobs WHERE session_id = 2", 2);
+		CHECK_OK(store_heartbeat_note_add(db, s2, S("one"), false));
+		CHECK_OK(store_heartbeat_note_add(db, s2, S("two"), true));
+		buf_reset(&text);
+		CHECK_OK(store_heartbeat_notes(db, s2, false, see_text, &text));
+		CHECK(FAULTED() || str_eqz(buf_view(&text), "one; "));
+		CHECK_OK(store_heartbeat_notes(db, s2, true, see_text, &text));
+		CHECK(FAULTED() || str_eqz(buf_view(&text), "one; one; two; "));
+		CHECK_OK(store_heartbeat_notes(db, s2, true, see_text, &text));
+		CHECK_OK(store_heartbeat_notes(db, s2, false, see_text, &text));
+		CHECK(FAULTED() || text.n == 15);
+		ONE("SELECT count(*) FROM heartbeat_notes", 0);
+		CHECK_OK(store_heartbeat_note_add(db, s2, S("three"), false));
+		CHECK_OK(store_session_erase(db, s2));
+		ONE("SELECT count(*) FROM jobs WHERE text <> '' OR over = 0", 0);
+		ONE("SELECT count(*) FROM heartbeat_notes", 0);
+	}
+	buf_free(&text);
+	scratch_end(&sc);
+}
+
+/* Of what comes daily the newest are kept, by when they were written. */
+TEST(heartbeat_items)
+{
+	struct heartbeat_item i = { 0 }, got = { 0 };
+
+	if (begin()) {
+		CHECK_ERR(store_heartbeat_item(db, "c:1", S("x"), -1, &got), FAULTED() ? ERR_NOMEM : ERR_NOTFOUND);
+		for (i.due_at = 1; i.due_at <= HEARTBEAT_DAYS_KEPT + 5; i.due_at++)
+			CHECK_OK(store_heartbeat_item_put(db, "c:1", S("x"), &i));
+		ONE("SELECT count(*) FROM heartbeat_items", HEARTBEAT_DAYS_KEPT);
+		i = (struct heartbeat_item){ HEARTBEAT_DAYS_KEPT + 5, 2, true };
+		CHECK_OK(store_heartbeat_item_put(db, "c:1", S("x"), &i));
+		CHECK_OK(store_heartbeat_item(db, "c:1", S("x"), i.due_at, &got));
+		CHECK(FAULTED() || (got.tries == 2 && got.told));
+		CHECK_ERR(store_heartbeat_item(db, "c:2", S("x"), i.due_at, &got), FAULTED() ? ERR_NOMEM : ERR_NOTFOUND);
+	}
+	scratch_end(&sc);
+}
+
 TEST(from_version_2)
 {
 	struct fail f = FAIL_INIT;
@@ -324,7 +430,8 @@ TEST(conversations_of_programs)
 	    " (6, 1, 'gateway', 'n', '', 's', 'n', 'y', 2, 1, 1, '', '');"
 	    "INSERT INTO turns(id, session_id, inbound_id, outcome, round, created_at, updated_at) VALUES(10, 1, 3, 1, 2, 1, 1),"
 	    " (11, 1, 4, 7, 0, 1, 1), (12, 1, 5, 3, 0, 1, 1);"
-	    "INSERT INTO messages VALUES(1, 1, 1, 0, 'user', 'told', 0, 1), (2, 1, 2, 10, 'user', 'one', 0, 1),"
+	    "INSERT INTO messages(id, session_id, seq, turn_id, role, content, void, created_at)"
+	    " VALUES(1, 1, 1, 0, 'user', 'told', 0, 1), (2, 1, 2, 10, 'user', 'one', 0, 1),"
 	    " (3, 1, 3, 10, 'assistant', 'ONE', 0, 1), (4, 1, 4, 11, 'user', 'two', 0, 1), (5, 1, 5, 12, 'user', 'void', 1, 1);"
 	    "INSERT INTO media VALUES('h', 'image/png', 1, 1, 1, 0, 1); INSERT INTO media_uses VALUES('h', 1, 2);";
 	struct usage u = { .input = 1, .output = 2, .cache_read = 3, .write_5m = 4, .write_1h = 5 };
@@ -885,6 +992,8 @@ main(int argc, char **argv)
 	RUN(schema);
 	RUN(from_version_1);
 	RUN(pages);
+	RUN(jobs);
+	RUN(heartbeat_items);
 	RUN(from_version_2);
 	RUN(from_version_3);
 	RUN(from_version_4);
