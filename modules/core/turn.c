@@ -316,7 +316,7 @@ static enum step
 conclude_fail(struct turn *t, enum turn_outcome outcome, const struct fail *f)
 {
 	log_warn("turn", "%s: %s", turn_outcome_name(outcome), f->text);
-	if (t->options.n)               /* a program is told that its request failed: it did not happen */
+	if (t->options.n && t->round == 0)      /* a program is told that its request failed: it did not happen */
 		agent_wrote(t->a, store_messages_void(t->a->db, t->id));
 	return conclude(t, outcome, str_z(f->text));
 }

@@ -1079,11 +1079,17 @@ def test_failures_of_the_agent():
         # the same again is a new try, in the same conversation
         assert text_of(w.g.ask("POST", CHAT, agent(*history, "say two"))) == "two"
         assert [r[2] for r in rows(w)] == ["say one", "one", "say two", "two"] and count(w, "sessions") == 1
+        # unless tools had run: what they gave is known to the next try
+        w.ai.script = lambda ask: (w.ai.fail_next("401"), tool_answer([("time_now", {})]))[1]
+        refused(w.g.ask("POST", CHAT, agent("try")), 502, code="agent_failed")
+        w.ai.script = ["done"]
+        assert text_of(w.g.ask("POST", CHAT, agent("try"))) == "done" and count(w, "sessions") == 2
+        assert [r[2] for r in rows(w, 2)] == ["try", "tool_use", "tool_result", "try", "done"]
         w.ai.fail_next("refusal")
         doc = whole(w.g.ask("POST", CHAT, agent("say x")))["choices"][0]
         assert doc["finish_reason"] == "content_filter" and "declined" in doc["message"]["content"]
         assert text_of(w.g.ask("POST", CHAT, agent("say x", said(doc["message"]["content"]), "echo history"))).strip() == "You wrote:"
-        assert count(w, "sessions") == 2
+        assert count(w, "sessions") == 3
     with world({"cost": {"daily_budget_usd": 0.001}}) as w:
         whole(w.g.ask("POST", CHAT, agent("words 300")))
         for s in (False, True):
