@@ -182,7 +182,7 @@ mismatch(struct config_loader *l, const struct config_value *v)
 	config_name(v->key, v->segment, &name);
 	config_want(v->key, &want);
 	if (v->key->type == CONFIG_SECRET)
-		snprintf(got, sizeof(got), "something else (not shown)");
+		memcpy(got, "something else (not shown)", sizeof("something else (not shown)"));
 	else
 		config_shown(l->got, got);
 	e = config_refuse(l, "%s wants %s, got %s; example: %.*s = %s; next: "

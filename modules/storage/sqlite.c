@@ -108,7 +108,7 @@ failed(struct engine *en, int rc)
 static enum err
 refused(struct engine *en, const char *why)
 {
-	snprintf(en->why, sizeof(en->why), "%s", why);
+	snprintf(en->why, sizeof(en->why), "%.*s", (int)sizeof(en->why) - 1, why);
 	return ERR_PROTO;
 }
 
@@ -138,7 +138,7 @@ prepare(struct engine *en, const char *sql, bool keep, struct stmt **out)
 	int rc;
 
 	if (st == NULL) {
-		snprintf(en->why, sizeof(en->why), "out of memory");
+		memcpy(en->why, "out of memory", sizeof("out of memory"));
 		return ERR_NOMEM;
 	}
 	*st = (struct stmt){ .engine = en, .sql = sql, .cached = keep };
@@ -610,6 +610,7 @@ is_wal(void *arg, int n, char **values, char **names)
 static FALLIBLE
 configure(struct engine *en, enum db_durability durability)
 {
+	static const char no_wal[] = "the file system cannot hold a write-ahead log (a network share?); a local disk can";
 	static const int switches[][2] = {
 		{ SQLITE_DBCONFIG_DEFENSIVE, 1 },       /* no statement can damage the file */
 		{ SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0 },  /* nor a planted schema run functions */
@@ -638,8 +639,7 @@ configure(struct engine *en, enum db_durability durability)
 	if (rc != SQLITE_OK)
 		return failed(en, rc);
 	if (en->writable && !wal) {
-		snprintf(en->why, sizeof(en->why), "the file system cannot hold a write-ahead log "
-		    "(a network share?); a local disk can");
+		memcpy(en->why, no_wal, sizeof(no_wal));
 		return ERR_UNSUPPORTED;
 	}
 	return OK;
