@@ -747,6 +747,8 @@ def test_the_agent_answers():
         assert (u["prompt_tokens"], u["completion_tokens"], u["prompt_tokens_details"]["cached_tokens"]) == ledger[0]
         t = told(w.g, agent("words 50", stream_options={"include_usage": True}))
         assert t.text == " ".join("w%d" % (i + 1) for i in range(50)) and t.finish == "stop" and t.usage["total_tokens"] > 0
+        ledger = w.b.query("SELECT sum(input + output + cache_read + write_5m + write_1h) FROM cost_ledger GROUP BY turn_id")
+        assert [(u["total_tokens"],), (t.usage["total_tokens"],)] == ledger
         ids = [r[0] for r in w.b.query("SELECT id FROM inbound ORDER BY id")]
         assert doc["id"] == "chatcmpl-%d" % ids[0]
 
@@ -776,10 +778,14 @@ def test_two_keys_do_not_meet():
         two = list(one)
         assert talk(w, two, "echo history", g2) == "You wrote: say secret"     # because it says so itself
         assert count(w, "sessions") == 2
-        for name in ("Blufio-Session",):
-            talk(w, [], "say hidden", g1, {name: "x"})
-            assert talk(w, [], "echo history", g2, {name: "x"}).strip() == "You wrote:"
+        talk(w, [], "say hidden", g1, {"Blufio-Session": "x"})
+        assert talk(w, [], "echo history", g2, {"Blufio-Session": "x"}).strip() == "You wrote:"
         assert count(w, "sessions") == 4
+        # the same words of each are its own, also of one that may see all
+        retry = {"X-Stainless-Retry-Count": "1"}
+        same = [whole(g.ask("POST", CHAT, agent("say the same")))["id"] for g in (g1, g2, w.g)]
+        assert [whole(g.ask("POST", CHAT, agent("say the same"), retry))["id"] for g in (g1, g2, w.g)] == same
+        assert len(set(same)) == 3
 
 
 def test_a_named_conversation():
@@ -939,8 +945,9 @@ def test_a_stopped_client_goes_on():
 def test_idempotency():
     with world() as w:
         key = {"Idempotency-Key": "order-1"}
-        answers = iter(["first", "second"])
+        answers = iter(["other", "first", "second"])
         w.ai.script = lambda ask: next(answers)
+        assert text_of(w.g.ask("POST", CHAT, agent("other"))) == "other"
         one = whole(w.g.ask("POST", CHAT, agent("hello"), key))
         assert whole(w.g.ask("POST", CHAT, agent("hello"), key)) == one
         w.b.restart(hard=True)
@@ -948,10 +955,10 @@ def test_idempotency():
         assert told(w.g, agent("hello"), key).text == "first"
         refused(w.g.ask("POST", CHAT, agent("other"), key), 409)
         refused(w.g.ask("POST", CHAT, agent("x"), {"Idempotency-Key": "two words"}), 400)
-        assert len(w.ai.requests) == 1 and count(w, "inbound") == 1
+        assert len(w.ai.requests) == 2 and count(w, "inbound") == 2
         # the key of a message that is gone on with
         assert text_of(w.g.ask("POST", CHAT, agent("hello", said("first"), "next"), {"Idempotency-Key": "order-2"})) == "second"
-        assert count(w, "sessions") == 1
+        assert count(w, "sessions") == 2
 
 
 def test_instructions_that_change():

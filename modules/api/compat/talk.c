@@ -335,7 +335,7 @@ seed(struct talk *k)
 
 /* A new conversation of the chat r->chat, unless it is there. */
 static enum err
-open_session(struct talk *k, struct str sender)
+open_session(struct talk *k, struct str sender, struct str name)
 {
 	struct request *r = k->r;
 	const struct target to = { S("gateway"), str_z(r->chat), STR_NONE, STR_NONE };
@@ -344,7 +344,7 @@ open_session(struct talk *k, struct str sender)
 
 	if (e != OK || k->session)
 		return e;
-	e = store_user_for(r->a->db, to.channel, sender, k->q->user.n ? k->q->user : S("a program"), &user);
+	e = store_user_for(r->a->db, to.channel, sender, name, &user);
 	if (e == OK)
 		e = store_session_find(r->a->db, r->a->name, &to, user, &k->session);
 	if (e == OK)
@@ -615,7 +615,7 @@ put(struct talk *k, struct str key)
 	else if (!k->session)
 		snprintf(r->chat, sizeof(r->chat), "%lld/%s", (long long)r->who.id, r->ref);
 	if (e == OK && !k->session)
-		e = open_session(k, str_z(sender));
+		e = open_session(k, str_z(sender), user.n ? user : S("a program"));
 	if (e == OK)
 		e = write_options(k);
 	in.options = buf_view(&k->options);
