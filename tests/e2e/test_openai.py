@@ -749,6 +749,7 @@ def test_the_agent_answers():
         assert t.text == " ".join("w%d" % (i + 1) for i in range(50)) and t.finish == "stop" and t.usage["total_tokens"] > 0
         ledger = w.b.query("SELECT sum(input + output + cache_read + write_5m + write_1h) FROM cost_ledger GROUP BY turn_id")
         assert [(u["total_tokens"],), (t.usage["total_tokens"],)] == ledger
+        assert whole(w.g.ask("POST", CHAT, agent("tools"), {"X-Stainless-Retry-Count": "1"})) == doc
         ids = [r[0] for r in w.b.query("SELECT id FROM inbound ORDER BY id")]
         assert doc["id"] == "chatcmpl-%d" % ids[0]
 
