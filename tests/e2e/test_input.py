@@ -33,6 +33,7 @@ class Place:
     def __init__(self, text=None):
         if not os.access(binary(), os.X_OK):
             raise Skip("no %s; build it first" % binary())
+        self.program = binary()         # as harness.Blufio has it
         self.dir = tempfile.mkdtemp(prefix="blufio-in-")
         self.mounted = []
         harness._alive.append(self)
