@@ -1071,7 +1071,7 @@ store_attachments(struct db *db, int64_t inbound, void (*fn)(void *arg, const st
 		    " '' FROM attachments WHERE state = 0 ORDER BY id", NULL, 0);
 	while (db_step(&r)) {
 		const struct attachment_row row = {
-			.at = { db_i64(&r, 0), (enum attachment_kind)db_i64(&r, 1), db_str(&r, 2), db_str(&r, 3), db_i64(&r, 4) },
+			.at = { db_i64(&r, 0), (enum attachment_kind)db_i64(&r, 1), db_str(&r, 2), db_str(&r, 3), db_i64(&r, 4), STR_NONE },
 			.inbound = db_i64(&r, 5), .state = (enum attachment_state)db_i64(&r, 6), .attempts = db_i64(&r, 7),
 			.next_at = db_i64(&r, 8), .channel = db_str(&r, 9), .hash = db_str(&r, 10), .text = db_str(&r, 11),
 		};

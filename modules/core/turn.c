@@ -409,7 +409,7 @@ conclude_fail(struct turn *t, enum turn_outcome outcome, const struct fail *f)
 	enum step next;
 
 	log_warn("turn", "%s: %s", turn_outcome_name(outcome), f->text);
-	if (t->options.n)               /* a program is told that its request failed: it did not happen */
+	if (t->options.n && t->round == 0)      /* a program is told that its request failed: it did not happen */
 		agent_wrote(t->a, store_messages_void(t->a->db, t->id));
 	if (t->job) {
 		agent_wrote(t->a, store_inbound_get(t->a->db, t->inbound, remind, &b));

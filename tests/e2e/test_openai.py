@@ -745,6 +745,9 @@ def test_the_agent_answers():
         assert (u["prompt_tokens"], u["completion_tokens"], u["prompt_tokens_details"]["cached_tokens"]) == ledger[0]
         t = told(w.g, agent("words 50", stream_options={"include_usage": True}))
         assert t.text == " ".join("w%d" % (i + 1) for i in range(50)) and t.finish == "stop" and t.usage["total_tokens"] > 0
+        ledger = w.b.query("SELECT sum(input + output + cache_read + write_5m + write_1h) FROM cost_ledger GROUP BY turn_id")
+        assert [(u["total_tokens"],), (t.usage["total_tokens"],)] == ledger
+        assert whole(w.g.ask("POST", CHAT, agent("tools"), {"X-Stainless-Retry-Count": "1"})) == doc
         ids = [r[0] for r in w.b.query("SELECT id FROM inbound ORDER BY id")]
         assert doc["id"] == "chatcmpl-%d" % ids[0]
 
@@ -774,10 +777,14 @@ def test_two_keys_do_not_meet():
         two = list(one)
         assert talk(w, two, "echo history", g2) == "You wrote: say secret"     # because it says so itself
         assert count(w, "sessions") == 2
-        for name in ("Blufio-Session",):
-            talk(w, [], "say hidden", g1, {name: "x"})
-            assert talk(w, [], "echo history", g2, {name: "x"}).strip() == "You wrote:"
+        talk(w, [], "say hidden", g1, {"Blufio-Session": "x"})
+        assert talk(w, [], "echo history", g2, {"Blufio-Session": "x"}).strip() == "You wrote:"
         assert count(w, "sessions") == 4
+        # the same words of each are its own, also of one that may see all
+        retry = {"X-Stainless-Retry-Count": "1"}
+        same = [whole(g.ask("POST", CHAT, agent("say the same")))["id"] for g in (g1, g2, w.g)]
+        assert [whole(g.ask("POST", CHAT, agent("say the same"), retry))["id"] for g in (g1, g2, w.g)] == same
+        assert len(set(same)) == 3
 
 
 def test_a_named_conversation():
@@ -937,8 +944,9 @@ def test_a_stopped_client_goes_on():
 def test_idempotency():
     with world() as w:
         key = {"Idempotency-Key": "order-1"}
-        answers = iter(["first", "second"])
+        answers = iter(["other", "first", "second"])
         w.ai.script = lambda ask: next(answers)
+        assert text_of(w.g.ask("POST", CHAT, agent("other"))) == "other"
         one = whole(w.g.ask("POST", CHAT, agent("hello"), key))
         assert whole(w.g.ask("POST", CHAT, agent("hello"), key)) == one
         w.b.restart(hard=True)
@@ -946,10 +954,10 @@ def test_idempotency():
         assert told(w.g, agent("hello"), key).text == "first"
         refused(w.g.ask("POST", CHAT, agent("other"), key), 409)
         refused(w.g.ask("POST", CHAT, agent("x"), {"Idempotency-Key": "two words"}), 400)
-        assert len(w.ai.requests) == 1 and count(w, "inbound") == 1
+        assert len(w.ai.requests) == 2 and count(w, "inbound") == 2
         # the key of a message that is gone on with
         assert text_of(w.g.ask("POST", CHAT, agent("hello", said("first"), "next"), {"Idempotency-Key": "order-2"})) == "second"
-        assert count(w, "sessions") == 1
+        assert count(w, "sessions") == 2
 
 
 def test_instructions_that_change():
@@ -1077,11 +1085,17 @@ def test_failures_of_the_agent():
         # the same again is a new try, in the same conversation
         assert text_of(w.g.ask("POST", CHAT, agent(*history, "say two"))) == "two"
         assert [r[2] for r in rows(w)] == ["say one", "one", "say two", "two"] and count(w, "sessions") == 1
+        # unless tools had run: what they gave is known to the next try
+        w.ai.script = lambda ask: (w.ai.fail_next("401"), tool_answer([("time_now", {})]))[1]
+        refused(w.g.ask("POST", CHAT, agent("try")), 502, code="agent_failed")
+        w.ai.script = ["done"]
+        assert text_of(w.g.ask("POST", CHAT, agent("try"))) == "done" and count(w, "sessions") == 2
+        assert [r[2] for r in rows(w, 2)] == ["try", "tool_use", "tool_result", "try", "done"]
         w.ai.fail_next("refusal")
         doc = whole(w.g.ask("POST", CHAT, agent("say x")))["choices"][0]
         assert doc["finish_reason"] == "content_filter" and "declined" in doc["message"]["content"]
         assert text_of(w.g.ask("POST", CHAT, agent("say x", said(doc["message"]["content"]), "echo history"))).strip() == "You wrote:"
-        assert count(w, "sessions") == 2
+        assert count(w, "sessions") == 3
     with world({"cost": {"daily_budget_usd": 0.001}}) as w:
         for s in (False, True):
             e = refused(w.g.ask("POST", CHAT, agent("say two", stream=s)), 429, code="insufficient_quota", message="budget")

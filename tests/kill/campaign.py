@@ -177,7 +177,7 @@ class Day(Programs):
         self.cells = Counter()
         self.wrong = []                         # (check, what)
         self.labels = defaultdict(dict)         # what this day saw, as profile
-        self.item, self.item_kills = "start", 0
+        self.item, self.item_kills, self.item_over = "start", 0, False
         self.target, self.armed = None, False
         self.sent = []                          # (update, user or group, number or None, text)
         self.given = {}                         # number -> how many files came with it
@@ -251,11 +251,12 @@ class Day(Programs):
             return step[:3], step[3]
         if self.final or len(self.kills) >= self.spec.get("kills", DAY_KILLS):
             return None, False
-        at_once = deaths == 0 and self.item_kills < ITEM_KILLS and self.rng.random() < 0.75
-        if at_once:
-            labels = dict(self.profile.get(self.item, {}))
-            for k, v in self.profile.get("start", {}).items():
-                labels[k] = max(v, labels.get(k, 0))
+        labels = dict(self.profile.get(self.item, {}))
+        for k, v in self.profile.get("start", {}).items():
+            labels[k] = max(v, labels.get(k, 0))
+        # when little is left to hit, the day's deaths are kept for where it is
+        much = len(self.short) > 15 or any(self.weight(x) for x in labels)
+        if deaths == 0 and not self.item_over and self.item_kills < ITEM_KILLS and self.rng.random() < (0.75 if much else 0.25):
             return self.choose(self.item, labels), True
         return self.choose(self.coming(), self.profile.get(self.coming(), {})), False
 
@@ -651,6 +652,7 @@ class Day(Programs):
             ("blocked", lambda: self.say((CAT, "say"), (ANN, "say"))),
             ("page", self.item_page),
             ("pair", self.item_pair),
+            ("moved", self.item_moved),
             ("erase", self.item_erase),
             ("album", self.item_album),
             ("dropped", self.item_dropped),
@@ -663,7 +665,6 @@ class Day(Programs):
             ("refused", lambda: self.say((ANN, "refuse"))),
             ("signature", self.item_signature),
             ("edited", self.item_edited),
-            ("moved", self.item_moved),
             ("fetch", self.item_fetch),
             ("model", self.item_model),
             ("quota", self.item_quota),
@@ -681,13 +682,13 @@ class Day(Programs):
         self.item = "dawn"
         self.launch(*self.next_target(0))
         for name, act in self.items:
-            self.item, self.item_kills = name, 0
+            self.item, self.item_kills, self.item_over = name, 0, False
             since = time.monotonic()
             begin = self.log_at_end()
             self.arm()
             act()
             if self.armed and self.alive():
-                self.target = ["outside", 0, ""]    # it was missed: another one for the next item
+                self.target, self.item_over = ["outside", 0, ""], True      # it was missed: one for the next item
                 self.kill()
             self.wait(lambda: True, "a daemon")
             self.times[name] = round(time.monotonic() - since, 2)

@@ -4,7 +4,7 @@
 A turn: a message arrives, the model streams an answer that asks for two tools,
 is asked again with their results, and its reply is delivered; then the log is
 folded into the file. It comes from "telegram", or from a program that repeats
-its request until it is answered: as a "stream" that goes on where it broke off,
+its request until it is answered: as a "stream" that goes on where it broke off, by the OpenAI API ("chat"),
 or on a "socket"; "mint" is no turn, but a key that is made. The n-th allocation (SQLite's and
 libcurl's too) or system call in it fails, once, for every n; or everything of
 a kind fails from the n-th call on, until it is over (SPANS): memory, disk,
@@ -78,7 +78,7 @@ def lanes():
             for start in ("warm", "cold"):
                 if kind not in SPANS or start == "warm":
                     yield ("telegram", start, kind, durability)
-        for way in ("stream", "socket", "mint"):
+        for way in ("stream", "socket", "chat", "mint"):
             for kind in KINDS if (way, durability) == ("stream", "power") else ("alloc", "call"):
                 yield (way, "warm", kind, durability)
 
@@ -615,6 +615,32 @@ class GatewayShift(Shift):
                     seen.append(event)
                 assert seen and seen[-1].name == "message_stop" and text_of(seen) == seen[-1].data["content"], seen
                 self.answers[number] = seen[-1].data["content"]
+
+    def by_chat(self, number, body, key):
+        """A stream of the OpenAI API; what it is told instead of an answer is an error, and the reply."""
+        ask = {"model": "blufio", "stream": True, "messages": [{"role": "system", "content": "Be brief."},
+                                                               {"role": "user", "content": body["content"]}]}
+        with self.gateway.start("POST", "/v1/chat/completions", ask, key) as c:
+            r = c.head()
+            data = b"".join(c.pieces(r))
+            assert r.status in (200, 502, 503), (r, data)
+            if r.status == 200:
+                lines = [x[6:] for x in data.decode().split("\n\n") if x.startswith("data: ")]
+                chunks = [json.loads(x) for x in lines if x != "[DONE]"]
+                if lines[-1] != "[DONE]":
+                    assert "error" in chunks[-1], chunks
+                    self.failed_by(number, chunks[-1]["error"])
+                else:
+                    assert chunks[-1]["choices"][0]["finish_reason"] == "stop", chunks[-1]
+                    self.answers[number] = "".join(x["choices"][0]["delta"].get("content", "") for x in chunks)
+            else:
+                self.failed_by(number, json.loads(data)["error"])
+
+    def failed_by(self, number, error):
+        if error["code"] == "agent_failed":
+            self.answers[number] = error["message"]
+        else:
+            assert error["code"] in ("storage", "overloaded", "unavailable", "begun_anew"), error
 
     def by_socket(self, number, body, key):
         seen = self.seen[number]

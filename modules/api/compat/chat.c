@@ -34,9 +34,19 @@ open_object(struct request *r, struct jw *w, struct buf *b, const char *object)
 	jw_kz(w, "model", c->named);
 }
 
+/* A line of the stream; one that could not be made ends it, so that no client takes half an answer for the whole. */
+static void
+put_line(struct request *r, enum err e, const struct buf *b)
+{
+	if (e != OK || b->err != OK)
+		conn_drop(r->c);
+	else
+		request_event(r, STR_NONE, NULL, buf_view(b));
+}
+
 /* A chunk whose delta holds these members; finish NULL: more follows. */
 static void
-put_chunk(struct request *r, struct str members, const char *finish)
+put_chunk(struct request *r, const struct buf *members, const char *finish)
 {
 	struct buf b = BUF_INIT(GATEWAY_OUT_MAX);
 	struct jw w;
@@ -48,7 +58,7 @@ put_chunk(struct request *r, struct str members, const char *finish)
 	jw_ki64(&w, "index", 0);
 	jw_key(&w, "delta");
 	jw_obj(&w);
-	buf_str(&b, members);
+	buf_str(&b, buf_view(members));
 	jw_end_obj(&w);
 	jw_kraw(&w, "logprobs", STR_NONE);
 	jw_kz(&w, "finish_reason", finish);
@@ -57,17 +67,18 @@ put_chunk(struct request *r, struct str members, const char *finish)
 	if (compat_of(r)->ask.include_usage)
 		jw_kraw(&w, "usage", STR_NONE);
 	jw_end_obj(&w);
-	if (jw_done(&w) != OK)
-		conn_drop(r->c);
-	else
-		request_event(r, STR_NONE, NULL, buf_view(&b));
+	put_line(r, members->err, &b);
 	buf_free(&b);
 }
 
 static void
 begin(struct request *r)
 {
-	put_chunk(r, S("\"role\":\"assistant\",\"content\":\"\""), NULL);
+	struct buf b = BUF_INIT(64);
+
+	buf_puts(&b, "\"role\":\"assistant\",\"content\":\"\"");
+	put_chunk(r, &b, NULL);
+	buf_free(&b);
 }
 
 static void
@@ -77,7 +88,7 @@ text(struct request *r, struct str delta)
 
 	buf_puts(&b, "\"content\":");
 	json_quote(&b, delta);
-	put_chunk(r, buf_view(&b), NULL);
+	put_chunk(r, &b, NULL);
 	buf_free(&b);
 }
 
@@ -126,17 +137,17 @@ end(struct request *r, const struct answer *a)
 	struct jw w;
 
 	put_calls(&b, a->finish == FINISH_CALLS ? a->blocks : STR_NONE, true);
-	if (b.n)
-		put_chunk(r, buf_view(&b), NULL);
-	put_chunk(r, STR_NONE, reason(a->finish));
+	if (b.n || b.err != OK)
+		put_chunk(r, &b, NULL);
 	buf_reset(&b);
+	put_chunk(r, &b, reason(a->finish));
 	if (compat_of(r)->ask.include_usage) {
 		open_object(r, &w, &b, "chat.completion.chunk");
 		jw_kraw(&w, "choices", S("[]"));
 		jw_key(&w, "usage");
 		reply_usage(&w, &a->usage, "prompt_tokens", "completion_tokens");
 		jw_end_obj(&w);
-		request_event(r, STR_NONE, NULL, buf_view(&b));
+		put_line(r, OK, &b);
 	}
 	request_event(r, STR_NONE, NULL, S("[DONE]"));
 	buf_free(&b);

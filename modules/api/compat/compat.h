@@ -55,7 +55,7 @@ struct compat {
 	char model[METRIC_MODEL_MAX];   /* that is asked; of the agent its own name */
 	char id[48];                    /* of the answer, without its prefix */
 	char named[METRIC_MODEL_MAX], previous[48];     /* what the answer repeats, when ask is gone */
-	struct buf text;                /* of the answer; of a pass-through, so far */
+	struct buf text;                /* of a pass-through, so far */
 	struct buf calls;               /* of the client's tools: blocks */
 	struct effect begin;
 	char trace[TRACE_HEADER_SIZE];
@@ -82,7 +82,7 @@ void talk_run(struct request *r);
 /* reply.c */
 void reply_text(struct request *r, struct str delta);   /* more of the answer */
 void reply_done(struct request *r, const struct answer *a);
-void reply_fail(struct request *r, int status, const char *code, const char *param, const char *message);
+void reply_fail(struct request *r, int status, const char *code, struct str message);
 /* A stream begins with its first text, or when so much time has passed: until then an error has a status of its own. */
 void reply_wait(struct request *r);
 void reply_usage(struct jw *w, const struct usage *u, const char *in, const char *out);

@@ -113,7 +113,7 @@ refused(struct request *r, const struct llm_result *res)
 		break;
 	}
 	buf_fmt(&b, "%s (%.*s)", e.words, STR_ARG(near.n ? buf_view(&near) : res->detail));
-	reply_fail(r, e.status, e.code, NULL, buf_z(&b));
+	reply_fail(r, e.status, e.code, buf_view(&b));
 	buf_free(&near);
 	buf_free(&b);
 }
@@ -134,7 +134,7 @@ on_done(void *arg, const struct llm_result *res)
 	if (res->class != LLM_OK)
 		refused(r, res);
 	else if (c->text.err != OK)
-		reply_fail(r, 503, "overloaded", NULL, "no memory for the answer");
+		reply_fail(r, 503, "overloaded", S("no memory for the answer"));
 	else
 		reply_done(r, &a);
 }
@@ -152,7 +152,7 @@ ask(struct effect *e)
 	arena_free(&c->ask.ar);         /* the provider has its copy */
 	if (err != OK) {
 		settle(r, NULL, false, STR_NONE);
-		reply_fail(r, 503, "overloaded", NULL, err_str(err));
+		reply_fail(r, 503, "overloaded", str_z(err_str(err)));
 	} else {
 		reply_wait(r);
 	}

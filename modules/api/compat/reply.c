@@ -57,16 +57,21 @@ reply_done(struct request *r, const struct answer *a)
 }
 
 void
-reply_fail(struct request *r, int status, const char *code, const char *param, const char *message)
+reply_fail(struct request *r, int status, const char *code, struct str message)
 {
 	struct buf b = BUF_INIT(64u << 10);
+	char text[1024];
 
+	snprintf(text, sizeof(text), "%.*s", STR_ARG(utf8_prefix(message, sizeof(text) - 1)));
 	if (!r->stream) {
-		request_error(r, status, code, param, NULL, "%s", message);
+		request_error(r, status, code, NULL, NULL, "%s", text);
 		return;
 	}
-	request_error_json(r, &b, status, code, param, NULL, message);
-	compat_of(r)->shape->fail(r, buf_view(&b));
+	request_error_json(r, &b, status, code, NULL, NULL, text);
+	if (b.err == OK)
+		compat_of(r)->shape->fail(r, buf_view(&b));
+	else
+		conn_drop(r->c);
 	buf_free(&b);
 	request_end(r);
 }

@@ -273,6 +273,8 @@ end(struct request *r, const struct answer *a)
 		tell_part(r, "response.function_call_arguments.done", at + n, id, "arguments", input ? input->raw : S("{}"));
 		tell_call(r, "response.output_item.done", call, n, at + n, true);
 	}
+	if (ar.err != OK)
+		conn_drop(r->c);        /* a call may be missing */
 	tell_response(r, cut ? "response.incomplete" : "response.completed", a);
 	arena_free(&ar);
 }

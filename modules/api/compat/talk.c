@@ -23,14 +23,12 @@
 #define NAME_CHARS 16                   /* of a named conversation, in its chat */
 #define SYSTEM_MAX (256u << 10)         /* bytes of a client's instructions: with the agent's own they fit a prompt */
 
+/* No buffer: without memory two names would be the same. */
 static void
 hex(const unsigned char digest[SHA256_SIZE], char *out, size_t chars)
 {
-	struct buf b = BUF_INIT(DIGEST_CHARS);
-
-	enc_hex(&b, digest, chars / 2);
-	snprintf(out, chars + 1, "%s", buf_z(&b));
-	buf_free(&b);
+	for (size_t i = 0; i < chars / 2; i++)
+		snprintf(out + 2 * i, 3, "%02x", digest[i]);
 }
 
 /* Of the first n messages, inside this credential and this name. */
@@ -275,8 +273,10 @@ find_twin(struct talk *k, bool *attended)
 		bool failed = seen.outcome == OUTCOME_FAILED || seen.outcome == OUTCOME_NO_BUDGET || seen.outcome == OUTCOME_SET_ASIDE;
 
 		*attended = seen.running || (!failed && (!seen.told || is_retry(k->r)));
-		if (!*attended)
-			e = answer_again(k, ids.p[0]);
+		if (!*attended && failed && k->named)
+			k->session = k->r->session;
+		else if (!*attended)    /* what a failed one had done stays known */
+			e = failed ? go_on_after(k, ids.p[0]) : answer_again(k, ids.p[0]);
 	}
 	free(ids.p);
 	buf_free(&seen.reply);
@@ -335,7 +335,7 @@ seed(struct talk *k)
 
 /* A new conversation of the chat r->chat, unless it is there. */
 static enum err
-open_session(struct talk *k, struct str sender)
+open_session(struct talk *k, struct str sender, struct str name)
 {
 	struct request *r = k->r;
 	const struct target to = { S("gateway"), str_z(r->chat), STR_NONE, STR_NONE };
@@ -344,7 +344,7 @@ open_session(struct talk *k, struct str sender)
 
 	if (e != OK || k->session)
 		return e;
-	e = store_user_for(r->a->db, to.channel, sender, k->q->user.n ? k->q->user : S("a program"), &user);
+	e = store_user_for(r->a->db, to.channel, sender, name, &user);
 	if (e == OK)
 		e = store_session_find(r->a->db, r->a->name, &to, user, &k->session);
 	if (e == OK)
@@ -474,7 +474,7 @@ static void
 lost(struct request *r)
 {
 	r->ref[0] = '\0';
-	reply_fail(r, 502, "begun_anew", NULL, "the answer was begun anew, in other words than those that were sent");
+	reply_fail(r, 502, "begun_anew", S("the answer was begun anew, in other words than those that were sent"));
 }
 
 static void
@@ -529,15 +529,12 @@ done(struct request *r, struct str text)
 	a.blocks = buf_view(&c->calls);
 	e = e != OK ? e : c->calls.err;
 	take_name(r);
-	c->text.max = text.n;
-	buf_str(&c->text, text);        /* the reply's row may go while it is told */
-	a.text = buf_view(&c->text);
 	switch (row.outcome) {
 	case OUTCOME_NO_BUDGET:
-		reply_fail(r, 429, "insufficient_quota", NULL, buf_z(&c->text));
+		reply_fail(r, 429, "insufficient_quota", text);
 		return;
 	case OUTCOME_FAILED: case OUTCOME_SET_ASIDE:
-		reply_fail(r, 502, "agent_failed", NULL, buf_z(&c->text));
+		reply_fail(r, 502, "agent_failed", text);
 		return;
 	case OUTCOME_REFUSED:
 		a.finish = FINISH_FILTER;
@@ -552,7 +549,7 @@ done(struct request *r, struct str text)
 		break;
 	}
 	if (e != OK)
-		reply_fail(r, 503, "storage", NULL, "the answer cannot be read now");
+		reply_fail(r, 503, "storage", S("the answer cannot be read now"));
 	else if (!say(r, a.text, true) && row.outcome != OUTCOME_REFUSED)   /* what was said before a refusal is void, but said */
 		lost(r);
 	else
@@ -618,7 +615,7 @@ put(struct talk *k, struct str key)
 	else if (!k->session)
 		snprintf(r->chat, sizeof(r->chat), "%lld/%s", (long long)r->who.id, r->ref);
 	if (e == OK && !k->session)
-		e = open_session(k, str_z(sender));
+		e = open_session(k, str_z(sender), user.n ? user : S("a program"));
 	if (e == OK)
 		e = write_options(k);
 	in.options = buf_view(&k->options);
@@ -727,8 +724,8 @@ talk_run(struct request *r)
 	few = take_files(&k, &ar, last);
 	twice = clash(r, &ar, q.req.tools);
 	digest_of(r, &q, q.req.n_messages, k.digest);
-	if (ar.err != OK)
-		request_failed(r, ar.err);
+	if (ar.err != OK || k.text.err != OK)
+		request_failed(r, ERR_NOMEM);
 	else if (twice.n)
 		request_error(r, 400, "invalid_request", "tools", NULL, "%.*s is a tool that the agent has itself", STR_ARG(twice));
 	else if (!few)

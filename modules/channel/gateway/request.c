@@ -658,13 +658,15 @@ find_route(struct request *r)
 		return true;
 	}
 	if (allow.n) {
-		struct buf fields = BUF_INIT(1024);
+		struct str asked = http_field(request_head(r), "access-control-request-headers");
+		struct buf fields = BUF_INIT(HTTP_HEAD_MAX + 1024);
 
 		buf_puts(&allow, str_find(buf_view(&allow), S("GET")) != SIZE_MAX ? ", HEAD, OPTIONS" : ", OPTIONS");
 		http_put_field(&fields, "Allow", buf_view(&allow));
 		if (str_eqz(method, "OPTIONS") && http_field(request_head(r), "origin").n)
-			buf_puts(&fields, "Access-Control-Allow-Methods: GET, POST, DELETE\r\nAccess-Control-Max-Age: 600\r\n"
-			    "Access-Control-Allow-Headers: Authorization, Content-Type, Idempotency-Key, Last-Event-ID, traceparent\r\n");
+			buf_puts(&fields, "Access-Control-Allow-Methods: GET, POST, DELETE\r\nAccess-Control-Max-Age: 600\r\n");
+		if (str_eqz(method, "OPTIONS") && asked.n)      /* of a page that may ask at all, whatever its library sends */
+			http_put_field(&fields, "Access-Control-Allow-Headers", asked);
 		if (str_eqz(method, "OPTIONS"))
 			request_answer_raw(r, 204, NULL, buf_view(&fields), STR_NONE);
 		else
