@@ -359,7 +359,7 @@ cross_check(struct config_loader *l)
 	if (!known && v->given) {
 		snprintf(l->where, sizeof(l->where), "%s", v->origin);
 		e = config_refuse(l, "providers.default names \"%s\", which is no provider of this "
-		    "build (and no [providers.NAME]); it has: %s; next: blufio config set providers.default NAME",
+		    "build; it has: %s; next: blufio config set providers.default NAME",
 		    config_shown(v->text, got), buf_z(&list));
 	} else if (!v->given && !usable && instance.n) {
 		v->text = instance;

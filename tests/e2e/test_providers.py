@@ -178,7 +178,10 @@ def test_streams_that_end_otherwise():
         assert "length limit" in w.say("say it all")
         w.oa.fail_next("finish", reason="content_filter")
         assert "declined to answer" in w.say("say it all")
-        books(w)                        # refused and billed
+        w.oa.script = [{"blocks": []}]
+        w.oa.fail_next("finish", reason="content_filter")
+        assert "declined to answer" in w.say("say nothing")
+        books(w)                        # refused, the last without a word, and billed
 
 
 def test_streams_that_break():
@@ -213,7 +216,7 @@ def test_absurd_usage():
             row = ledger(w)[-1]
             assert row[-1] == flagged and (0 < row[5] < 2 * 10**9), (usage, row)
         w.oa.fail_next("no_usage")
-        w.say("say " + "many words " * 100)
+        w.say("say " + "many words " * 320)
         last, entry = ledger(w)[-1], w.oa.log[-1]
         assert last[-1] == 1 and last[5] >= entry["prompt"] * 2000 + entry["output"] * 10000
 
@@ -283,6 +286,12 @@ def test_configuration():
         assert 'api_key = "***"  # BLUFIO__PROVIDERS__FAR__API_KEY' in out and "sk-test" not in out + err
         w.b.start()
         assert w.say("say one") == "one"
+        w.b.config["providers"]["Big"] = dict(w.b.config["providers"]["far"])
+        w.b.write_config()
+        out = w.b.cli("config", "show", "--origin", env={"BLUFIO__PROVIDERS__BIG__MODEL": "other"})[1]
+        assert 'model = "other"  # BLUFIO__PROVIDERS__BIG__MODEL' in out and out.count("[providers.Big]") == 1 and "[providers.big]" not in out
+        del w.b.config["providers"]["Big"]
+        w.b.write_config()
         rc, out, err = w.b.cli("config", "validate")
         assert rc == 0, err
         for change, words in (({"model": None}, "[providers.far] has no model; next: `blufio config set providers.far.model"),
@@ -480,7 +489,7 @@ def test_another_model_of_the_same_provider():
         w.ai.script = lambda ask: None
         w.ai.fail_next("404", text="model: gone")
         text = w.say("say one")
-        assert text.startswith("one\n\n") and "from claude-haiku-5-5" in text and w.oa.requests == [], text
+        assert text.startswith("one\n\n") and "from anthropic/claude-haiku-5-5" in text and w.oa.requests == [], text
         w.ai.fail_next("529", n=2)      # not answering is the provider's: its other model is no help
         assert "from near/qwen3:8b" in w.say("say two")
 
@@ -488,7 +497,9 @@ def test_another_model_of_the_same_provider():
 def test_a_chain_of_three():
     """Each is asked before any is asked again; one without a price is passed over."""
     others = {"b": FakeOpenAI("groq"), "c": FakeOpenAI("llamacpp")}
-    with Providers("anthropic", others, {"providers": {"fallback": ["nobody/x", "b/llama-3.3-70b-versatile", "c/gemma-4.gguf"]}}) as w:
+    providers = {"dear": {"base_url": "https://127.0.0.1:1/v1", "model": "x"},
+                 "fallback": ["dear/x", "b/llama-3.3-70b-versatile", "c/gemma-4.gguf"]}
+    with Providers("anthropic", others, {"providers": providers}) as w:
         w.ai.fail_next("529", n=2)
         others["b"].fail_next("503")
         assert "so this is from c/gemma-4.gguf" in w.say("say one")
@@ -497,6 +508,14 @@ def test_a_chain_of_three():
         others["b"].fail_next("503", n=9)
         others["c"].fail_next("500", n=1)
         assert "after 5 tries" in w.say("say two")
+
+
+def test_all_are_asked_once_more():
+    with pair() as w:
+        w.ai.fail_next("529", n=99)
+        w.oa.fail_next("503")
+        assert w.say("say one").startswith("one\n\n(anthropic does not answer")
+        assert (len(w.ai.requests), len(w.oa.requests)) == (3, 2)
 
 
 def down(w, n=99):

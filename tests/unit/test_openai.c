@@ -45,6 +45,7 @@ TEST(stops)
 		{ SAY("Hi") CHOICE("null", "null") USAGE DONE, LLM_OK, LLM_STOP_END },
 		{ SAY("Hi") STOP("stop") USAGE, LLM_OK, LLM_STOP_END },                         /* no [DONE] */
 		{ SAY("Hi") STOP("stop") USAGE "data: [DONE]", LLM_OK, LLM_STOP_END },          /* cut behind it */
+		{ SAY("Hi") USAGE "data: {\"choices\":[{\"delta\":{},\"finish_reason\":\"stop\"}]}", LLM_OK, LLM_STOP_END },
 		{ SAY("Hi") STOP("stop") USAGE DONE "data: no JSON after the end\n\n", LLM_OK, LLM_STOP_END },
 		{ ": PROCESSING\n\n: x\r\n\r\ndata:{\"choices\":[{\"delta\":{\"content\":\"Hi\"}}]}\r\n\r\n\r\n" STOP("stop") USAGE DONE,
 		    LLM_OK, LLM_STOP_END },
