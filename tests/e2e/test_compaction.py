@@ -121,6 +121,7 @@ def test_thirty_plants_with_a_summary():
             assert len(kept) >= 28, [p for p in planted if p not in kept]
             assert len(talks(w)[1]) >= 1 and status(w)["model"] >= 1
             assert short(None) in first_text(body)
+            assert not any("cache_control" in json.dumps(b) or "tools" in b for b in talks(w)[1])
             assert w.settle_up() == []
             assert w.b.query("SELECT count(*) FROM cost_ledger WHERE feature = 'compaction' AND model = 'claude-haiku-5-5'"
                              " AND estimated = 0 AND session_id = 1 AND user_id = 1")[0][0] == len(talks(w)[1])
@@ -137,6 +138,16 @@ def test_thirty_plants_and_the_model_fails():
             kept = found(planted, text_of(talks(w)[0][-1]))
             assert len(kept) >= 28, [p for p in planted if p not in kept]
             assert len(talks(w)[1]) == 1 and status(w) == {"arithmetic": 1, "model": 0, "failed": 1, "running": 0}, status(w)
+
+
+def test_a_summary_in_another_script_is_none():
+    with world() as w:
+        w.ai.script = lambda ask: short(ask) if is_summary(ask.body) else "И так далее, и тому подобное. " * 40
+        for i in range(40):
+            w.say("Расскажи мне ещё что-нибудь о погоде и о море. " * 10)
+            if status(w)["failed"]:
+                break
+        assert status(w)["failed"] == 1 and status(w)["model"] == 0
 
 
 def test_no_model_at_all():

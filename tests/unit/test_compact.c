@@ -243,13 +243,15 @@ TEST(what_a_summary_says)
 /* Any bytes, any room. */
 TEST(no_text)
 {
+	static const char bytes[] = "User: 12.\n\xE8\xAE\xB0\xE4\xBD\x8F Remember";
+
 	for (unsigned round = 0; round < 300 && !FAULTED(); round++) {
 		struct buf source = BUF_INIT(8192), out = BUF_INIT(1u << 20);
 		size_t n = 0, max;
 
 		seed = round;
 		for (unsigned i = chance(4000); i > 0; i--)
-			buf_putc(&source, (char)(chance(3) ? "User: 12.\n\xE8\xAE\xB0\xE4\xBD\x8F Remember"[chance(27)] : (int)chance(256)));
+			buf_putc(&source, chance(3) ? bytes[chance(sizeof(bytes) - 1)] : (char)chance(256));
 		max = chance(3) ? chance(500) : 100000;
 		CHECK_OK(facts_write(buf_view(&source), round % 2 ? buf_view(&source) : STR_NONE, max, &out, &n));
 		CHECK(out.n <= max);
@@ -451,6 +453,28 @@ out:
 	scratch_end(&sc);
 }
 
+/* A window full of rows, and a price band below the budget. */
+TEST(other_bounds)
+{
+	struct buf b = BUF_INIT(8u << 20);
+	struct model_info dear;
+
+	if (!begin())
+		goto out;
+	dear = *model;
+	dear.band_above = 3000;
+	talk(4, 2500);
+	add("user", TEXT("and now?"));
+	CHECK(FAULTED() || (!compact_now(s, model, 4096, 2700) && compact_now(s, &dear, 4096, 2700)));
+	for (int i = 0; i < HISTORY_MESSAGES_MAX * 17 / 20 && !FAULTED(); i++)
+		add(i % 2 ? "user" : "assistant", TEXT("%d"), i);
+	CHECK(FAULTED() || (s->next_seq - s->history_seq > 1700 && compact_now(s, model, 4096, 3000)));
+	CHECK(FAULTED() || (s->next_seq - s->history_seq < 200 && request(&b) < 2500));
+out:
+	buf_free(&b);
+	scratch_end(&sc);
+}
+
 /* Fifty compactions: rules are as they were told, and what was said once is still there. */
 TEST(fifty_times)
 {
@@ -524,6 +548,7 @@ main(int argc, char **argv)
 	RUN(outputs);
 	RUN(a_long_turn);
 	RUN(one_message);
+	RUN(other_bounds);
 	RUN(fifty_times);
 	RUN(shown);
 	log_close();
