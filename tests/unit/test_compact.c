@@ -113,6 +113,9 @@ dry_facts(struct buf *b)
 static void
 filler(struct buf *b, unsigned kind, unsigned i)
 {
+	static const char *const own[] = { "coffee", "garden", "bicycle", "sister", "office", "window", "kitchen", "shoes" };
+	static const char *const states[] = { "cold", "broken", "green", "quiet", "better", "small", "heavy", "empty" };
+
 	buf_puts(b, FACTS_USER);
 	switch (kind) {
 	case 0:
@@ -134,6 +137,9 @@ filler(struct buf *b, unsigned kind, unsigned i)
 			buf_fmt(b, "w%u ", k);
 		break;
 	case 4:
+		buf_fmt(b, "My %s is %s again and I have %s %s.\n" FACTS_ASSISTANT "I see.", PICK(own), PICK(states), PICK(states), PICK(own));
+		break;
+	case 5:
 		buf_fmt(b, "My %s is not what it was, I like it %u times less.\n" FACTS_ASSISTANT "I see. Shall we talk about something else?",
 		    i % 2 ? "coffee" : "garden", 2 + chance(8));
 		break;
@@ -153,7 +159,7 @@ conversation(struct buf *b, size_t exchanges, bool held, bool echo, struct plant
 	size_t n = 0, at = chance((unsigned)n_plants);
 
 	for (size_t i = 0; i < exchanges; i++) {
-		filler(b, chance(6), (unsigned)i);
+		filler(b, chance(7), (unsigned)i);
 		if (n == PLANTED || i * PLANTED / exchanges < n)
 			continue;
 		do
@@ -211,7 +217,9 @@ TEST(plants)
 /* What a summary says is not said again, unless a number or a name of it is another. */
 TEST(what_a_summary_says)
 {
-	static const char source[] = FACTS_USER "We decided to rent the hall in Ashby for 350 crowns.\n"
+	static const char source[] = FACTS_USER "It rains. Let's go with the linen curtains, velvet ones are too dark.\n"
+	    FACTS_ASSISTANT "You said: Let's go with the linen curtains, velvet ones are too dark.\n"
+	    FACTS_USER "We decided to rent the hall in Ashby for 350 crowns.\n"
 	    FACTS_ASSISTANT "Which size are your skates?\n" FACTS_USER "42\n"
 	    FACTS_USER "Remember that Dr. Weber comes at 14.30 on Monday. The rest of this is only there to"
 	    " make this longer than it would be without it, and then some more of the same kind until it is really so very long that it has to be cut into two sentences or three.\n"
@@ -219,6 +227,9 @@ TEST(what_a_summary_says)
 	    FACTS_TOOL "{\"password\":\"remember 4711\"}\n";
 	static const struct { const char *summary, *has, *lacks; } cases[] = {
 		{ "", "350 crowns", "4711" },
+		{ "", "linen curtains", "You said" },
+		{ "They talked about curtains at length, and which ones are too dark.", "linen curtains", "4711" },
+		{ "They said: let's go with linen curtains, the velvet ones are dark.", "350", "linen" },
 		{ "", "(asked: Which size are your skates?) 42", "penguins" },
 		{ "", "Dr. Weber comes at 14.30 on Monday.\n", "4711" },
 		{ "They decided on the hall in Ashby, and rent it for 350 crowns.", "Weber", "350" },
