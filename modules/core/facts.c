@@ -451,17 +451,17 @@ keep(struct facts *f, struct table *said, int rank, bool user, size_t max, size_
 	for (size_t i = f->n; i-- > 0;) {
 		struct unit *u = &f->units[i];
 		size_t size = u->text.n + (u->asked.n ? u->asked.n + 12 : 0) + strlen(FACTS_ASSISTANT) + 1;
-		bool again = false;
+		bool again = false, known = u->rank == rank && said && is_said(said, u->text);
 
-		if (u->rank != rank || u->user != user || *used + size > max || (said && is_said(said, u->text)))
+		if (u->rank != rank || u->user != user || (!known && *used + size > max))
 			continue;
 		for (size_t k = 0; k < f->n_kept && !again; k++)
 			again = says_the_same(u, f->kept[k]);
 		if (again)
 			continue;
-		u->keep = true;
-		f->kept[f->n_kept++] = u;
-		*used += size;
+		f->kept[f->n_kept++] = u;       /* what the summary says, too: who said it again need not be told either */
+		u->keep = !known;
+		*used += known ? 0 : size;
 	}
 }
 

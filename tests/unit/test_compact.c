@@ -210,15 +210,15 @@ TEST(plants)
 			printf("  %s missed %d times: %.*s\n", plants[i].held ? "held out" : "known", plants[i].missed, STR_ARG(plants[i].text));
 	printf("  plants: %ld of %ld found, at least %d of %d; of those held out %ld of %ld, at least %d\n", found[0], all[0], worst[0],
 	    PLANTED, found[1], all[1], worst[1]);
-	CHECK(FAULTED() || (worst[0] >= 28 && worst[1] >= 28));
+	CHECK(FAULTED() || (worst[0] >= 28 && worst[1] >= 28 && (found[0] + found[1]) * 100 >= (all[0] + all[1]) * 98));
 	buf_free(&file);
 }
 
 /* What a summary says is not said again, unless a number or a name of it is another. */
 TEST(what_a_summary_says)
 {
-	static const char source[] = FACTS_USER "It rains. Let's go with the linen curtains, velvet ones are too dark.\n"
-	    FACTS_ASSISTANT "You said: Let's go with the linen curtains, velvet ones are too dark.\n"
+	static const char source[] = FACTS_USER "It rains, so we'll go with the linen curtains, velvet ones are too dark.\n"
+	    FACTS_ASSISTANT "You said: it rains, so we'll go with the linen curtains, velvet ones are too dark.\n"
 	    FACTS_USER "We decided to rent the hall in Ashby for 350 crowns.\n"
 	    FACTS_ASSISTANT "Which size are your skates?\n" FACTS_USER "42\n"
 	    FACTS_USER "Remember that Dr. Weber comes at 14.30 on Monday. The rest of this is only there to"
@@ -229,7 +229,7 @@ TEST(what_a_summary_says)
 		{ "", "350 crowns", "4711" },
 		{ "", "linen curtains", "You said" },
 		{ "They talked about curtains at length, and which ones are too dark.", "linen curtains", "4711" },
-		{ "They said: let's go with linen curtains, the velvet ones are dark.", "350", "linen" },
+		{ "As it rains they will go with linen curtains, velvet ones are dark.", "350", "linen" },
 		{ "", "(asked: Which size are your skates?) 42", "penguins" },
 		{ "", "Dr. Weber comes at 14.30 on Monday.\n", "4711" },
 		{ "They decided on the hall in Ashby, and rent it for 350 crowns.", "Weber", "350" },
