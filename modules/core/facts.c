@@ -40,7 +40,7 @@ static const struct { unsigned mark; const char *words; } marks[] = {
 	"passwort gebucht reservier schulde ich_werde wir_werden wichtig souvien rappel n_oublie decid convenu d_accord promis promet "
 	"echeance date_limite avant_le anniversaire rendez_vous jamais toujours prefer mot_de_passe je_vais " },
 { STRONG,
-	"recuerd acuerd no_olvid decidi acord promet plazo vence cumpleanos cita_ alergi nunca. siempre prefier contrasena "
+	"recuerd recordar acuerd no_olvid decidi acord promet plazo vence cumpleanos cita_ alergi nunca. siempre prefier contrasena "
 	"ricord non_dimentic deciso decidi concordat promess promett scadenza entro. compleanno appuntament mai. sempre. preferi "
 	"lembr nao_esque decidi combin prazo aniversari compromisso senha. devo_ onthoud herinner vergeet besloten beslis "
 	"afgesproken beloof uiterlijk verjaardag afspraak nooit altijd liever wachtwoord geboekt " },
@@ -363,18 +363,22 @@ weigh(struct facts *f, struct unit *u)
 	struct walk k = { u->text, 0 };
 	unsigned found = find_marks(f, u->text), forms = count(&f->words, u->form, 0);
 	int numbers = str_chr(u->text, '@') != SIZE_MAX || (found & DATE), names = 0, rare = 0, v;
+	bool common = true;             /* all its words */
 	struct word w;
 
 	for (size_t i = 0; next_word(&k, &w); i++) {
+		bool is = (w.letters >= 4 || w.number) && count(&f->words, w.hash, 0) <= RARE;
+
 		numbers += w.number;
 		names += w.name && (i || w.code);
-		rare += w.letters >= 4 && !w.number && count(&f->words, w.hash, 0) <= RARE;
+		rare += is && !w.number;
+		common &= !is;
 	}
 	v = (found & STRONG ? 6 : 0) + (found & OWN ? 3 : 0) + (numbers ? 3 : 0) + (names ? 2 : 0) + (rare < 3 ? rare : 3) +
 	    (u->user || (numbers && (found & FIRST)) ? 3 : 0) - (str_ends(u->text, S("?")) ? 4 : 0);
 	if (v < 6)
 		return 0;
-	if (!(found & STRONG) && forms >= ALIKE && count(&f->words, u->whole, 0) * 2 <= forms)
+	if (!(found & STRONG) && (common || (forms >= ALIKE && count(&f->words, u->whole, 0) * 2 <= forms)))
 		return 1;
 	return v >= 12 ? RANK_BEST : v >= 9 ? RANK_BEST - 1 : RANK_BEST - 2;
 }
@@ -447,17 +451,17 @@ keep(struct facts *f, struct table *said, int rank, bool user, size_t max, size_
 	for (size_t i = f->n; i-- > 0;) {
 		struct unit *u = &f->units[i];
 		size_t size = u->text.n + (u->asked.n ? u->asked.n + 12 : 0) + strlen(FACTS_ASSISTANT) + 1;
-		bool again = false;
+		bool again = false, known = u->rank == rank && said && is_said(said, u->text);
 
-		if (u->rank != rank || u->user != user || *used + size > max || (said && is_said(said, u->text)))
+		if (u->rank != rank || u->user != user || (!known && *used + size > max))
 			continue;
 		for (size_t k = 0; k < f->n_kept && !again; k++)
 			again = says_the_same(u, f->kept[k]);
 		if (again)
 			continue;
-		u->keep = true;
-		f->kept[f->n_kept++] = u;
-		*used += size;
+		f->kept[f->n_kept++] = u;       /* what the summary says, too: who said it again need not be told either */
+		u->keep = !known;
+		*used += known ? 0 : size;
 	}
 }
 

@@ -60,7 +60,7 @@ class Speaker:
 
     def __init__(self, seed=1, summary=None, size=120):
         self.rng, self.summary, self.size, self.next = random.Random(seed), summary, size, ""
-        self.gate = None                # summaries wait for it
+        self.gate = self.hold = None    # summaries wait for the one, answers for the other
 
     def filler(self, n):
         return " ".join("Many people enjoy %s as much as %s." % tuple(self.rng.sample(TOPICS, 2)) for _ in range(n // 8))
@@ -70,6 +70,8 @@ class Speaker:
             if self.gate:
                 self.gate.wait(60)
             return self.summary(ask) if callable(self.summary) else self.summary
+        if self.hold:
+            self.hold.wait(60)
         said, self.next = self.next, ""
         return (said + " " + self.filler(self.size)).strip()
 
@@ -121,6 +123,7 @@ def test_thirty_plants_with_a_summary():
             assert len(kept) >= 28, [p for p in planted if p not in kept]
             assert len(talks(w)[1]) >= 1 and status(w)["model"] >= 1
             assert short(None) in first_text(body)
+            assert not any("cache_control" in json.dumps(b) or "tools" in b for b in talks(w)[1])
             assert w.settle_up() == []
             assert w.b.query("SELECT count(*) FROM cost_ledger WHERE feature = 'compaction' AND model = 'claude-haiku-5-5'"
                              " AND estimated = 0 AND session_id = 1 AND user_id = 1")[0][0] == len(talks(w)[1])
@@ -137,6 +140,16 @@ def test_thirty_plants_and_the_model_fails():
             kept = found(planted, text_of(talks(w)[0][-1]))
             assert len(kept) >= 28, [p for p in planted if p not in kept]
             assert len(talks(w)[1]) == 1 and status(w) == {"arithmetic": 1, "model": 0, "failed": 1, "running": 0}, status(w)
+
+
+def test_a_summary_in_another_script_is_none():
+    with world() as w:
+        w.ai.script = lambda ask: short(ask) if is_summary(ask.body) else "И так далее, и тому подобное. " * 40
+        for i in range(40):
+            w.say("Расскажи мне ещё что-нибудь о погоде и о море. " * 10)
+            if status(w)["failed"]:
+                break
+        assert status(w)["failed"] == 1 and status(w)["model"] == 0
 
 
 def test_no_model_at_all():
@@ -217,15 +230,16 @@ def test_nobody_waits_for_it():
         assert is_condensed(body) and "My locker is number 4417" in text_of(body) and short(None) in first_text(body)
         # it comes while a turn runs: it waits for its end
         fill(w, speaker)
-        w.ai.hold_after_first_delta = gate = threading.Event()
+        speaker.hold = threading.Event()
         w.tg.send_text(OWNER, "say a long thing")
-        before = len(talks(w)[0])
-        w.wait(lambda: len(talks(w)[0]) > before or w.b.query("SELECT 1 FROM turns WHERE state = 2"), "asked")
-        n = w.b.query("SELECT count(*) FROM messages WHERE kind = 1")[0][0]
-        gate.set()
-        w.ai.hold_after_first_delta = None
+        w.wait(lambda: w.b.query("SELECT 1 FROM turns WHERE state = 2"), "asked")
+        n, booked = w.b.query("SELECT (SELECT count(*) FROM messages WHERE kind = 1), count(*) FROM cost_ledger"
+                              " WHERE feature = 'compaction'")[0]
         speaker.gate.set()
-        w.wait(lambda: w.b.query("SELECT count(*) FROM messages WHERE kind = 1")[0][0] == n + 2, "the second one")
+        w.wait(lambda: w.b.query("SELECT count(*) FROM cost_ledger WHERE feature = 'compaction'")[0][0] > booked, "the summary")
+        assert w.b.query("SELECT count(*) FROM messages WHERE kind = 1") == [(n,)] and status(w)["running"] == 1
+        speaker.hold.set()
+        w.wait(lambda: w.b.query("SELECT count(*) FROM messages WHERE kind = 1") == [(n + 2,)], "the new history")
         w.wait(lambda: not w.b.query("SELECT 1 FROM turns WHERE state < 5"), "peace")
         w.say("and at last?")
         assert is_condensed(talks(w)[0][-1]) and "say a long thing" in text_of(talks(w)[0][-1])

@@ -113,6 +113,9 @@ dry_facts(struct buf *b)
 static void
 filler(struct buf *b, unsigned kind, unsigned i)
 {
+	static const char *const own[] = { "coffee", "garden", "bicycle", "sister", "office", "window", "kitchen", "shoes" };
+	static const char *const states[] = { "cold", "broken", "green", "quiet", "better", "small", "heavy", "empty" };
+
 	buf_puts(b, FACTS_USER);
 	switch (kind) {
 	case 0:
@@ -134,6 +137,9 @@ filler(struct buf *b, unsigned kind, unsigned i)
 			buf_fmt(b, "w%u ", k);
 		break;
 	case 4:
+		buf_fmt(b, "My %s is %s again and I have %s %s.\n" FACTS_ASSISTANT "I see.", PICK(own), PICK(states), PICK(states), PICK(own));
+		break;
+	case 5:
 		buf_fmt(b, "My %s is not what it was, I like it %u times less.\n" FACTS_ASSISTANT "I see. Shall we talk about something else?",
 		    i % 2 ? "coffee" : "garden", 2 + chance(8));
 		break;
@@ -153,7 +159,7 @@ conversation(struct buf *b, size_t exchanges, bool held, bool echo, struct plant
 	size_t n = 0, at = chance((unsigned)n_plants);
 
 	for (size_t i = 0; i < exchanges; i++) {
-		filler(b, chance(6), (unsigned)i);
+		filler(b, chance(7), (unsigned)i);
 		if (n == PLANTED || i * PLANTED / exchanges < n)
 			continue;
 		do
@@ -204,14 +210,16 @@ TEST(plants)
 			printf("  %s missed %d times: %.*s\n", plants[i].held ? "held out" : "known", plants[i].missed, STR_ARG(plants[i].text));
 	printf("  plants: %ld of %ld found, at least %d of %d; of those held out %ld of %ld, at least %d\n", found[0], all[0], worst[0],
 	    PLANTED, found[1], all[1], worst[1]);
-	CHECK(FAULTED() || (worst[0] >= 28 && worst[1] >= 28));
+	CHECK(FAULTED() || (worst[0] >= 28 && worst[1] >= 28 && (found[0] + found[1]) * 100 >= (all[0] + all[1]) * 98));
 	buf_free(&file);
 }
 
 /* What a summary says is not said again, unless a number or a name of it is another. */
 TEST(what_a_summary_says)
 {
-	static const char source[] = FACTS_USER "We decided to rent the hall in Ashby for 350 crowns.\n"
+	static const char source[] = FACTS_USER "It rains, so we'll go with the linen curtains, velvet ones are too dark.\n"
+	    FACTS_ASSISTANT "You said: it rains, so we'll go with the linen curtains, velvet ones are too dark.\n"
+	    FACTS_USER "We decided to rent the hall in Ashby for 350 crowns.\n"
 	    FACTS_ASSISTANT "Which size are your skates?\n" FACTS_USER "42\n"
 	    FACTS_USER "Remember that Dr. Weber comes at 14.30 on Monday. The rest of this is only there to"
 	    " make this longer than it would be without it, and then some more of the same kind until it is really so very long that it has to be cut into two sentences or three.\n"
@@ -219,6 +227,9 @@ TEST(what_a_summary_says)
 	    FACTS_TOOL "{\"password\":\"remember 4711\"}\n";
 	static const struct { const char *summary, *has, *lacks; } cases[] = {
 		{ "", "350 crowns", "4711" },
+		{ "", "linen curtains", "You said" },
+		{ "They talked about curtains at length, and which ones are too dark.", "linen curtains", "4711" },
+		{ "As it rains they will go with linen curtains, velvet ones are dark.", "350", "linen" },
 		{ "", "(asked: Which size are your skates?) 42", "penguins" },
 		{ "", "Dr. Weber comes at 14.30 on Monday.\n", "4711" },
 		{ "They decided on the hall in Ashby, and rent it for 350 crowns.", "Weber", "350" },
@@ -243,13 +254,15 @@ TEST(what_a_summary_says)
 /* Any bytes, any room. */
 TEST(no_text)
 {
+	static const char bytes[] = "User: 12.\n\xE8\xAE\xB0\xE4\xBD\x8F Remember";
+
 	for (unsigned round = 0; round < 300 && !FAULTED(); round++) {
 		struct buf source = BUF_INIT(8192), out = BUF_INIT(1u << 20);
 		size_t n = 0, max;
 
 		seed = round;
 		for (unsigned i = chance(4000); i > 0; i--)
-			buf_putc(&source, (char)(chance(3) ? "User: 12.\n\xE8\xAE\xB0\xE4\xBD\x8F Remember"[chance(27)] : (int)chance(256)));
+			buf_putc(&source, chance(3) ? bytes[chance(sizeof(bytes) - 1)] : (char)chance(256));
 		max = chance(3) ? chance(500) : 100000;
 		CHECK_OK(facts_write(buf_view(&source), round % 2 ? buf_view(&source) : STR_NONE, max, &out, &n));
 		CHECK(out.n <= max);
@@ -451,6 +464,28 @@ out:
 	scratch_end(&sc);
 }
 
+/* A window full of rows, and a price band below the budget. */
+TEST(other_bounds)
+{
+	struct buf b = BUF_INIT(8u << 20);
+	struct model_info dear;
+
+	if (!begin())
+		goto out;
+	dear = *model;
+	dear.band_above = 3000;
+	talk(4, 2500);
+	add("user", TEXT("and now?"));
+	CHECK(FAULTED() || (!compact_now(s, model, 4096, 2700) && compact_now(s, &dear, 4096, 2700)));
+	for (int i = 0; i < HISTORY_MESSAGES_MAX * 17 / 20 && !FAULTED(); i++)
+		add(i % 2 ? "user" : "assistant", TEXT("%d"), i);
+	CHECK(FAULTED() || (s->next_seq - s->history_seq > 1700 && compact_now(s, model, 4096, 3000)));
+	CHECK(FAULTED() || (s->next_seq - s->history_seq < 200 && request(&b) < 2500));
+out:
+	buf_free(&b);
+	scratch_end(&sc);
+}
+
 /* Fifty compactions: rules are as they were told, and what was said once is still there. */
 TEST(fifty_times)
 {
@@ -524,6 +559,7 @@ main(int argc, char **argv)
 	RUN(outputs);
 	RUN(a_long_turn);
 	RUN(one_message);
+	RUN(other_bounds);
 	RUN(fifty_times);
 	RUN(shown);
 	log_close();

@@ -179,7 +179,7 @@ begin(const char *toml)
 	refuse = hold = breaks = false;
 	buf_init(&replies, 1u << 20);
 	buf_init(&request, 32u << 20);
-	snprintf(text, sizeof(text), "%s[providers]\ndefault = \"echo\"\n[context]\nbudget = 900000\n", toml);
+	snprintf(text, sizeof(text), "%s[providers]\ndefault = \"echo\"\n[context]\nbudget = 1000000\n", toml);
 	if (scratch_dir(&sc, text) == OK)
 		return up();
 	CHECK(FAULTED());
