@@ -196,12 +196,12 @@ TEST(items_of_one_time)
 
 TEST(quiet_hours)
 {
-	if (!begin(BEAT("quiet_hours = \"22:00-07:00\"\n"), "- [ ] Late @2026-03-01 23:15\n- [ ] Early @06:00\n- [ ] At seven @2026-03-02 07:00\n"))
+	if (!begin(BEAT("quiet_hours = \"22:00-07:10\"\n"), "- [ ] Late @2026-03-01 23:15\n- [ ] Early @06:00\n- [ ] At seven @2026-03-02 07:00\n"))
 		return;
 	CHECK_OK(day_script("1+12:00:00 end\n"));
 	CHECK(claude.calls == 1);
 	SAID(1, "You wanted: - Late @2026-03-01 23:15\n- Early @06:00\n- At seven", 1);
-	CHECK(day_one("SELECT " MINUTE("created_at", "1772323200") " FROM outbox WHERE text LIKE '%Late%'") == 19 * 60);
+	CHECK(day_one("SELECT " MINUTE("created_at", "1772323200") " FROM outbox WHERE text LIKE '%Late%'") == 19 * 60 + 10);
 	finish();
 }
 
