@@ -245,7 +245,7 @@ TEST(what_a_summary_says)
 		if (!FAULTED() && (str_find(buf_view(&out), str_z(cases[i].has)) == SIZE_MAX ||
 		    str_find(buf_view(&out), str_z(cases[i].lacks)) != SIZE_MAX)) {
 			printf("  case %zu: %s\n", i, buf_z(&out));
-			CHECK(!"what was kept");
+			test_bad_at_(__FILE__, __LINE__, "what was kept");
 		}
 		buf_free(&out);
 	}
@@ -288,6 +288,8 @@ begin(void)
 	model = &sc.a.provider->feature->provider->models[0];
 	return true;
 }
+
+static void add(const char *role, const char *fmt, ...) PRINTF(2, 3);
 
 static void
 add(const char *role, const char *fmt, ...)
