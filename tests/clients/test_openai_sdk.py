@@ -137,7 +137,7 @@ def test_python_errors_and_retries():
             return e
         raise AssertionError("no %s" % kind.__name__)
     ask = {"model": "blufio", "messages": [{"role": "user", "content": "say x"}]}
-    with world({"cost": {"daily_budget_usd": 0.001}}) as w:
+    with world({"cost": {"daily_budget_usd": 1}}) as w:
         c = client(w, max_retries=0)
         e = fails(openai.AuthenticationError, lambda: client(w, api_key="wrong").chat.completions.create(**ask))
         assert e.code == "invalid_api_key" and e.request_id
@@ -163,7 +163,8 @@ def test_python_errors_and_retries():
         threading.Timer(2.5 * SLOW, lambda: release(w, gate)).start()
         done = patient.chat.completions.create(model="blufio", messages=[{"role": "user", "content": "say alpha beta gamma"}])
         assert done.choices[0].message.content == "alpha beta gamma" and len(w.ai.requests) == n + 1
-        c.chat.completions.create(model="claude-opus-5-5", messages=[{"role": "user", "content": "words 300"}])
+        w.b.configure(cost={"daily_budget_usd": 0.0001})
+        assert w.b.cli("reload")[0] == 0
         e = fails(openai.RateLimitError, lambda: c.chat.completions.create(**ask))
         assert e.code == "insufficient_quota"
 
