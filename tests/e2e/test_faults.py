@@ -903,7 +903,8 @@ def test_recorded_streams():
     with world({"telegram": {"allowed_users": users}, "agent": {"max_sessions": 100},
                 "cost": {"daily_budget_usd": 100}}, ai=Recorded(streams)) as w:
         play(w, plays, 2000)
-    with world({"telegram": {"allowed_users": users}, "agent": {"max_sessions": 100},
+    # few at a time: five failures in a row open the breaker
+    with world({"telegram": {"allowed_users": users}, "agent": {"max_sessions": 4},
                 "cost": {"daily_budget_usd": 100}}, ai=Recorded(streams)) as w:
         play(w, cuts, 2000 + len(plays))
 

@@ -396,7 +396,7 @@ def test_shell_beside_a_locked_database():
 
 def test_big_answer():
     """Half a megabyte through one line: all of it, once."""
-    with World({"anthropic": {"max_tokens": 128000}}) as w:
+    with World({"anthropic": {"max_tokens": 128000}, "cost": {"daily_budget_usd": 50}}) as w:
         w.ai.piece = 4000
         text = " ".join("word%d" % i for i in range(45000))
         w.ai.script = [text]
