@@ -132,7 +132,7 @@ def test_gzip():
             r = w.g.ask("GET", path, headers={"Accept-Encoding": accept})
             assert r.get("Content-Encoding") is None and r.body == plain.body, (accept, r)
             assert "Accept-Encoding" in r.all("Vary"), accept
-        small = w.g.ask("GET", "/v1/cost", headers={"Accept-Encoding": "gzip"})
+        small = w.g.ask("GET", "/ready", headers={"Accept-Encoding": "gzip"})
         assert small.get("Content-Encoding") is None and len(small.body) < 1024
         page = w.g.ask("GET", "/metrics", headers={"Accept-Encoding": "gzip"})
         assert b"blufio_messages_total" in gzip.decompress(page.body)
