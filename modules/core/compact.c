@@ -482,10 +482,16 @@ compact_now(struct session *s, const struct model_info *m, int64_t answer, int64
 	if (j && j->state == JOB_READY && job_use(j, s))
 		return true;
 	if (compact_plan(&p, s, room) == OK && compact_choose(&p, true)) {
+		struct str source = buf_view(&p.source), summary = facts_summary(source);
+		size_t most = compact_facts_max(&p);
+
 		compact_drop(a, s->id);
 		done = begin_whole(&p, tokens);
-		if (!done && facts_write(buf_view(&p.source), STR_NONE, compact_facts_max(&p), &facts, &n) == OK)
-			done = compact_begin(&p, COMPACT_FACTS, STR_NONE, buf_view(&facts), tokens);
+		/* an earlier summary stays, in a part of the room that facts may have */
+		if (summary.n > most / 2)
+			summary = utf8_prefix(summary, most / 2);
+		if (!done && facts_write(source, summary, most - summary.n, &facts, &n) == OK)
+			done = compact_begin(&p, COMPACT_FACTS, summary, buf_view(&facts), tokens);
 	}
 	compact_plan_free(&p);
 	buf_free(&facts);

@@ -11,7 +11,7 @@
 #define TAIL_PERCENT 10                 /* of exchanges before the newest stay as they are, too */
 #define FACTS_PERCENT 10
 #define FACTS_TOKENS_MIN 1500           /* of them in a small room, but at most a quarter of it */
-#define FRESH_PERCENT 10                /* not condensed before: with less it would not pay */
+#define FRESH_PERCENT 20                /* not condensed before: with less it would not pay */
 #define FRESH_HARD_PERCENT 2
 #define FRESH_ROWS (HISTORY_MESSAGES_MAX / 4)   /* or so many */
 #define TURN_PERCENT 50                 /* of a turn that goes on: more, and its own beginning is condensed */

@@ -8,6 +8,7 @@
 #define BLUFIO_CORE_H
 
 #include "blufio.h"
+#include "core/facts.h"
 #include "core/router.h"
 
 #define SCHEMA_VERSION 7
@@ -536,14 +537,6 @@ FALLIBLE rules_prompt(struct agent *a, int64_t user, struct buf *out);
 /* Appends what changed since; seen > 0. */
 FALLIBLE rules_changes(struct agent *a, int64_t user, int64_t seen, struct buf *out);
 void rules_word(struct agent *a, int64_t user, struct str arg, struct buf *out);
-
-/* facts.c */
-/* who speaks, at the beginning of a line; what comes before the first is an earlier summary */
-#define FACTS_USER "User: "
-#define FACTS_ASSISTANT "Assistant: "
-#define FACTS_TOOL "Tool: "
-/* Appends the lines of source that must not be lost and that summary does not say, in max bytes; n: how many. */
-FALLIBLE facts_write(struct str source, struct str summary, size_t max, struct buf *out, size_t *n);
 
 /* compact.c */
 struct compaction;

@@ -4,9 +4,10 @@
  *
  * The conversation comes as words: lines, some of which begin with who speaks. It is cut into units, a line each, or
  * a sentence of a long one. A unit is weighed by what a reader would underline: a decision, a promise, a date by
- * which, what to remember (words of some languages, below), one's own affairs, numbers, names, and words that occur
- * hardly anywhere else in it, for which no language has to be known. The heaviest are kept word for word, among
- * equals the newest, until the room is full; what a summary says already, or another unit, is not said again.
+ * which, what to remember (facts_words.c), one's own affairs, numbers, names, and words that occur hardly anywhere else
+ * in it, for which no language has to be known. What people say of themselves weighs more than what they paste or
+ * ask for, and that more than what the assistant told them. The heaviest are kept word for word, among equals the
+ * newest, until the room is full; what a summary says already, or another unit, is not said again.
  *
  * Local and deterministic: nothing is asked, nothing is kept.
  */
@@ -24,63 +25,21 @@
 #define RARE 3                          /* said by the person, by the answer, and in one more place */
 #define ALIKE 4                         /* so many units that differ in digits only are a form that was filled in */
 
-#define RANK_BEST 4
+#define PASTE_MIN 600u                  /* bytes: a longer message is hardly all in the person's own words */
+#define RANK_BEST 5
+#define RANK_COMMON 2                   /* at most, for what is nothing special here */
 
-enum { STRONG = 1, OWN = 2, DATE = 4, FIRST = 8 };      /* FIRST: who speaks says what he does */
-static const struct { unsigned mark; const char *words; } marks[] = {
-/* "_": a blank; "." at the end: there the word ends */
-{ STRONG,
-	"remember remind don_t_forget do_not_forget never_forget decid agreed we_agree let_s_go_with go_with. went_with settled chose. "
-	"chosen picked opted ruled_out from_now_on promis i_ll. i_will. we_ll. we_will. swore owe owes owed deadline due. until "
-	"no_later_than expire appointment birthday anniversar allerg intoleran must. never. always. prefer password passcode booked "
-	"reserv cancel important diagnos " },
-{ STRONG,
-	"merk_ erinner nicht_vergessen vergiss entschied entschlossen beschlossen beschloss vereinbart einigen versproch verspreche "
-	"frist. spatest bis_zum ab_jetzt ab_sofort termin geburtstag allergi vertragt muss_ nie. niemals immer. lieber. bevorzug "
-	"passwort gebucht reservier schulde ich_werde wir_werden wichtig souvien rappel n_oublie decid convenu d_accord promis promet "
-	"echeance date_limite avant_le anniversaire rendez_vous jamais toujours prefer mot_de_passe je_vais " },
-{ STRONG,
-	"recuerd recordar acuerd no_olvid decidi acord promet plazo vence cumpleanos cita_ alergi nunca. siempre prefier contrasena "
-	"ricord non_dimentic deciso decidi concordat promess promett scadenza entro. compleanno appuntament mai. sempre. preferi "
-	"lembr nao_esque decidi combin prazo aniversari compromisso senha. devo_ onthoud herinner vergeet besloten beslis "
-	"afgesproken beloof uiterlijk verjaardag afspraak nooit altijd liever wachtwoord geboekt " },
-{ STRONG,
-	"pamieta przypomn zapomn zdecydow postanow ustali obieca termin. urodzin alergi nigdy zawsze haslo hatirla unutma karar "
-	"anlast soz_ver dogum_gun randevu alerj asla. her_zaman sifre запомн помни напомн не_забуд решил договорил обеща срок дедлайн "
-	"день_рожд аллерг никогда всегда предпочит пароль должен должн 记住 记得 記住 記得 提醒 别忘 別忘 决定 決定 同意 我会 我會 答应 答應 承诺 承諾 保证 保證 "
-	"截止 期限 生日 过敏 過敏 必须 必須 从不 总是 密码 密碼 预订 覚え 忘れ 決め 約束 締切 締め切 誕生日 アレルギー 必ず パスワード 予約 "
-	"تذكر ذكرني لا_تنس قرر اتفق وعد موعد حساسي دايما ابدا كلمه_المرور 기억 잊지 결정 약속 마감 생일 알레르기 비밀번호 예약 " },
-{ OWN,
-	"my. mine. our. i_am. i_m. i_have. i_live i_work i_was_born mein meine meinen meinem meiner unser ich_bin ich_habe ich_wohne "
-	"mon. ma. mes. notre. je_suis j_ai j_habite mi. mis. nuestr soy. tengo mio. mia. miei nostr sono. abito meu. minha nosso nossa "
-	"tenho moro. mijn onze. ik_ben ik_heb moj. moja moje mam. jestem мой моя мое мои наш меня 我的 我们 我叫 我住 我对 我對 私の 僕の 妹 弟 "
-	"母 父 ابني امي ابي بيتي benim bizim kiz_kardesim 나의 내_ 우리 " },
-{ DATE,
-	"monday tuesday wednesday thursday friday saturday sunday january february april. june. july. august september october november "
-	"december tomorrow tonight next_week next_month o_clock montag dienstag mittwoch donnerstag freitag samstag sonntag januar "
-	"februar marz. mai. juni. juli. oktober dezember ubermorgen nachste_woche nachsten lundi mardi mercredi jeudi vendredi samedi "
-	"dimanche janvier fevrier avril juin. juillet aout. septembre octobre novembre decembre demain lunes martes miercoles jueves "
-	"viernes sabado domingo enero febrero abril mayo. junio julio agosto septiembre octubre noviembre diciembre lunedi martedi " },
-{ DATE,
-	"mercoledi giovedi venerdi domenica gennaio febbraio aprile maggio giugno luglio settembre ottobre dicembre domani segunda_feira "
-	"terca_feira quarta_feira quinta_feira sexta_feira janeiro fevereiro maio. junho julho setembro outubro dezembro amanha maandag "
-	"dinsdag woensdag donderdag vrijdag zaterdag zondag januari februari maart. mei. augustus overmorgen poniedzial wtorek srode "
-	"czwartek piatek sobot niedziel pazartesi carsamba persembe cumartesi понедельник вторник среду среды четверг пятниц суббот "
-	"воскресен январ феврал марта апрел мая. июня июля августа сентябр октябр ноябр декабр завтра 星期 礼拜 禮拜 下周 明天 曜日 明日 来週 "
-	"الاثنين الثلاثاء الاربعاء الخميس الجمعه السبت غدا 월요일 화요일 수요일 목요일 금요일 토요일 일요일 내일 " },
-{ FIRST,
-	"i. ich. je. j_ yo. te_ io. eu. ik. я. 我 私 僕 ben. 제가 سوف " },
-};
+static const char *const names[] = { FACTS_USER, FACTS_PASTED, FACTS_ASSISTANT, FACTS_TOOL };
+enum who { PERSON, PASTED, ASSISTANT, TOOL };
 
 /* ---- words -------------------------------------------------------------------------- */
 
 struct word {
 	uint32_t hash;
 	unsigned letters;
-	bool number, name;              /* a name: with a capital, or letters and digits mixed */
-	bool code;                      /* the latter, or all capitals */
+	bool number, name;              /* a name: with a capital inside a sentence, or letters and digits mixed, or all capitals */
 };
-struct walk { struct str rest; uint32_t wide; };
+struct walk { struct str rest; uint32_t wide; bool inside; };
 
 static bool
 is_digit(uint32_t c)
@@ -109,6 +68,13 @@ inside_number(struct str rest, size_t len, uint32_t c, uint32_t before)
 	    is_digit((unsigned char)rest.p[len]);
 }
 
+/* Behind these a capital is no sign of a name. */
+static bool
+begins_anew(uint32_t c)
+{
+	return c == '.' || c == '!' || c == '?' || c == ':' || c == ';' || c == '"' || c == '(' || c == '*' || (c >= 0x2013 && c <= 0x203A);
+}
+
 /* The next word; of a script without blanks each two neighbours are one. */
 static bool
 next_word(struct walk *k, struct word *w)
@@ -133,19 +99,21 @@ next_word(struct walk *k, struct word *w)
 			k->rest = str_sub(k->rest, len, k->rest.n);
 			return true;
 		}
-		if (l == LETTER_GAP || l == LETTER_WIDE)
+		if (l == LETTER_GAP || l == LETTER_WIDE) {
+			k->inside &= !begins_anew(c);
 			continue;
+		}
 		if (w->letters++ == 0) {
 			w->number = is_digit(c);
-			w->name = is_capital(c);
+			w->name = is_capital(c) && k->inside;
 		}
 		capitals += is_capital(c);
 		digits += is_digit(c);
 		w->hash = mix(w->hash, small);
 		before = c;
 	}
-	w->code = (digits && digits < w->letters && capitals) || (capitals > 1 && capitals == w->letters);
-	w->name = (w->name && w->letters > 1) || w->code;
+	w->name = (w->name && w->letters > 1) || (digits && digits < w->letters && capitals) || (capitals > 1 && capitals == w->letters);
+	k->inside = true;
 	return w->letters > 0;
 }
 
@@ -192,7 +160,8 @@ struct unit {
 	uint32_t form, whole;           /* with every digit alike; as it is */
 	uint64_t bits;                  /* of its words */
 	int rank;                       /* 0: nothing to keep; RANK_BEST */
-	bool user, keep;
+	enum who who;
+	bool keep;
 };
 struct facts {
 	struct arena ar;
@@ -240,9 +209,9 @@ sentence(struct str s)
 }
 
 static void
-add_unit(struct facts *f, struct str text, bool user, struct str asked)
+add_unit(struct facts *f, struct str text, enum who who, struct str asked)
 {
-	struct walk k = { text, 0 };
+	struct walk k = { .rest = text };
 	struct unit *u;
 	struct word w;
 
@@ -258,7 +227,7 @@ add_unit(struct facts *f, struct str text, bool user, struct str asked)
 		f->cap = cap;
 	}
 	u = &f->units[f->n++];
-	*u = (struct unit){ .text = text, .user = user, .asked = text.n <= ANSWER_MAX ? asked : STR_NONE, .form = 1, .whole = 2 };
+	*u = (struct unit){ .text = text, .who = who, .asked = text.n <= ANSWER_MAX ? asked : STR_NONE, .form = 1, .whole = 2 };
 	while (next_word(&k, &w)) {
 		u->form = mix(u->form, w.number ? '#' : w.hash);
 		u->whole = mix(u->whole, w.hash);
@@ -269,30 +238,70 @@ add_unit(struct facts *f, struct str text, bool user, struct str asked)
 	(void)count(&f->words, u->whole, 1);
 }
 
+/* Who is named at the beginning of a line; false: nobody is. */
+static bool
+names_one(struct str *line, enum who *who)
+{
+	for (size_t i = 0; i < ARRAY_LEN(names); i++)
+		if (str_starts(*line, str_z(names[i]))) {
+			*line = str_sub(*line, strlen(names[i]), line->n);
+			*who = (enum who)i;
+			return true;
+		}
+	return false;
+}
+
+/* The first bytes of source that are one's: up to a line that names another. */
+static size_t
+one_turn(struct str source)
+{
+	size_t n = 0;
+	enum who who;
+	struct str line;
+
+	for (struct str rest = source; rest.n; n = source.n - rest.n) {
+		(void)str_cut(&rest, '\n', &line);
+		if (n && names_one(&line, &who))
+			break;
+	}
+	return n;
+}
+
+struct str
+facts_summary(struct str source)
+{
+	struct str line = source;
+	enum who who;
+
+	return names_one(&line, &who) ? STR_NONE : str_sub(source, 0, one_turn(source));
+}
+
 static void
 cut_units(struct facts *f, struct str source)
 {
-	struct str line, asked = STR_NONE;
-	bool user = true, told = true;          /* what no one is named for is an earlier summary */
+	struct str asked = STR_NONE;
 
 	while (source.n) {
-		(void)str_cut(&source, '\n', &line);
-		if (str_starts(line, S(FACTS_USER)) || str_starts(line, S(FACTS_ASSISTANT))) {
-			user = line.p[0] == FACTS_USER[0];
-			told = true;
-			line = str_sub(line, user ? strlen(FACTS_USER) : strlen(FACTS_ASSISTANT), line.n);
-		} else if (str_starts(line, S(FACTS_TOOL))) {
-			told = false;           /* what a tool says, the answer says again */
-		}
-		line = str_trim(line);
-		while (told && line.n) {
-			size_t n = line.n <= UNIT_MAX ? line.n : sentence(line);
-			struct str text = str_trim(str_sub(line, 0, n));
+		size_t n = one_turn(source), first = f->n;
+		struct str turn = str_sub(source, 0, n), line;
+		enum who who = PERSON;
+		bool named = names_one(&turn, &who);
 
-			add_unit(f, text, user, user ? asked : STR_NONE);
-			asked = !user && str_ends(text, S("?")) && text.n <= ASKED_MAX ? text : STR_NONE;
-			line = str_sub(line, n, line.n);
+		while (who != TOOL && turn.n) {         /* what a tool says, the answer says again */
+			(void)str_cut(&turn, '\n', &line);
+			for (line = str_trim(line); line.n; line = str_trim(str_sub(line, n, line.n))) {
+				n = line.n <= UNIT_MAX ? line.n : sentence(line);
+				add_unit(f, str_trim(str_sub(line, 0, n)), who, who == PERSON ? asked : STR_NONE);
+			}
 		}
+		n = one_turn(source);
+		for (size_t i = first; named && who == PERSON && n > PASTE_MIN && i < f->n; i++)
+			f->units[i].who = PASTED;
+		asked = STR_NONE;
+		if (who == ASSISTANT && f->n > first && str_ends(f->units[f->n - 1].text, S("?")) &&
+		    f->units[f->n - 1].text.n <= ASKED_MAX)
+			asked = f->units[f->n - 1].text;
+		source = str_sub(source, n, source.n);
 	}
 }
 
@@ -307,16 +316,16 @@ chain(char first, char second)
 static void
 index_stems(struct facts *f)
 {
-	for (size_t i = 0; i < ARRAY_LEN(marks); i++) {
-		struct str rest = str_z(marks[i].words), w;
+	for (const struct facts_words *m = facts_words; m->words; m++) {
+		struct str rest = str_z(m->words), w;
 
 		while (str_cut(&rest, ' ', &w)) {
 			uint16_t at = (uint16_t)++f->n_heads;   /* 0 ends a chain */
-			uint16_t *head = &f->head[chain(w.p[0], w.p[1] == '_' ? ' ' : w.p[1])];
+			uint16_t *head = &f->head[chain(w.p[0], w.p[1] == '_' || w.p[1] == '.' ? ' ' : w.p[1])];
 
 			assert(at < STEMS_MAX);
 			f->heads[at] = w;
-			f->mark[at] = (unsigned char)marks[i].mark;
+			f->mark[at] = (unsigned char)m->mark;
 			f->next[at] = *head;
 			*head = at;
 		}
@@ -352,35 +361,54 @@ find_marks(const struct facts *f, struct str text)
 	for (size_t i = 1; i + 1 < n; i++)      /* where a word begins, and everywhere in a script without blanks */
 		if (small[i - 1] == ' ' || (unsigned char)small[i] >= 0xD8)
 			for (uint16_t k = f->head[chain(small[i], small[i + 1])]; k; k = f->next[k])
-				if (stands_at(str_make(small, n), i, f->heads[k]))
+				if ((f->mark[k] != FACTS_ASK || i == 1) && stands_at(str_make(small, n), i, f->heads[k]))
 					found |= f->mark[k];
 	return found;
+}
+
+/* By what was found in it. */
+static int
+rank(const struct unit *u, unsigned found, bool numbers, bool named, int rare)
+{
+	bool strong = found & FACTS_STRONG, own = found & (FACTS_OWN | FACTS_FIRST), first = found & FACTS_FIRST;
+
+	switch (u->who) {
+	case PERSON:
+		if ((found & FACTS_ASK) || str_ends(u->text, S("?")))
+			return strong ? 4 : numbers ? 3 : 0;
+		return strong || numbers ? RANK_BEST : own || named || u->asked.n ? 4 : rare >= 2 ? 3 : 0;
+	case PASTED:
+		return strong && own ? 4 : strong || own ? 3 : numbers || named ? RANK_COMMON : rare >= 2;
+	case ASSISTANT:
+		return (strong && (numbers || first)) || (numbers && first) ? 4 : strong ? 3 : numbers || named ? RANK_COMMON : 0;
+	case TOOL:
+		break;
+	}
+	return 0;
 }
 
 static int
 weigh(struct facts *f, struct unit *u)
 {
-	struct walk k = { u->text, 0 };
+	struct walk k = { .rest = u->text };
 	unsigned found = find_marks(f, u->text), forms = count(&f->words, u->form, 0);
-	int numbers = str_chr(u->text, '@') != SIZE_MAX || (found & DATE), names = 0, rare = 0, v;
-	bool common = true;             /* all its words */
+	bool numbers = str_chr(u->text, '@') != SIZE_MAX || (found & FACTS_DATE), named = false, common = true;
+	int rare = 0, v;
 	struct word w;
 
-	for (size_t i = 0; next_word(&k, &w); i++) {
+	while (next_word(&k, &w)) {
 		bool is = (w.letters >= 4 || w.number) && count(&f->words, w.hash, 0) <= RARE;
 
-		numbers += w.number;
-		names += w.name && (i || w.code);
+		numbers |= w.number;
+		named |= w.name;
 		rare += is && !w.number;
 		common &= !is;
 	}
-	v = (found & STRONG ? 6 : 0) + (found & OWN ? 3 : 0) + (numbers ? 3 : 0) + (names ? 2 : 0) + (rare < 3 ? rare : 3) +
-	    (u->user || (numbers && (found & FIRST)) ? 3 : 0) - (str_ends(u->text, S("?")) ? 4 : 0);
-	if (v < 6)
-		return 0;
-	if (!(found & STRONG) && (common || (forms >= ALIKE && count(&f->words, u->whole, 0) * 2 <= forms)))
-		return 1;
-	return v >= 12 ? RANK_BEST : v >= 9 ? RANK_BEST - 1 : RANK_BEST - 2;
+	v = rank(u, found, numbers, named, rare);
+	if (v > RANK_COMMON && !(found & FACTS_STRONG) &&
+	    (common || (forms >= ALIKE && count(&f->words, u->whole, 0) * 2 <= forms)))
+		v = RANK_COMMON;
+	return v;
 }
 
 /* ---- what is said already --------------------------------------------------------------------- */
@@ -389,14 +417,14 @@ weigh(struct facts *f, struct unit *u)
 static bool
 is_said(struct table *words, struct str text)
 {
-	struct walk k = { text, 0 };
+	struct walk k = { .rest = text };
 	size_t all = 0, there = 0, keys = 0;
 	struct word w;
 
-	for (size_t i = 0; next_word(&k, &w); i++) {
+	while (next_word(&k, &w)) {
 		bool is = count(words, w.hash, 0) > 0;
 
-		if (w.number || (w.name && (i || w.code))) {
+		if (w.number || w.name) {
 			keys++;
 			if (!is)
 				return false;
@@ -422,7 +450,7 @@ static bool
 says_the_same(const struct unit *u, const struct unit *than)
 {
 	uint32_t hashes[WORDS_MAX];
-	struct walk k = { than->text, 0 };
+	struct walk k = { .rest = than->text };
 	size_t n = 0, all = 0, there = 0;
 	struct word w;
 
@@ -430,7 +458,7 @@ says_the_same(const struct unit *u, const struct unit *than)
 		return false;
 	while (n < WORDS_MAX && next_word(&k, &w))
 		hashes[n++] = w.hash;
-	for (k = (struct walk){ u->text, 0 }; next_word(&k, &w); all++) {
+	for (k = (struct walk){ .rest = u->text }; next_word(&k, &w); all++) {
 		bool is = false;
 
 		for (size_t i = 0; i < n && !is; i++)
@@ -446,14 +474,14 @@ says_the_same(const struct unit *u, const struct unit *than)
 
 /* The newest first. */
 static void
-keep(struct facts *f, struct table *said, int rank, bool user, size_t max, size_t *used)
+keep(struct facts *f, struct table *said, int wanted, enum who who, size_t max, size_t *used)
 {
 	for (size_t i = f->n; i-- > 0;) {
 		struct unit *u = &f->units[i];
 		size_t size = u->text.n + (u->asked.n ? u->asked.n + 12 : 0) + strlen(FACTS_ASSISTANT) + 1;
-		bool again = false, known = u->rank == rank && said && is_said(said, u->text);
+		bool again = false, known = u->rank == wanted && said && is_said(said, u->text);
 
-		if (u->rank != rank || u->user != user || (!known && *used + size > max))
+		if (u->rank != wanted || u->who != who || (!known && *used + size > max))
 			continue;
 		for (size_t k = 0; k < f->n_kept && !again; k++)
 			again = says_the_same(u, f->kept[k]);
@@ -471,10 +499,11 @@ choose(struct facts *f, struct table *said, size_t max)
 	size_t used = 0;
 
 	f->kept = arena_array(&f->ar, f->n, sizeof(struct unit *));
-	for (int rank = f->kept ? RANK_BEST : 0; rank > 0; rank--) {
-		keep(f, said, rank, true, max, &used);
+	for (int i = f->kept ? RANK_BEST : 0; i > 0; i--) {
 		/* what the assistant knows it can say again; what it promised it cannot */
-		keep(f, said, rank, false, rank >= RANK_BEST - 1 ? max : used + (max - used) / 3, &used);
+		keep(f, said, i, PERSON, max, &used);
+		keep(f, said, i, PASTED, i > 1 ? max : used + (max - used) / 3, &used);
+		keep(f, said, i, ASSISTANT, i > 3 ? max : used + (max - used) / 3, &used);
 	}
 }
 
@@ -483,7 +512,7 @@ facts_write(struct str source, struct str summary, size_t max, struct buf *out, 
 {
 	struct facts *f = calloc(1, sizeof(*f));
 	struct table said;
-	struct walk k = { summary, 0 };
+	struct walk k = { .rest = summary };
 	struct word w;
 	enum err e;
 
@@ -507,7 +536,7 @@ facts_write(struct str source, struct str summary, size_t max, struct buf *out, 
 		if (!u->keep)
 			continue;
 		++*n;
-		buf_puts(out, u->user ? FACTS_USER : FACTS_ASSISTANT);
+		buf_puts(out, names[u->who]);
 		if (u->asked.n)
 			buf_fmt(out, "(asked: %.*s) ", STR_ARG(u->asked));
 		buf_fmt(out, "%.*s\n", STR_ARG(u->text));
