@@ -257,6 +257,24 @@ TEST(what_a_summary_says)
 	}
 }
 
+/* What is said in words that hardly occur elsewhere outlives what is said all the time, however old it is. */
+TEST(rare_words)
+{
+	static const char *const what[] = { "soup", "road", "window", "coffee", "garden", "office", "bicycle", "kitchen" };
+	static const char *const how[] = { "cold", "empty", "green", "quiet", "heavy", "small", "broken", "better" };
+	struct buf source = BUF_INIT(1u << 20), out = BUF_INIT(4096);
+	size_t n = 0;
+
+	buf_puts(&source, FACTS_USER "The spare key lies under the blue flowerpot.\n");
+	seed = 5;
+	for (int i = 0; i < 300; i++)
+		buf_fmt(&source, FACTS_USER "The %s was %s, while the %s was %s.\n", PICK(what), PICK(how), PICK(what), PICK(how));
+	CHECK_OK(facts_write(buf_view(&source), STR_NONE, 600, &out, &n));
+	CHECK(FAULTED() || (n > 5 && has_keys(buf_view(&out), S("blue flowerpot"))));
+	buf_free(&source);
+	buf_free(&out);
+}
+
 /* Any bytes, any room. */
 TEST(no_text)
 {
@@ -562,6 +580,7 @@ main(int argc, char **argv)
 	IGNORE(log_open(LOG_ERROR, LOG_TEXT, "/dev/null", NULL));       /* a fault may have met it */
 	RUN(plants);
 	RUN(what_a_summary_says);
+	RUN(rare_words);
 	RUN(no_text);
 	RUN(a_history);
 	RUN(outputs);
