@@ -42,7 +42,8 @@ const struct facts_words facts_words[] = {
 	"i. we. ich. wir. je. j_ nous. yo. nosotros te_ io. noi. eu. nos. ik. wij. ja. my. я. мы. 我 私 僕 ben. biz. 제가 저는 انا نحن سوف " },
 { FACTS_DATE,
 	"monday tuesday wednesday thursday friday saturday sunday january february april. june. july. august september october november "
-	"december tomorrow tonight noon. midnight next_week next_month o_clock montag dienstag mittwoch donnerstag freitag samstag sonntag januar "
+	"december tomorrow tonight noon. midnight next_week next_month o_clock "
+	"montag dienstag mittwoch donnerstag freitag samstag sonntag januar "
 	"februar marz. mai. juni. juli. oktober dezember ubermorgen nachste_woche nachsten lundi mardi mercredi jeudi vendredi samedi "
 	"dimanche janvier fevrier avril juin. juillet aout. septembre octobre novembre decembre demain lunes martes miercoles jueves "
 	"viernes sabado domingo enero febrero abril mayo. junio julio agosto septiembre octubre noviembre diciembre lunedi martedi " },
@@ -54,15 +55,18 @@ const struct facts_words facts_words[] = {
 	"воскресен январ феврал марта апрел мая. июня июля августа сентябр октябр ноябр декабр завтра 星期 礼拜 禮拜 下周 明天 曜日 明日 来週 "
 	"الاثنين الثلاثاء الاربعاء الخميس الجمعه السبت غدا 월요일 화요일 수요일 목요일 금요일 토요일 일요일 내일 " },
 { FACTS_ASK,
-	"tell. explain describe show. list. give_me what. what_ how. how_ why. who. whom. when. where. which. can_ could. would. will_you "
+	"tell. explain describe show. list. give_me what. what_ how. how_ why. "
+	"who. whom. when. where. which. can_ could. would. will_you "
 	"is. are. do_you does. did. has. have_you go_on continue and_what and_how and_then and_why so_what more. please_tell please_show "
 	"please_explain erzahl erklar beschreib zeig. zeige gib_mir was. wie. warum. wieso wer. wann. wo. welche kannst konntest ist. "
-	"sind. hast_du mach_weiter weiter. und_was und_wie dis_moi raconte explique decris montre donne_moi qu_est quoi comment pourquoi " },
+	"sind. hast_du mach_weiter weiter. und_was und_wie dis_moi raconte "
+	"explique decris montre donne_moi qu_est quoi comment pourquoi " },
 { FACTS_ASK,
 	"qui. quand. ou. quel est_ce peux_tu pouvez parle_moi continue et_ensuite dime. cuentame cuenta explica describe. muestra que. "
 	"por_que quien cuando donde cual puedes podrias habla_me sigue y_que dimmi racconta spiega descrivi mostra che_cosa cosa. come. "
 	"perche chi. quando. dove. quale puoi potresti diz_me conta_me explica mostra o_que porque quem. onde. qual podes pode_ vertel "
-	"leg_uit beschrijf wat. hoe. waarom wie. wanneer waar. welke kun_je opowiedz powiedz wyjasnij jak. dlaczego kto. kiedy gdzie czy. "
+	"leg_uit beschrijf wat. hoe. waarom wie. wanneer waar. welke kun_je "
+	"opowiedz powiedz wyjasnij jak. dlaczego kto. kiedy gdzie czy. "
 	"anlat acikla nasil neden расскажи объясни опиши покажи что. как. почему кто. когда где. какой какая можешь продолж дальше "
 	"告诉 请问 什么 怎么 为什么 谁 讲讲 介绍 继续 教えて 何 なぜ どう اخبرني كيف لماذا متي اين " },
 { 0, NULL },
