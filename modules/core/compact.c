@@ -393,9 +393,10 @@ job_begin(struct compact_plan *p, int64_t before)
 
 /* The most tokens that a request should have. */
 static int64_t
-room_of(struct agent *a, const struct model_info *m, int64_t answer)
+room_of(struct agent *a, const struct model_info *m)
 {
-	int64_t budget = config_i64(a->config, "context.budget"), room = m->window - answer;
+	int64_t budget = config_i64(a->config, "context.budget"), answer = llm_max_tokens(a, provider_of(a, str_z(m->id)));
+	int64_t room = m->window - (answer < m->max_output ? answer : m->max_output);
 
 	if (room < m->window / 2)
 		room = m->window / 2;
@@ -446,7 +447,7 @@ consider(struct session *s)
 
 	if (a->phase != AGENT_READY || a->write_failed || s->prompt_model[0] == '\0' || cost_model(a, s->prompt_model, &m, &f) != OK)
 		return;
-	room = room_of(a, &m, llm_max_tokens(a, provider_of(a, str_z(s->prompt_model))));
+	room = room_of(a, &m);
 	tokens = size_of(s, &m);
 	if (!is_full(s, tokens, room, SOFT_PERCENT))
 		return;
@@ -467,11 +468,11 @@ compact_between(struct session *s)
 }
 
 bool
-compact_now(struct session *s, const struct model_info *m, int64_t answer, int64_t tokens)
+compact_now(struct session *s, const struct model_info *m, int64_t tokens)
 {
 	struct agent *a = s->a;
 	struct compaction *j = job_of(a, s->id);
-	int64_t room = room_of(a, m, answer);
+	int64_t room = room_of(a, m);
 	struct buf facts = BUF_INIT(REQUEST_MAX);
 	struct compact_plan p;
 	size_t n;

@@ -542,9 +542,9 @@ void rules_word(struct agent *a, int64_t user, struct str arg, struct buf *out);
 struct compaction;
 /* A turn of s is over, the next has not begun: what was condensed meanwhile takes its place, or is begun. */
 void compact_between(struct session *s);
-/* A request of so many tokens, with room for such an answer: if that is too much, what is before the newest message is
- * condensed at once. true: it was, render again. */
-bool compact_now(struct session *s, const struct model_info *m, int64_t answer, int64_t tokens);
+/* A request of so many tokens: if that is too much, what is before the newest message is condensed at once. true: it was,
+ * render again. */
+bool compact_now(struct session *s, const struct model_info *m, int64_t tokens);
 void compact_drop(struct agent *a, int64_t session); /* 0: of all. It is not wanted any more; what was asked is booked */
 void compact_clear(struct agent *a);                 /* memory only */
 size_t compact_running(const struct agent *a);

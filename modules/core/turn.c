@@ -901,6 +901,18 @@ fit_window(struct turn *t, const struct model_info *m, struct fail *f)
 	return OK;
 }
 
+/* If so many tokens are too much, what was before the message is condensed; once a round, because then the newest is left.
+ * true: render again. */
+static bool
+condense(struct turn *t, const struct model_info *m, int64_t tokens)
+{
+	if (t->condensed > t->round || !compact_now(t->s, m, tokens))
+		return false;
+	t->condensed = t->round + 1;
+	t->counted = t->counted > 0 ? 0 : t->counted;
+	return true;
+}
+
 /* What of the request cannot come from the provider's cache, which rate limits mostly do not count: the last answer
  * and all behind it; everything when there is none. */
 static int64_t
@@ -1032,9 +1044,7 @@ step_call(struct turn *t)
 	e = prepare_call(t, &m, &f);
 	if (e == ERR_BUSY)
 		return WAIT;
-	if (e == OK && t->condensed <= t->round && compact_now(t->s, &m, t->context->request.max_tokens, t->estimate)) {
-		t->condensed = t->round + 1;    /* once a round: what is left is the newest */
-		t->counted = t->counted > 0 ? 0 : t->counted;
+	if (e == OK && condense(t, &m, t->estimate)) {
 		context_drop(t);
 		return NEXT;
 	}
@@ -1219,6 +1229,7 @@ not_answered(struct turn *t)
 {
 	struct llm_result *r = &t->result;
 	struct fail f = FAIL_INIT;
+	struct model_info m;
 	bool thinking = r->class == LLM_THINKING && t->s->thinking_seq < t->s->next_seq;
 	bool again = r->class == LLM_RETRY && r->retry_after_us <= LLM_RETRY_AFTER_MAX_US, other = false;
 
@@ -1246,6 +1257,11 @@ not_answered(struct turn *t)
 		return NEXT;
 	}
 	buf_cut(&t->answer, t->round_from);
+	if (r->class == LLM_TOO_LARGE && cost_model(t->a, t->model, &m, &f) == OK && condense(t, &m, m.window)) {
+		t->state = TURN_CALL;
+		save(t);
+		return NEXT;
+	}
 	explain(t, &f);
 	if (t->attachments && t->round == 0 && (r->class == LLM_BAD_REQUEST || r->class == LLM_TOO_LARGE))
 		return leave_out(t, &f);

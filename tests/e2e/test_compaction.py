@@ -352,6 +352,20 @@ def test_one_message_that_is_too_large():
         assert is_condensed(body) and "yyy" in text_of(body) and "4417" in text_of(body)
 
 
+def test_a_provider_that_takes_less():
+    """It says that a request is too large, whatever we reckon: once more, with what was before it condensed."""
+    speaker = Speaker(14, short)
+    with world() as w:
+        w.ai.script = speaker
+        w.say("My locker is number 4417, remember it.")
+        for i in range(3):
+            tell(w, speaker, None)
+        w.ai.fail_next("400", text="prompt is too long: 1000001 tokens > 1000000 maximum")
+        assert "Many people" in w.say("hello") and is_condensed(talks(w)[0][-1]) and "4417" in text_of(talks(w)[0][-1])
+        w.ai.fail_next("400", n=2, text="prompt is too long: 1000001 tokens > 1000000 maximum")
+        assert "too large" in w.say("hello again")
+
+
 # ---- what was said is still there --------------------------------------------------------------------------
 
 

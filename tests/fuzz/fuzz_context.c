@@ -146,7 +146,7 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	s->next_seq = ROWS_MAX + 1;
 	for (int i = 0; i < 2; i++) {
 		int64_t from = s->history_seq;
-		bool done = compact_now(s, &sc.a.provider->feature->provider->models[0], 1000, 1 << 30);
+		bool done = compact_now(s, &sc.a.provider->feature->provider->models[0], 1 << 30);
 
 		if (done != (s->history_seq > from) || sc.a.write_failed)
 			abort();

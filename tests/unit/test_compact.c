@@ -404,8 +404,8 @@ TEST(a_history)
 	add("system", "\"a note\"");
 	rows = s->next_seq - 1;
 	before = request(&b);
-	CHECK(!compact_now(s, model, 4096, 3000) && s->history_seq == 0);       /* half full is not full */
-	CHECK(FAULTED() || compact_now(s, model, 4096, before));
+	CHECK(!compact_now(s, model, 3000) && s->history_seq == 0);       /* half full is not full */
+	CHECK(FAULTED() || compact_now(s, model, before));
 	from = s->history_seq;
 	CHECK(FAULTED() || (from == rows + 1 && request(&b) < before / 3));
 	CHECK(HAS("my locker is number 4417") && HAS("I have that in mind."));
@@ -415,7 +415,7 @@ TEST(a_history)
 	CHECK(FAULTED() || one("SELECT count(*) FROM messages WHERE kind = 0 AND void = 0") == rows);
 	CHECK(FAULTED() || one("SELECT count(*) FROM sessions WHERE prompt IS NOT NULL AND history_seq > 20 AND prompt_tokens > 0") == 1);
 	/* with so little it is not done again */
-	CHECK(FAULTED() || (!compact_now(s, model, 4096, 6000) && s->history_seq == from));
+	CHECK(FAULTED() || (!compact_now(s, model, 6000) && s->history_seq == from));
 	/* what memory says is what the rows say */
 	CHECK(FAULTED() || one("SELECT max(seq) + 1 FROM messages") == s->next_seq);
 out:
@@ -436,7 +436,7 @@ TEST(outputs)
 	add("assistant", TEXT("it says nothing"));
 	add("user", TEXT("thanks"));
 	before = request(&b);
-	CHECK(FAULTED() || compact_now(s, model, 4096, 6000));
+	CHECK(FAULTED() || compact_now(s, model, 6000));
 	CHECK(FAULTED() || request(&b) < before / 4);
 	CHECK(HAS("User: please read it") && HAS("(uses read: {\\\"of\\\":\\\"t1\\\"})") && HAS("Tool: begins 0") && HAS("bytes are left out here"));
 	CHECK(HAS("0 ends") && HAS("Assistant: it says nothing") && LACKS("tool_use"));
@@ -456,11 +456,11 @@ TEST(a_long_turn)
 	add("user", TEXT("read all six"));
 	for (size_t i = 0; i < 6; i++)
 		round_of_tools((const char *[]){ "ta", "tb", "tc", "td", "te", "tf" }[i], 2500);
-	CHECK(FAULTED() || compact_now(s, model, 4096, 6000));
+	CHECK(FAULTED() || compact_now(s, model, 6000));
 	CHECK(FAULTED() || request(&b) < 3600);
 	CHECK(HAS("user[{\"type\":\"text\",\"text\":\"read all six\"}]") && HAS("\"id\":\"tf\"") && LACKS("\"id\":\"ta\""));
 	round_of_tools("tg", 40000);
-	CHECK(FAULTED() || compact_now(s, model, 4096, 12000));
+	CHECK(FAULTED() || compact_now(s, model, 12000));
 	CHECK(FAULTED() || request(&b) < 5100);
 	CHECK(HAS("read all six") && HAS("\"id\":\"tg\"") && HAS("\"is_error\":true") && LACKS("signature"));
 out:
@@ -475,15 +475,15 @@ TEST(one_message)
 
 	if (!begin())
 		goto out;
-	CHECK(!compact_now(s, model, 4096, 1000000) && s->history_seq == 0);    /* nothing at all */
+	CHECK(!compact_now(s, model, 1000000) && s->history_seq == 0);    /* nothing at all */
 	add("user", TEXT("%030000d"), 0);
-	CHECK(!compact_now(s, model, 4096, 9000) && s->history_seq == 0);
+	CHECK(!compact_now(s, model, 9000) && s->history_seq == 0);
 	add("assistant", TEXT("so long"));
 	add("user", TEXT("%030000d"), 0);
-	CHECK(!compact_now(s, model, 4096, 18000) && s->history_seq == 0);
+	CHECK(!compact_now(s, model, 18000) && s->history_seq == 0);
 	add("assistant", TEXT("again"));
 	add("user", TEXT("short"));
-	CHECK(FAULTED() || compact_now(s, model, 4096, 18000));
+	CHECK(FAULTED() || compact_now(s, model, 18000));
 	CHECK(FAULTED() || request(&b) < 3000);
 out:
 	buf_free(&b);
@@ -502,10 +502,10 @@ TEST(other_bounds)
 	dear.band_above = 3000;
 	talk(4, 2500);
 	add("user", TEXT("and now?"));
-	CHECK(FAULTED() || (!compact_now(s, model, 4096, 2700) && compact_now(s, &dear, 4096, 2700)));
+	CHECK(FAULTED() || (!compact_now(s, model, 2700) && compact_now(s, &dear, 2700)));
 	for (int i = 0; i < HISTORY_MESSAGES_MAX * 17 / 20 && !FAULTED(); i++)
 		add(i % 2 ? "user" : "assistant", TEXT("%d"), i);
-	CHECK(FAULTED() || (s->next_seq - s->history_seq > 1700 && compact_now(s, model, 4096, 3000)));
+	CHECK(FAULTED() || (s->next_seq - s->history_seq > 1700 && compact_now(s, model, 3000)));
 	CHECK(FAULTED() || (s->next_seq - s->history_seq < 200 && request(&b) < 2500));
 out:
 	buf_free(&b);
@@ -530,7 +530,7 @@ TEST(fifty_times)
 		add("user", TEXT("My code number %d is %d, remember it."), i, 5000 + i);
 		add("assistant", TEXT("yes"));
 		add("user", TEXT("go on"));
-		CHECK(FAULTED() || (compact_now(s, model, 4096, request(&b)) && s->history_seq > from && request(&b) < 3500));
+		CHECK(FAULTED() || (compact_now(s, model, request(&b)) && s->history_seq > from && request(&b) < 3500));
 	}
 	CHECK(HAS("I promised Amara to fix the piano stool by 14 May.") && HAS("My code number 49 is 5049, remember it."));
 	CHECK(HAS("My code number 0 is 5000"));
@@ -556,7 +556,7 @@ TEST(shown)
 	round_of_tools("t1", 100);
 	add("assistant", TEXT("told"));
 	add("user", TEXT("the last thing"));
-	CHECK(FAULTED() || compact_now(s, model, 4096, 6000));
+	CHECK(FAULTED() || compact_now(s, model, 6000));
 	buf_reset(&b);
 	CHECK_OK(compact_history(&sc.a, s->id, S("30"), &b));
 	CHECK(HAS(" You: the first thing\n") && HAS(" I: told\n") && HAS(" You: the last thing\n") && HAS("bytes are left out here"));
