@@ -60,7 +60,7 @@ scratch_provider(struct agent *a, const struct feature *f)
 {
 	a->provider = a->providers;
 	a->providers[0] = (struct provider){ .feature = f };
-	if (f == NULL)
+	if (f == NULL || a->config == NULL)     /* a fault has met the configuration */
 		return;
 	a->n_providers = 1;
 	snprintf(a->providers[0].name, sizeof(a->providers[0].name), "%s", f->name);
