@@ -184,8 +184,8 @@ class Daemon:
         self.port = int(re.search(r"listening on 127\.0\.0\.1:(\d+)", read(self.log)).group(1))
         self.gateway = "%d %s" % (self.port, TOKEN)     # as load and relay want it
 
-    def stop(self):
-        end(self.process)
+    def stop(self, how=signal.SIGTERM):
+        end(self.process, how)
 
     @property
     def pid(self):
@@ -424,7 +424,7 @@ def bench_relay(place):
             p.stdin.write((d.socket if what == "terminal" else d.gateway) + "\n")
             p.stdin.flush()
             ms = latencies(p)
-            d.stop()
+            d.stop(signal.SIGKILL)      # or it would wait for the answer's end
             p.stdin.close()
             end(p)
             if len(ms) < WORDS:
@@ -663,7 +663,7 @@ def bench_hanging(place):
         ms[hanging].append(latencies(f)[FIRST:])
         for c in clients:
             c.close()
-        end(d.process, signal.SIGKILL)  # or it would wait for the turns that hang
+        d.stop(signal.SIGKILL)          # or it would wait for the turns that hang
         end(f)
     well, hangs = (percentile([percentile(x, 99) for x in ms[h]], 50) for h in (False, True))
     row("update to provider request p99, gateway's clients hang", hangs, "ms", well, 1.2 * well,
