@@ -1676,9 +1676,11 @@ store_api_key_mint(struct db *db, const struct api_key_row *k, struct buf *key, 
 
 	buf_puts(key, API_KEY_PREFIX);
 	e = make_secret(key, hash);
+	if (e != OK)
+		return e;
 	row.kind = API_KEY_SECRET;
 	row.hash = str_z(hash);
-	return e == OK ? store_api_key_add(db, &row, id) : e;
+	return store_api_key_add(db, &row, id);
 }
 
 #define API_KEY_COLUMNS "SELECT id, kind, name, hash, scopes, rate_per_minute, created_at, expires_at, revoked_at," \
