@@ -31,8 +31,8 @@ must(bool true_always, const char *what)
 static void
 check_content(const struct heard *h)
 {
-	struct llm_message m[3] = { { "user", S("[{\"type\":\"text\",\"text\":\"q\"}]") },
-	    { "assistant", buf_view(&h->content) }, { "user", STR_NONE } };
+	struct llm_message m[3] = { { .role = "user", .content = S("[{\"type\":\"text\",\"text\":\"q\"}]") },
+	    { .role = "assistant", .content = buf_view(&h->content) }, { .role = "user" } };
 	struct llm_request r = { .messages = m, .n_messages = 2 };
 	struct arena ar = ARENA_INIT(512u << 20);
 	struct buf results = BUF_INIT(REQUEST_MAX);

@@ -17,11 +17,12 @@ sample(const struct config_key *k)
 	case CONFIG_STRING: return strcmp(k->name, "providers.default") == 0 ? NULL : "a\"b\n#'\\";
 	case CONFIG_SECRET: return "sk-\"fuzz'\\";
 	case CONFIG_PATH: return "/a b";
-	case CONFIG_INT: case CONFIG_SECONDS: return k->max && k->max < 7 ? NULL : "7";
+	case CONFIG_INT: case CONFIG_SECONDS: return k->min > 7 ? "100" : k->max && k->max < 7 ? NULL : "7";
 	case CONFIG_BOOL: return "true";
 	case CONFIG_ENUM: return NULL;
 	case CONFIG_USD: return "1.5";
 	case CONFIG_IDS: return "1,-2";
+	case CONFIG_ARGV: return "[\"/a b\", \"\\\"\\\\{file}'\"]";
 	case CONFIG_URL: return "https://example.com/x";
 	}
 	return NULL;

@@ -154,7 +154,7 @@ talk(struct str in, size_t piece, struct buf *out)
 
 	require(socketpair(AF_UNIX, SOCK_STREAM, 0, fd) == 0);
 	snprintf(peer, sizeof(peer), "peer %u", inputs);        /* nobody is locked out for what another did */
-	conn_new(gateway, fd[0], peer);
+	conn_new(&gateway->listeners[0], fd[0], peer, false);
 	while (in.n) {
 		ssize_t n = send(fd[1], in.p, in.n < piece ? in.n : piece, MSG_DONTWAIT | MSG_NOSIGNAL);
 
