@@ -118,8 +118,11 @@ def test_documents():
         assert "y.zip" in newest(w)[0]["text"] and newest(w)[0]["text"].endswith("and this?")
 
 
+ROOM = {"context": {"budget": 900000}, "cost": {"daily_budget_usd": 20, "monthly_budget_usd": 20}}
+
+
 def test_too_large():
-    with World() as w:
+    with World(ROOM) as w:
         content = document(w, b"x", "big.bin")
         content["document"]["file_size"] = 21 << 20
         assert "20 MB at most" in answer(w, content)
@@ -456,7 +459,7 @@ def changed(w):
 
 
 def test_quota():
-    with World({"storage": {"media_quota": 1}}) as w:
+    with World({"storage": {"media_quota": 1}} | ROOM) as w:
         for i in range(3):
             answer(w, document(w, (b"%d" % i) * 400000, "f%d.txt" % i))
         assert len(files(w)) == 2
