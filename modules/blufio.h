@@ -744,6 +744,7 @@ struct agent {
 	bool durable_owed;                   /* a light commit was made; effects still wait */
 	bool write_failed;                   /* a statement of this loop turn failed: roll back, reload */
 	struct effect load_again;
+	bool load_owed;                 /* load_again waits for the sends under way */
 	struct ev_defer again;               /* one more loop turn without waiting */
 	struct ev_timer retry_timer, drain_timer, checkpoint_timer, housekeeping_timer;
 	struct checkpoint *checkpoint;
@@ -767,8 +768,8 @@ void agent_after(struct agent *a, struct effect *e);        /* queue an effect *
  * next loop turn, which follows at once, goes on and makes both durable. This is how a message is
  * on disk before anything works on it, for the price of one fdatasync. */
 void agent_soon(struct agent *a, struct effect *e);
-/* After this loop turn's commit memory is rebuilt from the rows: for the rare change that touches all of it. What
- * runs is taken up again as after a start. */
+/* Memory is rebuilt from the rows after a commit, as soon as no send is under way: for the rare change that touches
+ * all of it. What runs is taken up again as after a start. */
 void agent_load_again(struct agent *a);
 /* Every statement's result passes here: a failure undoes the loop turn and rebuilds memory from rows. */
 void agent_wrote(struct agent *a, enum err e);

@@ -139,7 +139,7 @@ clear(struct agent *a)
 {
 	effects_drop(&a->after);
 	effects_drop(&a->soon);
-	a->durable_owed = false;
+	a->durable_owed = a->load_owed = false;
 	for (size_t i = 0; i < a->n_channels; i++)
 		a->channels[i].feature->channel->reset(a->channels[i].self);
 	if (a->sessions)
@@ -187,6 +187,7 @@ on_load_again(struct effect *e)
 {
 	struct agent *a = CONTAINER(e, struct agent, load_again);
 
+	a->load_owed = false;
 	if (a->phase != AGENT_READY)
 		return;                 /* the next start reads the rows */
 	clear(a);
@@ -197,7 +198,9 @@ on_load_again(struct effect *e)
 void
 agent_load_again(struct agent *a)
 {
-	agent_after(a, &a->load_again);
+	a->load_owed = true;
+	if (!outbox_in_flight(a))
+		agent_after(a, &a->load_again);
 }
 
 static void

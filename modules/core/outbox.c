@@ -98,7 +98,7 @@ pump(struct line *l)
 
 	if (it == NULL || it->state == OUTBOX_SENDING || it->parked)
 		return;
-	if (l->a->load_again.list)
+	if (l->a->load_owed)
 		return;                 /* the lines are about to be made anew: a send begun now would be one in doubt */
 	if (agent_channel(l->a, l->to.channel) == NULL)
 		return;                 /* the channel is not configured now: the row waits */
@@ -197,6 +197,14 @@ item_add(struct agent *a, const struct target *to, int64_t id, int64_t turn, enu
 	return OK;
 }
 
+/* A send is no longer under way: what would have put it in doubt may happen. */
+static void
+landed(struct agent *a)
+{
+	if (a->load_owed)
+		agent_load_again(a);
+}
+
 /* The head is over: tell its turn, go on with the next. */
 static void
 item_over(struct item *it)
@@ -211,6 +219,7 @@ item_over(struct item *it)
 	if (l->head == NULL)
 		l->tail = &l->head;
 	free(it);
+	landed(a);
 	if (turn)
 		turn_delivered(a, turn);
 	if (l->head)
@@ -315,6 +324,7 @@ outbox_retry(struct agent *a, int64_t id, int64_t delay_us, enum doubt doubt, st
 		delay_us = 0;
 	it->due = ev_now(a->ev) + delay_us;
 	agent_wrote(a, store_outbox_retry(a->db, id, clock_us() + delay_us, doubt, format, why));
+	landed(a);
 	pump(it->line);
 }
 
@@ -328,6 +338,7 @@ outbox_park(struct agent *a, int64_t id)
 	it->state = OUTBOX_READY;
 	it->parked = true;
 	agent_wrote(a, store_outbox_state(a->db, id, OUTBOX_READY, 0, S("nobody is there")));
+	landed(a);
 }
 
 void

@@ -350,6 +350,7 @@ def test_a_group_moves():
     new = -1009876543210
     with World() as w:
         w.tg.add_chat(-555, "group")
+        w.tg.fail_next("sendRichMessage", "drip", every=0.002)          # it moves before what it was sent is confirmed
         w.tg.send_text(OWNER, "@blufio_test_bot say one", chat_id=-555, chat_type="group")
         w.wait(lambda: w.tg.texts(-555), "the answer")
         w.tg.add_chat(new, "supergroup")
@@ -358,7 +359,7 @@ def test_a_group_moves():
                                                                                       "first_name": "Ann"}}})
         w.tg.send_text(OWNER, "@blufio_test_bot say two", chat_id=new, chat_type="supergroup")
         w.wait(lambda: w.tg.texts(new), "the answer in the new chat")
-        assert w.tg.texts(new) == ["two"]
+        assert (w.tg.texts(-555), w.tg.texts(new)) == (["one"], ["two"])
         assert w.b.query("SELECT chat FROM sessions") == [(str(new),)]
         assert len(w.ai.requests[-1]["body"]["messages"]) == 3          # the history went with it
 
