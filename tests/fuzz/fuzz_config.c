@@ -13,11 +13,16 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 static const char *
 sample(const struct config_key *k)
 {
+	static char number[32];
+
+	if (k->check)                   /* no text would do */
+		return NULL;
+	snprintf(number, sizeof(number), "%lld", (long long)(k->min > 7 ? k->min : k->max && k->max < 7 ? k->max : 7));
 	switch (k->type) {
 	case CONFIG_STRING: return strcmp(k->name, "providers.default") == 0 ? NULL : "a\"b\n#'\\";
 	case CONFIG_SECRET: return "sk-\"fuzz'\\";
 	case CONFIG_PATH: return "/a b";
-	case CONFIG_INT: case CONFIG_SECONDS: return k->min > 7 ? "100" : k->max && k->max < 7 ? NULL : "7";
+	case CONFIG_INT: case CONFIG_SECONDS: return number;
 	case CONFIG_BOOL: return "true";
 	case CONFIG_ENUM: return NULL;
 	case CONFIG_USD: return "1.5";
@@ -35,8 +40,10 @@ edit_twice(struct str text, const struct config_key *k)
 	struct str segment = config_is_wild(k) ? S("m.1\n\"") : STR_NONE, old = STR_NONE;
 	struct fail f = FAIL_INIT;
 
-	if (config_value_text(k, segment, str_z(sample(k)), &value, &f) != OK)
+	if (config_value_text(k, segment, str_z(sample(k)), &value, &f) != OK) {
+		fprintf(stderr, "%s = %s: %s\n", k->name, sample(k), f.text);
 		abort();
+	}
 	if (config_edit(text, "f", k, segment, buf_view(&value), &once, &old, &f) != OK)
 		abort();
 	if (once.n <= CONFIG_BYTES_MAX && config_check(buf_view(&once), "f", &f) != OK) {

@@ -65,8 +65,8 @@ check_question(const struct llm_request *r)
 static void
 check_content(const struct heard *h)
 {
-	struct llm_message m[3] = { { "user", S("[{\"type\":\"text\",\"text\":\"q\"}]") },
-	    { "assistant", buf_view(&h->content) }, { "user", STR_NONE } };
+	struct llm_message m[3] = { { .role = "user", .content = S("[{\"type\":\"text\",\"text\":\"q\"}]") },
+	    { .role = "assistant", .content = buf_view(&h->content) }, { .role = "user" } };
 	struct llm_request r = { .model = "host/m", .messages = m, .n_messages = 2 };
 	struct arena ar = ARENA_INIT(512u << 20);
 	struct buf results = BUF_INIT(REQUEST_MAX);
