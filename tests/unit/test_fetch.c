@@ -513,7 +513,7 @@ TEST(pause_and_resume)
 {
 	struct rig r;
 	struct call c;
-	struct fetch_req req = { .method = "GET", .idle_us = 150 * US_PER_MS };
+	struct fetch_req req = { .method = "GET", .idle_us = US_PER_S };
 	size_t before;
 	enum at at;
 
@@ -528,7 +528,7 @@ TEST(pause_and_resume)
 			break;
 		until(&r, at == AT_HEAD ? &c.heads : &c.datas, 1);
 		before = c.body.n;
-		spin(&r, 200 * US_PER_MS);    /* longer than idle: a pause is not idleness */
+		spin(&r, US_PER_S + 200 * US_PER_MS);    /* longer than idle: a pause is not idleness */
 		CHECK(c.body.n == before && c.dones == 0 && before < BIG);
 		CHECK(r.s.conns && r.s.conns->out.n > 0);     /* the server feels it */
 		c.pause = NEVER;

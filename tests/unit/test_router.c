@@ -288,7 +288,8 @@ TEST(words)
 			}
 			n++;
 			if ((unsigned char)w.p[0] == 0xD8 || (unsigned char)w.p[0] == 0xD9) {
-				memmove(text + 4, text, k);
+				for (size_t i = k; i-- > 0;)    /* memmove would be right; valgrind hears of it as memcpy */
+					text[i + 4] = text[i];
 				memcpy(text, "وب", 4);
 				m.text.n = k + 4;
 				router_classify(&m, &v);
@@ -637,7 +638,7 @@ TEST(absurd)
 		c.hour = chance(2);
 		o = choose(c);
 		again = choose(c);
-		CHECK(memcmp(&o, &again, sizeof(o)) == 0 || o.tier == again.tier);
+		CHECK(o.tier == again.tier && o.stay == again.stay && o.go == again.go);
 		CHECK(o.tier <= TIER_COMPLEX && o.stay >= -1 && o.go >= -1);
 		if (o.tier == TIER_NONE)
 			CHECK(!c.models[1] && !c.models[2] && !c.models[3]);
