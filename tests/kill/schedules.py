@@ -248,15 +248,19 @@ class Schedules:
                 self.bad("schedules", "job %d came at %s, not at %s", job["id"], moment(at), [moment(x) for x in comes])
 
     def inspect_items(self, c):
+        """A call for it is counted before it is made."""
         with self.ai.lock:
-            n = len(self.ai.requests)
-        told = set()
+            asked = [items_of(r["body"]) if is_unasked(r["body"]) else [] for r in self.ai.requests]
+        tries, told = Counter(), set()
         for r in c.execute("SELECT item, tries, told FROM heartbeat_items"):
-            if r["tries"] > TRIES:
-                self.bad("schedules", "%s was tried %d times", r["item"], r["tries"])
+            tries[r["item"]] = r["tries"]
             if r["told"]:
                 told.add(r["item"])
-                self.told_at.setdefault(r["item"], n)
+                self.told_at.setdefault(r["item"], len(asked))
+        for item in {x for items in asked for x in items}:
+            often = sum(item in x for x in asked)
+            if often > tries[item] or tries[item] > TRIES or item in sum(asked[self.told_at.get(item, len(asked)):], []):
+                self.bad("schedules", "%s was asked for %d times, or when it had been told; %d are counted", item, often, tries[item])
         for item in set(self.told_at) - told:
             self.bad("schedules", "%s had been told and is not", item)
 
@@ -298,11 +302,6 @@ class Schedules:
             if often != [1, removed]:
                 self.bad("schedules", "of instruction %d the model was told %s", n, often)
         self.check_words(notices)
-        with self.ai.lock:
-            asked = [items_of(r["body"]) if is_unasked(r["body"]) else [] for r in self.ai.requests]
-        for item, n in self.told_at.items():
-            if any(item in x for x in asked[n:]) or sum(item in x for x in asked) > TRIES:
-                self.bad("schedules", "%s was asked for %d times, or when it had been told", item, sum(item in x for x in asked))
 
     def check_words(self, notices):
         """Each has one answer."""
