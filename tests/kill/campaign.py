@@ -119,9 +119,9 @@ def is_summary(content):
 
 
 def number_of(text):
-    """The NNN of a message "#NNN KIND"; of what a job asks the job and its time."""
+    """The NNN of a message "#NNN KIND"; of what a job asks the job and its time; else empty."""
     found = re.match(r"#(\d{3}) |Scheduled job (\d+), due \S+ (\S+) (\d\d:\d\d)", text)
-    return found and (found.group(1) or "%s@%sT%s" % found.group(2, 3, 4))
+    return (found.group(1) or "%s@%sT%s" % found.group(2, 3, 4)) if found else ""
 
 
 def key_of(body):
