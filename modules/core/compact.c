@@ -329,7 +329,8 @@ write_question(struct compaction *j)
 	buf_free(&text);
 	j->message = (struct llm_message){ "user", buf_view(&j->content), false };
 	j->request = (struct llm_request){ .model = j->model, .system = str_z(instructions), .messages = &j->message, .n_messages = 1,
-	    .once = true, .max_tokens = SUMMARY_TOKENS < j->info.max_output ? SUMMARY_TOKENS : j->info.max_output };
+	    .once = true, .max_tokens = SUMMARY_TOKENS < j->info.max_output ? SUMMARY_TOKENS : j->info.max_output,
+	    .effort = str_z(j->info.flags & MODEL_ADAPTIVE ? "low" : NULL) };
 	return e;
 }
 

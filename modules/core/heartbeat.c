@@ -415,8 +415,11 @@ prepare(struct heartbeat *h, int64_t now, bool *again)
 		return e;
 	h->message = (struct llm_message){ "user", buf_view(&h->text), false };
 	h->request = (struct llm_request){ .model = h->model, .max_tokens = o.answer, .system = buf_view(&h->system),
-	    .messages = &h->message, .n_messages = 1, .reservation = h->reservation,
-	    .schema = str_z(strcmp(h->plain, h->model) == 0 ? NULL : schema) };
+	    .messages = &h->message, .n_messages = 1, .reservation = h->reservation };
+	if (strcmp(h->plain, h->model) != 0) {
+		h->request.schema = str_z(schema);
+		h->request.effort = str_z(m.flags & MODEL_ADAPTIVE ? "low" : NULL);
+	}
 	agent_after(a, &h->ask);
 	return mark(h, false);
 }

@@ -741,7 +741,7 @@ store_heartbeat_notes(struct db *db, int64_t session, bool to_model, void (*fn)(
 	if (e != OK || n == 0)
 		return e;
 	e = db_exec(db, sql[to_model][1], v, 1, NULL, NULL);
-	return e != OK ? e : DB_EXEC(db, "DELETE FROM heartbeat_notes WHERE session_id = ?1 AND shown = 1 AND known = 1", DBI(session));
+	return e != OK ? e : DB_EXEC(db, "DELETE FROM heartbeat_notes WHERE shown = 1 AND known = 1 AND session_id = ?1", DBI(session));
 }
 
 FALLIBLE

@@ -34,6 +34,7 @@ REVOKED = ["UPDATE api_keys SET revoked_at"]
 BRANCHED = ["INSERT INTO media_uses(hash, session_id, seq) SELECT", "UPDATE sessions SET (prompt"]
 ERASED = ["DELETE FROM messages WHERE session_id", "DELETE FROM media_uses WHERE session_id", "UPDATE inbound SET text = ''",
           "UPDATE outbox SET text = ''", "UPDATE steps SET input = ''", "UPDATE turns SET answer = ''",
+          "UPDATE jobs SET text = ''", "DELETE FROM heartbeat_notes WHERE session_id",
           "UPDATE sessions SET channel = 'erased'"]
 
 
