@@ -118,16 +118,23 @@ static enum err
 put_off(struct item *it, struct str code, struct str why)
 {
 	struct agent *a = it->of->g->a;
+	struct batch_item_row row = it->row;
 	int64_t now = clock_us(), wait = it->r->wait_s ? it->r->wait_s * US_PER_S : -1;
+	bool quota = str_eqz(code, "insufficient_quota") && !a->paused;
 
-	if (str_eqz(code, "insufficient_quota") && !a->paused)  /* of today's */
-		return store_batch_item_waits(a->db, it->row.id, it->row.tries, clock_day_start(now) + DAY_US, it->room, why);
-	if (str_eqz(code, "timeout"))                   /* it is still being answered */
-		return store_batch_item_waits(a->db, it->row.id, 0, it->row.next_at, -1, STR_NONE);
-	it->of->full = it->of->full || !it->asked;
-	if (!a->paused)
-		now += it->asked ? llm_backoff_us((unsigned)it->row.tries, wait) : (wait > US_PER_S ? wait - US_PER_S : 0);
-	return store_batch_item_waits(a->db, it->row.id, it->row.tries, now, -1, why);
+	row.state = BATCH_WAITS;
+	row.answer = why;
+	if (str_eqz(code, "timeout")) {         /* it is still being answered */
+		row.tries = 0;
+		row.answer = STR_NONE;
+	} else if (quota) {
+		row.next_at = clock_day_start(now) + DAY_US;
+	} else {
+		it->of->full = it->of->full || !it->asked;
+		row.next_at = a->paused ? now : now + (it->asked ? llm_backoff_us((unsigned)row.tries, wait) :
+		    wait > US_PER_S ? wait - US_PER_S : 0);
+	}
+	return store_batch_item_put(a->db, &row, quota ? it->room : -1);
 }
 
 static void
@@ -217,7 +224,8 @@ ask(struct batches *b, const struct batch_item_row *row, int64_t room)
 		return OK;
 	it->asked = true;
 	it->row.tries++;
-	return store_batch_item_runs(b->g->a->db, row->id, it->row.tries);
+	it->row.state = BATCH_RUNS;
+	return store_batch_item_put(b->g->a->db, &it->row, -1);
 }
 
 /* The next one; *more: there may be another. */

@@ -344,9 +344,8 @@ FALLIBLE store_batch_why(struct db *db, int64_t batch, struct buf *out);
 FALLIBLE store_batch_open(struct db *db, int64_t key, int64_t *n);         /* items; key 0: of all that do not run */
 /* The next that may run, when the caps leave so much; fn is called if there is one. */
 FALLIBLE store_batch_next(struct db *db, int64_t now, int64_t room, void (*fn)(void *arg, const struct batch_item_row *i), void *arg);
-FALLIBLE store_batch_item_runs(struct db *db, int64_t id, int64_t tries);
-/* It waits: until next_at, or until the caps leave more than room (-1: for the time alone). */
-FALLIBLE store_batch_item_waits(struct db *db, int64_t id, int64_t tries, int64_t next_at, int64_t room, struct str why);
+/* It runs, or waits: until next_at, or until the caps leave more than room (-1: for the time alone). */
+FALLIBLE store_batch_item_put(struct db *db, const struct batch_item_row *i, int64_t room);
 /* state: BATCH_DONE, BATCH_FAILED. With the last one its batch is complete. */
 FALLIBLE store_batch_item_ends(struct db *db, const struct batch_item_row *i, enum batch_state state, struct str answer);
 FALLIBLE store_batches_load(struct db *db);     /* none runs */

@@ -1946,22 +1946,16 @@ store_batch_next(struct db *db, int64_t now, int64_t room, void (*fn)(void *arg,
 }
 
 FALLIBLE
-store_batch_item_runs(struct db *db, int64_t id, int64_t tries)
+store_batch_item_put(struct db *db, const struct batch_item_row *i, int64_t room)
 {
-	return DB_EXEC(db, "UPDATE batch_items SET state = 1, tries = ?2, answer = '' WHERE id = ?1", DBI(id), DBI(tries));
-}
-
-FALLIBLE
-store_batch_item_waits(struct db *db, int64_t id, int64_t tries, int64_t next_at, int64_t room, struct str why)
-{
-	return DB_EXEC(db, "UPDATE batch_items SET state = 0, tries = ?2, next_at = ?3, room = ?4, answer = ?5 WHERE id = ?1", DBI(id),
-	    DBI(tries), DBI(next_at), DBI(room), DBS(why));
+	return DB_EXEC(db, "UPDATE batch_items SET state = ?2, tries = ?3, next_at = ?4, answer = ?5, room = ?6 WHERE id = ?1",
+	    DBI(i->id), DBI(i->state), DBI(i->tries), DBI(i->next_at), DBS(i->answer), DBI(room));
 }
 
 FALLIBLE
 store_batch_item_ends(struct db *db, const struct batch_item_row *i, enum batch_state state, struct str answer)
 {
-	enum err e = DB_EXEC(db, "UPDATE batch_items SET state = ?2, answer = ?3, request = '' WHERE id = ?1", DBI(i->id), DBI(state),
+	enum err e = DB_EXEC(db, "UPDATE batch_items SET request = '', state = ?2, answer = ?3 WHERE id = ?1", DBI(i->id), DBI(state),
 	    DBS(answer));
 
 	return e != OK ? e : DB_EXEC(db, "UPDATE batches SET completed_at = ?2 WHERE id = ?1"

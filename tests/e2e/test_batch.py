@@ -342,8 +342,8 @@ def test_others():
         assert len(w.g.ask("GET", PATH).json()["batches"]) == 2
         finished(w, second)
         gate = hold_after(w, 0)
-        third = submit(ann, says(*"abcdefgh"))
         n = len(w.ai.requests)
+        third = submit(ann, says(*"abcdefgh"))
         w.wait(lambda: len(w.ai.requests) == n + RUNNING_MAX, "those under way")
         assert w.g.ask("DELETE", "/v1/api-keys/%d" % ann.made["id"]).status == 200
         gate.set()
