@@ -488,7 +488,7 @@ store(struct request *r, const struct json *items, struct str name, struct str d
 	for (const struct json *v = items->first; v && e == OK; v = v->next)
 		e = store_batch_item_add(r->a->db, *id, number++, v->raw);
 	agent_wrote(r->a, e);
-	ev_timer_in(r->a->ev, &b->look, 0);     /* behind this loop turn's commit */
+	ev_timer_in(r->a->ev, &b->look, 0);
 	return e;
 }
 

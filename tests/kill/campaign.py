@@ -650,6 +650,7 @@ class Day(Programs):
             ("stranger", lambda: self.say((SAM, "hello?"))),
             ("long", lambda: self.say((BEN, "words 3000"), (ANN, "say"))),
             ("keys", self.item_keys),
+            ("batch", self.item_batch),
             ("thinking", lambda: self.say((ANN, "think tools"))),
             ("stop", self.item_stop),
             ("socket", self.item_socket),
@@ -751,6 +752,8 @@ class Day(Programs):
         self.kill()
         self.b.wait_exit()
         self.doomed("step:UPDATE inbound SET dedup", STOP_KILLS)
+        for begins in ("DELETE FROM batch_items", "DELETE FROM batches", "UPDATE batch_items SET state = 0"):
+            self.doomed("step:" + begins, STOP_KILLS)
         self.launch(None, False)
         self.say((ANN, "say"))
 
