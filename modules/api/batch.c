@@ -15,7 +15,7 @@
  * A death loses the answer that was under way and no other: the start asks for it again, and
  * the call that was cut stands in the ledger by estimate (cost.c). An item of the agent has an
  * Idempotency-Key, so it finds the turn that goes on, or that has ended. One that was asked
- * LLM_ATTEMPTS_MAX times and was never answered fails; from the third time on it is asked with
+ * LLM_ATTEMPTS_MAX times and was never answered fails; from the third time on it begins with
  * nothing beside it, so that a death is its own.
  */
 #include "api/compat/compat.h"
@@ -44,7 +44,6 @@ struct batches {
 	struct gateway *g;
 	struct item *running;           /* also those that are over, until reap */
 	size_t n;
-	bool alone;
 	bool full;                      /* what runs is in the way of the next: until one of it ends, or a while */
 	struct ev_timer look;
 	struct ev_defer reap;
@@ -80,9 +79,9 @@ item_new(struct batches *b, const struct batch_item_row *row, const struct princ
 	it->c.fd = -1;
 	buf_init(&it->said, 64u << 10);
 	http_init(&it->c.http, 0);
-	/* by its next_at a turn that ended without an answer is told from the one that is to be asked now */
+	/* by its round a turn that ended without an answer is told from the one that is to be asked now */
 	buf_fmt(&head, "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nIdempotency-Key: batch-%lld-%lld\r\n\r\n",
-	    (long long)row->id, (long long)row->next_at);
+	    (long long)row->id, (long long)row->round);
 	in = buf_view(&head);
 	if (head.err == OK && http_next(&it->c.http, &in, &none) == HTTP_HEAD)
 		it->r = request_new(&it->c);
@@ -120,8 +119,10 @@ put_off(struct item *it, struct str code, struct str why)
 	struct agent *a = it->of->g->a;
 	struct batch_item_row row = it->row;
 	int64_t now = clock_us(), wait = it->r->wait_s ? it->r->wait_s * US_PER_S : -1;
-	bool quota = str_eqz(code, "insufficient_quota") && !a->paused;
+	bool stopped = str_eqz(code, "paused"), quota = str_eqz(code, "insufficient_quota");
 
+	row.round += quota || stopped;
+	quota = quota && !a->paused;
 	row.state = BATCH_WAITS;
 	row.answer = why;
 	if (str_eqz(code, "timeout")) {         /* it is still being answered */
@@ -217,7 +218,6 @@ ask(struct batches *b, const struct batch_item_row *row, int64_t room)
 	it->next = b->running;
 	b->running = it;
 	b->n++;
-	b->alone = row->tries >= ALONE_TRIES;
 	if (post_read(it->r, &chat_shape))
 		post_run(it->r);
 	if (it->over)
@@ -269,7 +269,7 @@ look(struct batches *b)
 		more = e == OK;
 		if (e == ERR_LIMIT || e == ERR_DENIED)
 			e = OK;
-		while (e == OK && more && !b->alone && !b->full && b->n < RUNNING_MAX)
+		while (e == OK && more && !b->full && b->n < RUNNING_MAX)
 			e = ask_next(b, room, &more);
 		ev_timer_in(a->ev, &b->look, LOOK_US);
 	}
@@ -300,7 +300,6 @@ on_reap(void *arg)
 		b->full = b->full && !it->asked;
 		item_free(it);
 	}
-	b->alone = b->alone && b->n;
 	look(b);
 }
 
@@ -341,7 +340,7 @@ drop_all(struct batches *b)
 		item_free(it);
 	}
 	b->n = 0;
-	b->alone = b->full = false;
+	b->full = false;
 }
 
 static void

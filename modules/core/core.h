@@ -39,6 +39,7 @@ struct batch_item_row {
 	int64_t id, batch, key, number, created_at;
 	enum batch_state state;
 	int64_t tries;                  /* begun so often */
+	int64_t round;                  /* its turn ended so often with nothing but that it may not be asked now */
 	int64_t next_at;                /* not before; 0: at any time */
 	struct str request, answer;     /* answer: of one that waits why, else a response or an error */
 };

@@ -181,8 +181,9 @@ static const char schema_7b[] =
     "CREATE INDEX batches_age ON batches(completed_at) WHERE completed_at > 0;"
     /* state: enum batch_state; room: of one that the caps refused, what they left then, else -1 */
     "CREATE TABLE batch_items(id INTEGER PRIMARY KEY, batch_id INTEGER NOT NULL REFERENCES batches(id), number INTEGER NOT NULL,"
-    " state INTEGER NOT NULL DEFAULT 0, tries INTEGER NOT NULL DEFAULT 0, next_at INTEGER NOT NULL DEFAULT 0,"
-    " room INTEGER NOT NULL DEFAULT -1, request TEXT NOT NULL, answer TEXT NOT NULL DEFAULT '', UNIQUE(batch_id, number));"
+    " state INTEGER NOT NULL DEFAULT 0, tries INTEGER NOT NULL DEFAULT 0, round INTEGER NOT NULL DEFAULT 0,"
+    " next_at INTEGER NOT NULL DEFAULT 0, room INTEGER NOT NULL DEFAULT -1, request TEXT NOT NULL, answer TEXT NOT NULL DEFAULT '',"
+    " UNIQUE(batch_id, number));"
     "CREATE INDEX batch_items_open ON batch_items(tries, id) WHERE state < 2;";
 
 /* migrations[v] takes a database of version v to v + 1 (in parts: C99 promises strings of 4095 bytes) */
@@ -1883,14 +1884,14 @@ store_batches(struct db *db, int64_t key, const struct page *p, bool (*fn)(void 
 	return db_end(&r);
 }
 
-#define BATCH_ITEM_COLUMNS "SELECT i.id, batch_id, key, number, created_at, state, tries, next_at, request, answer" \
+#define BATCH_ITEM_COLUMNS "SELECT i.id, batch_id, key, number, created_at, state, tries, round, next_at, request, answer" \
 	" FROM batch_items i JOIN batches b ON b.id = batch_id WHERE "
 
 static struct batch_item_row
 batch_item_row(struct db_row *r)
 {
 	return (struct batch_item_row){ db_i64(r, 0), db_i64(r, 1), db_i64(r, 2), db_i64(r, 3), db_i64(r, 4),
-	    (enum batch_state)db_i64(r, 5), db_i64(r, 6), db_i64(r, 7), db_str(r, 8), db_str(r, 9) };
+	    (enum batch_state)db_i64(r, 5), db_i64(r, 6), db_i64(r, 7), db_i64(r, 8), db_str(r, 9), db_str(r, 10) };
 }
 
 FALLIBLE
@@ -1948,8 +1949,8 @@ store_batch_next(struct db *db, int64_t now, int64_t room, void (*fn)(void *arg,
 FALLIBLE
 store_batch_item_put(struct db *db, const struct batch_item_row *i, int64_t room)
 {
-	return DB_EXEC(db, "UPDATE batch_items SET state = ?2, tries = ?3, next_at = ?4, answer = ?5, room = ?6 WHERE id = ?1",
-	    DBI(i->id), DBI(i->state), DBI(i->tries), DBI(i->next_at), DBS(i->answer), DBI(room));
+	return DB_EXEC(db, "UPDATE batch_items SET state = ?2, tries = ?3, round = ?4, next_at = ?5, answer = ?6, room = ?7"
+	    " WHERE id = ?1", DBI(i->id), DBI(i->state), DBI(i->tries), DBI(i->round), DBI(i->next_at), DBS(i->answer), DBI(room));
 }
 
 FALLIBLE
