@@ -23,7 +23,7 @@
 #define ITEMS_MAX 100u
 #define OPEN_MAX 1000                   /* items of a credential that are not answered */
 #define RUNNING_MAX 4u                  /* asked at once: fewer than agent.max_sessions and PASS_CALLS_MAX, for people come first */
-#define ANSWER_MAX (6u << 20)           /* bytes of a response: a page of a list has room for one */
+#define ANSWER_MAX (5u << 20)           /* bytes of a response: a page of a list has room for one */
 #define ALONE_TRIES 2                   /* begun so often without an end */
 #define LIFE_US (35 * 86400 * US_PER_S) /* the caps of a whole month were no help */
 #define LOOK_US (2 * US_PER_S)          /* while something waits */
@@ -155,8 +155,8 @@ on_answer(struct request *r, int status, struct str body)
 	if (status == 200 && body.n > ANSWER_MAX)
 		error = S("{\"message\":\"the answer is too long to be kept\",\"type\":\"server_error\",\"param\":null,"
 		    "\"code\":\"too_large\"}");
-	if (ar.err != OK)
-		e = ar.err;
+	if (ar.err != OK || (status != 200 && error.n == 0))
+		e = ERR_NOMEM;                  /* the row stays as it is: it is asked again when memory is made anew */
 	else if (again)
 		e = put_off(it, code, error);
 	else
