@@ -67,6 +67,11 @@ ifeq ($(filter gateway,$(SET)),)
 SET := $(filter-out prometheus $(call of_kind,api) $(call of_kind,auth),$(SET))
 endif
 
+# A batch is of that API's requests.
+ifeq ($(filter compat,$(SET)),)
+SET := $(filter-out batch,$(SET))
+endif
+
 # ---- which sources -------------------------------------------------------------
 # ev_epoll.c and ev_poll.c, X_linux.c and X_posix.c stand for the same functions:
 # one of each pair is linked.

@@ -89,6 +89,7 @@ struct capability;
 struct config_key;
 struct route;
 struct auth_ops;
+struct api_ops;
 
 struct feature {
 	const char *name;               /* the file's name */
@@ -100,6 +101,7 @@ struct feature {
 	const struct db_ops *storage;
 	const struct capability *capabilities;  /* ends with a NULL id */
 	const struct route *routes;     /* ends with a NULL method: what the gateway answers */
+	const struct api_ops *api;      /* of the one route family that works by itself */
 	const struct auth_ops *auth;
 };
 extern const struct feature *const features[];      /* NULL-terminated, sorted by name */
@@ -206,7 +208,7 @@ enum step_state { STEP_PENDING, STEP_RUNNING, STEP_DONE, STEP_INTERRUPTED, STEP_
 enum outbox_state { OUTBOX_READY, OUTBOX_SENDING, OUTBOX_SENT, OUTBOX_FAILED, OUTBOX_STATE_COUNT };
 const char *outbox_state_name(enum outbox_state s);
 enum inbound_state { INBOUND_QUEUED, INBOUND_TAKEN, INBOUND_DONE };
-enum inbound_kind { INBOUND_MESSAGE, INBOUND_JOB };  /* of a person; of a schedule: no word in it acts */
+enum inbound_kind { INBOUND_MESSAGE, INBOUND_JOB, INBOUND_BATCH };   /* of a person; of a schedule: no word in it acts; of a batch */
 enum outbox_kind { OUTBOX_REPLY, OUTBOX_NOTICE };   /* a notice belongs to no turn's REPLY state */
 
 
@@ -551,6 +553,9 @@ struct cost_order {
 /* Before every call. ERR_LIMIT with what was spent, when it resets and how to raise it; ERR_BUSY when only what other
  * calls have reserved is in the way: it may fit in a moment. */
 FALLIBLE cost_reserve(struct agent *a, struct cost_order *o, int64_t *id, struct fail *f);
+/* What the caps leave to it, without what is reserved. ERR_LIMIT: nothing for now, or all is paused; ERR_DENIED: a cap is 0;
+ * f has the sentence. */
+FALLIBLE cost_left(struct agent *a, enum cost_feature feature, int64_t *nano, struct fail *f);
 /* After it: known when u is the provider's final word, else it is what came before the call was cut (NULL: nothing). */
 FALLIBLE cost_settle(struct agent *a, int64_t id, const struct usage *u, bool known, struct str request_id);
 FALLIBLE cost_release(struct agent *a, int64_t id);                   /* it was never made, or is not billed */
@@ -616,6 +621,7 @@ struct channel_ops {
 	/* Deliver one outbox item (its row is committed as sending): ends with one outbox_* call. */
 	void (*send)(void *self, const struct outbox_item *item);
 	void (*partial)(void *self, const struct partial *p);
+	void (*paused)(void *self);          /* calls that it has made end; may be NULL */
 	/* For `status`: members of an object already open: state, last_poll_age_s, detail … */
 	void (*status)(void *self, struct jw *w);
 };

@@ -351,6 +351,7 @@ on_housekeeping(void *arg)
 	if (a->phase == AGENT_READY) {
 		agent_wrote(a, store_inbound_expire(a->db, clock_us() - DEDUP_US, DEDUP_NEWEST));
 		agent_wrote(a, store_job_runs_expire(a->db, clock_us() - JOB_RUNS_US, JOB_RUNS_NEWEST));
+		agent_wrote(a, store_batches_expire(a->db, clock_us() - BATCH_KEEP_US));
 	}
 }
 

@@ -71,6 +71,8 @@ static const struct config_key core_keys[] = {
 	  .help = "For proofs, analysis, hard bugs." },
 	{ .name = "routing.force_model", .type = CONFIG_STRING, .example = "\"claude-sonnet-5-5\"",
 	  .help = "One model for all messages of conversations that have chosen none of their own." },
+	{ .name = "batch.daily_usd", .type = CONFIG_USD, .dflt = "\"0.50\"", .max = USD_MAX, .example = "2.00",
+	  .help = "The most that batches of requests (POST /v1/batch) may spend in one day (UTC); what is left waits for the next." },
 	{ .name = "jobs.daily_usd", .type = CONFIG_USD, .max = USD_MAX, .example = "0.25",
 	  .help = "The most that scheduled jobs may spend in one day (UTC)." },
 	{ .name = "jobs.*.schedule", .type = CONFIG_STRING, .check = cron_check, .example = "\"0 9 * * 1-5\"",

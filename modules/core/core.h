@@ -32,6 +32,17 @@ struct inbound_row {
 	struct str options;
 	enum inbound_kind kind;
 };
+struct batch_row { int64_t id, key, total, done, failed, created_at, completed_at; };     /* completed_at 0: not yet */
+#define BATCH_KEEP_US (30 * 86400 * US_PER_S)   /* of one that is complete */
+enum batch_state { BATCH_WAITS, BATCH_RUNS, BATCH_DONE, BATCH_FAILED };
+struct batch_item_row {
+	int64_t id, batch, key, number, created_at;
+	enum batch_state state;
+	int64_t tries;                  /* begun so often */
+	int64_t round;                  /* its turn ended so often with nothing but that it may not be asked now */
+	int64_t next_at;                /* not before; 0: at any time */
+	struct str request, answer;     /* answer: of one that waits why, else a response or an error */
+};
 struct job_row {
 	int64_t id, session, user;
 	struct str name;                /* as the configuration calls it; empty: a person added it */
@@ -319,6 +330,28 @@ FALLIBLE store_api_key_revoke(struct db *db, int64_t id);                  /* an
 FALLIBLE store_api_key_holds(struct db *db, int64_t id, int64_t login, bool *holds);
 FALLIBLE store_api_key_used(struct db *db, int64_t id, int64_t at);
 /* *fresh = false for a nonce that this device has used. Those older than keep_us are forgotten. */
+
+/* Batches of requests. name: by an Idempotency-Key, may be empty; digest: of what was sent. */
+FALLIBLE store_batch_add(struct db *db, int64_t key, struct str name, struct str digest, int64_t total, int64_t *id);
+FALLIBLE store_batch_item_add(struct db *db, int64_t batch, int64_t number, struct str request);
+FALLIBLE store_batch_known(struct db *db, int64_t key, struct str name, struct str digest, int64_t *id, bool *same);   /* 0: none */
+/* One, if it is of that key (0: of any); ERR_NOTFOUND. */
+FALLIBLE store_batch_get(struct db *db, int64_t id, int64_t key, struct batch_row *out);
+FALLIBLE store_batches(struct db *db, int64_t key, const struct page *p, bool (*fn)(void *arg, const struct batch_row *b), void *arg);
+FALLIBLE store_batch_items(struct db *db, int64_t batch, const struct page *p,
+    bool (*fn)(void *arg, const struct batch_item_row *i), void *arg);
+/* Why the first of those that were put off waits; nothing: none was. */
+FALLIBLE store_batch_why(struct db *db, int64_t batch, struct buf *out);
+FALLIBLE store_batch_open(struct db *db, int64_t key, int64_t *n);         /* items; key 0: of all that do not run */
+/* The next that may run, when the caps leave so much; fn is called if there is one. */
+FALLIBLE store_batch_next(struct db *db, int64_t now, int64_t room, void (*fn)(void *arg, const struct batch_item_row *i), void *arg);
+/* It runs, or waits: until next_at, or until the caps leave more than room (-1: for the time alone). */
+FALLIBLE store_batch_item_put(struct db *db, const struct batch_item_row *i, int64_t room);
+/* state: BATCH_DONE, BATCH_FAILED. With the last one its batch is complete. */
+FALLIBLE store_batch_item_ends(struct db *db, const struct batch_item_row *i, enum batch_state state, struct str answer);
+FALLIBLE store_batches_load(struct db *db);     /* none runs */
+FALLIBLE store_batches_expire(struct db *db, int64_t before);
+
 FALLIBLE store_nonce_add(struct db *db, int64_t device, struct str nonce, int64_t now, int64_t keep_us, bool *fresh);
 /* Makes secret, which is seen this once; id and kind's limits as above. The oldest beyond LOGINS_MAX ends. */
 FALLIBLE store_login_mint(struct db *db, const struct login_row *l, int64_t now, struct buf *secret, int64_t *id);
@@ -353,6 +386,7 @@ struct turn {
 	int64_t hold_until;             /* of an album in PREPARE */
 	int64_t attachments;            /* of its message */
 	bool job;                       /* a schedule asks, not a person */
+	bool batch;                     /* an item of one */
 	bool told;
 	bool slot;                      /* counts against max_sessions */
 	bool waiting;                   /* stands in the admission queue */

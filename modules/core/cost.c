@@ -115,6 +115,7 @@ static const struct cap {
 	{ "cost.monthly_budget_usd", "this month's budget", "", true, false },
 	{ "cost.user_daily_usd", "your budget for today", "", false, true },
 	{ "jobs.daily_usd", "today's budget for jobs", "job", false, false },
+	{ "batch.daily_usd", "today's budget for batches", "batch", false, false },
 	{ "heartbeat.daily_usd", "today's budget for heartbeats", "heartbeat", false, false },
 	{ "heartbeat.monthly_usd", "this month's budget for heartbeats", "heartbeat", true, false },
 };
@@ -164,6 +165,12 @@ cost_today(struct agent *a)
 }
 
 static enum err
+unreadable(struct agent *a, enum err e, struct fail *f)
+{
+	return fail_set(f, e, "the ledger cannot be read (%s), so nothing is spent; next: `blufio status`", a->db->why);
+}
+
+static enum err
 refuse(const struct cap *c, const struct cost_room *r, int64_t need, struct fail *f)
 {
 	char spent[32], cap[32], left[32], wanted[32];
@@ -180,6 +187,35 @@ refuse(const struct cap *c, const struct cost_room *r, int64_t need, struct fail
 	    r->spent >= r->cap ? "is used up" : "does not reach", spent, cap, r->spent >= r->cap ? "" : ", and this may cost ",
 	    r->spent >= r->cap ? "" : wanted, c->month ? " on the first" : "", left, c->key,
 	    (long long)(r->cap / 500000000 + 1));           /* about twice as much */
+}
+
+static enum err
+refuse_paused(struct fail *f)
+{
+	return fail_set(f, ERR_LIMIT, "I am paused: nothing is asked of a model. /resume (or `blufio resume`) lifts it.");
+}
+
+FALLIBLE
+cost_left(struct agent *a, enum cost_feature feature, int64_t *nano, struct fail *f)
+{
+	*nano = INT64_MAX;
+	for (size_t i = 0; i < ARRAY_LEN(caps); i++) {
+		struct cost_room r;
+		enum err e;
+
+		if (!applies(a, &caps[i], cost_feature_name(feature), 0))
+			continue;
+		e = look(a, &caps[i], 0, &r);
+		if (e != OK)
+			return unreadable(a, e, f);
+		if (r.spent >= r.cap) {
+			e = refuse(&caps[i], &r, 0, f);
+			return r.cap ? e : ERR_DENIED;
+		}
+		if (r.cap - r.spent < *nano)
+			*nano = r.cap - r.spent;
+	}
+	return a->paused ? refuse_paused(f) : OK;
 }
 
 /* ---- reserve ---------------------------------------------------------------------------------- */
@@ -221,8 +257,7 @@ fit(struct agent *a, struct cost_order *o, struct fail *f)
 			continue;
 		e = look(a, &caps[i], o->user, &r);
 		if (e != OK)
-			return fail_set(f, e, "the ledger cannot be read (%s), so nothing is spent; next: `blufio status`",
-			    a->db->why);
+			return unreadable(a, e, f);
 		left = r.cap - r.spent;
 		o->again = r.to;
 		if (need > left)
@@ -245,9 +280,7 @@ cost_reserve(struct agent *a, struct cost_order *o, int64_t *id, struct fail *f)
 	    .intended = str_z(o->intended ? o->intended : o->model->id), .input = o->input, .hour = o->hour };
 	enum err e;
 
-	if (a->paused)
-		return fail_set(f, ERR_LIMIT, "I am paused: nothing is asked of a model. /resume (or `blufio resume`) lifts it.");
-	e = fit(a, o, f);
+	e = a->paused ? refuse_paused(f) : fit(a, o, f);
 	if (e != OK)
 		return e;
 	if (o->answer < wanted)
@@ -417,6 +450,9 @@ cost_pause(struct agent *a, bool paused)
 	}
 	compact_drop(a, 0);
 	heartbeat_stop(a);
+	for (size_t i = 0; i < a->n_channels; i++)
+		if (a->channels[i].feature->channel->paused)
+			a->channels[i].feature->channel->paused(a->channels[i].self);
 	while (sessions_next(a, &it, &s))
 		if (s->turn && s->turn->state == TURN_STREAM)
 			turn_stop(s->turn, false);

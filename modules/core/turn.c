@@ -935,9 +935,9 @@ static enum err
 reserve(struct turn *t, const struct model_info *m, struct fail *f)
 {
 	struct llm_request *r = &t->context->request;
-	struct cost_order o = { .feature = t->job ? COST_JOB : t->round ? COST_TOOL : COST_MESSAGE, .session = t->s->id,
-	    .turn = t->id, .user = t->s->user, .model = m, .intended = t->intended, .hour = r->hour, .answer = r->max_tokens,
-	    .input = t->context->most_input };
+	struct cost_order o = { .feature = t->batch ? COST_BATCH : t->job ? COST_JOB : t->round ? COST_TOOL : COST_MESSAGE,
+	    .session = t->s->id, .turn = t->id, .user = t->s->user, .model = m, .intended = t->intended, .hour = r->hour,
+	    .answer = r->max_tokens, .input = t->context->most_input };
 	enum err e;
 
 	if (t->counted > 0)             /* nearly what will be billed */
@@ -1687,6 +1687,7 @@ take_inbound(void *arg, const struct inbound_row *r)
 	t->attachments = r->attachments;
 	buf_str(&t->options, r->options);
 	t->job = r->kind == INBOUND_JOB;
+	t->batch = r->kind == INBOUND_BATCH;
 }
 
 static enum err

@@ -37,6 +37,7 @@ ROUTES = {
     ("POST", "/v1/session/ticket"): ("read", "tools"),
     ("POST", "/v1/chat/completions"): ("read", "tools"), ("POST", "/v1/responses"): ("read", "tools"),
     ("GET", "/v1/models"): ("tools",), ("GET", "/v1/models/{id}"): ("tools",),
+    ("POST", "/v1/batch"): ("read", "tools"), ("GET", "/v1/batch"): ("read", "tools"), ("GET", "/v1/batch/{id}"): ("read", "tools"),
 }
 
 

@@ -662,6 +662,7 @@ class Day(Programs, Schedules):
             ("stranger", lambda: self.say((SAM, "hello?"))),
             ("long", lambda: self.say((BEN, "words 3000"), (ANN, "say"))),
             ("keys", self.item_keys),
+            ("batch", self.item_batch),
             ("thinking", lambda: self.say((ANN, "think tools"))),
             ("stop", self.item_stop),
             ("socket", self.item_socket),
@@ -762,8 +763,9 @@ class Day(Programs, Schedules):
         self.say((ANN, "say"))
         self.kill()
         self.b.wait_exit()
-        self.doomed("step:UPDATE inbound SET dedup", CELL_MIN)
-        self.doomed("step:DELETE FROM job_runs", CELL_MIN)
+        for begins in ("UPDATE inbound SET dedup", "DELETE FROM job_runs", "DELETE FROM batch_items", "DELETE FROM batches",
+                       "UPDATE batch_items SET state = 0"):
+            self.doomed("step:" + begins, STOP_KILLS)
         self.launch(None, False)
         self.say((ANN, "say"))
 

@@ -217,6 +217,41 @@ TEST(kinds_of_caps)
 	scratch_end(&sc);
 }
 
+/* What is left to one that asks: the least of its caps, which others' do not touch, and what is reserved neither. */
+TEST(left)
+{
+	struct fail f = FAIL_INIT;
+	struct cost_order o;
+	int64_t id, left = 0;
+
+	if (begin("[cost]\ndaily_budget_usd = 1\n[batch]\ndaily_usd = 0.02\n[jobs]\ndaily_usd = 0\n")) {
+		CHECK_OK(cost_left(&sc.a, COST_BATCH, &left, &f));
+		CHECK(FAULTED() || left == 20000000);
+		CHECK_OK(cost_left(&sc.a, COST_MESSAGE, &left, &f));
+		CHECK(FAULTED() || left == 1000000000);
+		CHECK_ERR(cost_left(&sc.a, COST_JOB, &left, &f), ERR_DENIED);
+		CHECK(FAULTED() || strstr(f.text, "jobs.daily_usd 1"));
+		o = order(1024);
+		o.feature = COST_BATCH;
+		CHECK_OK(cost_reserve(&sc.a, &o, &id, &f));
+		CHECK_OK(cost_left(&sc.a, COST_BATCH, &left, &f));
+		CHECK(FAULTED() || left == 20000000);
+		CHECK_OK(cost_settle(&sc.a, id, &(struct usage){ 0, 1024, 0, 0, 0 }, true, STR_NONE));
+		CHECK_OK(cost_left(&sc.a, COST_BATCH, &left, &f));
+		CHECK(FAULTED() || left == 20000000 - 10240000);
+		CHECK_OK(cost_pause(&sc.a, true));
+		fail_clear(&f);
+		CHECK_ERR(cost_left(&sc.a, COST_BATCH, &left, &f), ERR_LIMIT);
+		CHECK(FAULTED() || strstr(f.text, "paused"));
+		CHECK_OK(cost_pause(&sc.a, false));
+		CHECK_OK(DB_EXEC(sc.a.db, "UPDATE cost_days SET nano_usd = ?1", DBI(20000000)));
+		fail_clear(&f);
+		CHECK_ERR(cost_left(&sc.a, COST_BATCH, &left, &f), ERR_LIMIT);
+		CHECK(FAULTED() || strstr(f.text, "Today's budget for batches is used up"));
+	}
+	scratch_end(&sc);
+}
+
 TEST(refusals)
 {
 	struct fail f = FAIL_INIT;
@@ -369,6 +404,7 @@ main(int argc, char **argv)
 	RUN(floor);
 	RUN(others);
 	RUN(kinds_of_caps);
+	RUN(left);
 	RUN(refusals);
 	RUN(hint_raises);
 	RUN(cut_calls);

@@ -176,7 +176,7 @@ pass_run(struct request *r, struct str model)
 	struct fail f = FAIL_INIT;
 	struct model_info m;
 	size_t bytes = q->system.n + q->tools.n;
-	struct cost_order o = { .feature = COST_API };
+	struct cost_order o = { .feature = r->answer ? COST_BATCH : COST_API };
 	int64_t wait, input;
 	enum err e;
 
