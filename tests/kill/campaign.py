@@ -1120,9 +1120,10 @@ class Day(Programs, Schedules):
             estimates = sum(r["estimated"] for r in ledger)
             if estimates > cut or (estimates < cut and t["outcome"] != STOPPED):
                 self.bad("ledger", "#%s: %d calls cut off, %d estimates" % (number, cut, estimates))
-        # of summaries and of what is said unasked, too; no model writes as fast as the fake whose answer is cut
+        # of summaries and of what is said unasked, too; no model writes as fast as the fake whose answer a death cuts
+        heard = {r[0] for r in c.execute("SELECT request_id FROM cost_ledger WHERE NOT estimated")}
         with self.ai.lock:
-            billed = sum(self.ai.cost(b if b["completed"] else dict(b, usage=dict(b["usage"], output_tokens=min(
+            billed = sum(self.ai.cost(b if b["id"] in heard else dict(b, usage=dict(b["usage"], output_tokens=min(
                 b["usage"]["output_tokens"], CUT_TOKENS)))) for b in self.ai.billing)
         booked = c.execute("SELECT total(nano_usd) FROM cost_ledger").fetchone()[0]
         if booked < billed:
