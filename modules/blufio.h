@@ -496,7 +496,7 @@ struct context {
 	struct llm_request request;
 	int64_t estimated_input;            /* tokens */
 	int64_t most_input;                 /* of them: an upper bound, but for documents */
-	bool documents;                     /* it holds PDFs, whose tokens nobody can guess */
+	bool documents;                     /* it holds PDFs that nobody has counted yet: their tokens cannot be guessed */
 };
 /* Renders the session's history up to now. drop_thinking: without any thinking block. ERR_LIMIT with
  * a sentence when the model or the API would refuse it: too many or too large pictures, too many bytes. */

@@ -1231,6 +1231,16 @@ def test_tools_that_change():
         w.ai.prefix_violations.clear()
 
 
+def test_tools_that_grow():
+    """What is set aside holds for the tools that come now, not for those that the provider has counted."""
+    large = [{"type": "function", "function": {"name": "large", "description": "some words " * 10000}}]
+    with world({"cost": {"daily_budget_usd": 0.02}, "routing": {"enabled": False}}) as w:
+        history = []
+        talk(w, history, "say one", max_tokens=50)
+        e = refused(w.g.ask("POST", CHAT, agent(*history, user("say two"), max_tokens=50, tools=large)), 429, code="insufficient_quota")
+        assert "does not reach" in e["message"] and len(w.ai.requests) == 1, e
+
+
 def test_names_of_tools_that_clash():
     with world() as w:
         for name in ("time_now", "text_count"):
