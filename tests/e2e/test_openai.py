@@ -6,11 +6,12 @@ import os
 import re
 import struct
 import threading
+import time
 import zlib
 
 from fake_anthropic import tool_answer
 from gateway_client import Connection, Cut, Gateway
-from harness import ROOT, World, main
+from harness import OWNER, ROOT, World, main
 
 TOKEN = "q7Vx2LkP9sZtR4mWb8NcYd3HfJ6aGe"
 CHAT, RESPONSES = "/v1/chat/completions", "/v1/responses"
@@ -671,6 +672,46 @@ def test_a_call_that_ends_while_the_daemon_drains():
         assert w.b.wait_exit() == 0
         assert [r[7] for r in w.b.query(FEATURE_API)] == [0]
         w.b.start()
+
+
+def test_a_pause_ends_calls():
+    """Of models as they are too, and what was used is booked."""
+    with world() as w:
+        gate = held(w)
+        s = stream(w.g, body("say alpha beta gamma"))
+        c = w.g.start("POST", CHAT, body("say delta"))
+        w.wait(lambda: len(w.ai.requests) == 2 and next(iter(s)), "the first piece of an answer")
+        assert w.b.cli("pause")[0] == 0
+        assert len(w.b.query(FEATURE_API)) == 2 and w.b.query("SELECT count(*) FROM reservations") == [(0,)]
+        list(s)
+        error_in({"error": s.error}, code="insufficient_quota", message="paused")
+        refused(c.response(), 429, code="insufficient_quota", message="paused")
+        release(w, gate)
+        refused(w.g.ask("POST", CHAT, body("say no")), 429, code="insufficient_quota", message="paused")
+        assert w.b.cli("resume")[0] == 0 and text_of(w.g.ask("POST", CHAT, body("say on"))) == "on"
+
+
+def test_memory_that_is_made_anew_ends_calls():
+    """A group moved: what was set aside for a call is booked then, so the call may not go on."""
+    group, new = -555, -1009876543210
+    with world() as w:
+        w.tg.add_chat(group, "group")
+        w.tg.send_text(OWNER, "@blufio_test_bot say one", chat_id=group, chat_type="group")
+        w.wait(lambda: w.tg.texts(group), "the answer")
+        gate = held(w)
+        s = stream(w.g, body("words 900"))
+        c = w.g.start("POST", CHAT, body("words 900"))
+        w.wait(lambda: len(w.ai.requests) == 3 and next(iter(s)), "the first piece of an answer")
+        w.tg.add_chat(new, "supergroup")
+        w.tg.push_update({"message": {"message_id": 900, "date": int(time.time()), "migrate_to_chat_id": new, "chat": {
+            "id": group, "type": "group"}, "from": {"id": OWNER, "is_bot": False, "first_name": "Ann"}}})
+        list(s)
+        error_in({"error": s.error}, message="ask again")
+        refused(c.response(), 503, message="ask again")
+        w.wait(lambda: not w.ai.book.open, "the provider to see that nobody listens")
+        release(w, gate)
+        assert text_of(w.g.ask("POST", CHAT, body("say on"))) == "on" and w.settle_up() == []
+        assert not [line for line in w.b.logs(True) if line["level"] == "error"]
 
 
 def test_a_slow_reader():

@@ -60,6 +60,26 @@ pass_drop(struct request *r)
 	settle(r, NULL, false, STR_NONE);       /* it was never asked */
 }
 
+/* When memory is made anew cost_load books it. Of one that was never asked request_lost tells. */
+static void
+cut(struct request *r, bool paused)
+{
+	bool asked = r->call;
+
+	if (compat_of(r)->ask.req.reservation == 0)
+		return;
+	if (!paused) {
+		llm_cancel(r->call, NULL);
+		r->call = NULL;
+		compat_of(r)->ask.req.reservation = 0;
+	}
+	pass_drop(r);
+	if ((asked || paused) && !r->c->dead)
+		reply_fail(r, paused ? 429 : 503, paused ? "insufficient_quota" : "overloaded", paused ?
+		    S("I am paused: nothing is asked of a model. /resume (or `blufio resume`) lifts it.") :
+		    S("the answer was broken off; ask again"));
+}
+
 static void
 on_text(void *arg, struct str delta)
 {
@@ -217,6 +237,7 @@ pass_run(struct request *r, struct str model)
 		if (trace_header(request_trace(r), c->trace) == OK)
 			q->trace = str_z(c->trace);
 		r->stored = false;      /* until then a storage that fails takes the request with it */
+		r->cut = cut;
 		agent_after(r->a, &c->begin);
 	}
 }
