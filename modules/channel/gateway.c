@@ -138,7 +138,8 @@ gw_reset(void *self)
 	struct gateway *g = self;
 	struct conn *next;
 
-	cut_calls(g, false);
+	if (g->a->phase != AGENT_STOPPED)       /* else they are booked as they go */
+		cut_calls(g, false);
 	for (struct conn *c = g->conns; c; c = next) {
 		next = c->next;
 		for (struct request *r = c->socket ? c->socket->subs : NULL, *more; r; r = more) {

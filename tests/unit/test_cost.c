@@ -340,8 +340,9 @@ TEST(cut_calls)
 TEST(warned_once)
 {
 	const struct usage much = { 0, 0, 0, 1000, 0 };
+	struct session *s;
 
-	if (begin("[cost]\ndaily_budget_usd = 0.0156\n")) {
+	if (begin("[cost]\ndaily_budget_usd = 0.0156\n") && scratch_session(&sc.a, "main", &s) == OK) {
 		for (int i = 0; i < 5 && !FAULTED(); i++) {
 			CHECK_OK(cost_settle(&sc.a, reserve(1, OK, NULL), &much, true, STR_NONE));
 			CHECK(one("SELECT count(*) FROM meta WHERE key = 'warned.cost.daily_budget_usd'") == (i == 4));
