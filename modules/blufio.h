@@ -326,7 +326,8 @@ enum {
 	/* what it takes as the type of `thinking` */
 	MODEL_ADAPTIVE = 4, MODEL_BUDGET = 8, MODEL_DISABLED = 16, MODEL_BETWEEN_TOOLS = 32,
 	MODEL_SILENT = 64,          /* its thinking comes empty unless a summary is asked for */
-	MODEL_BOUND = 128           /* its thinking is valid after the same prefix only, for it alone */
+	MODEL_BOUND = 128,          /* its thinking is valid after the same prefix only, for it alone */
+	MODEL_WINDOW = 256          /* its window is known: what is larger is refused, and costs nothing */
 };
 
 struct usage {

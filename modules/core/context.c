@@ -451,8 +451,8 @@ count_input(const struct session *s, const struct rows *r, const struct model_in
 	out->most_input = known + (int64_t)bytes + files + (known ? own : (int64_t)r->n * MESSAGE_TOKENS + PROMPT_TOKENS);
 	if (strchr(m->id, '/'))                 /* every server has its own measure of a picture */
 		out->most_input += (FILES_FACTOR - 1) * files;
-	if (out->most_input > m->window)
-		out->most_input = m->window;    /* more is refused, and costs nothing */
+	if ((m->flags & MODEL_WINDOW) && out->most_input > m->window)
+		out->most_input = m->window;
 }
 
 /* Is a cache entry of an hour worth its price? It pays when the next message comes after five minutes and within the

@@ -32,8 +32,8 @@ cost_model(struct agent *a, const char *model, struct model_info *out, struct fa
 		{ "pricing.*.context_window", offsetof(struct model_info, window) },
 		{ "pricing.*.max_output", offsetof(struct model_info, max_output) },
 	};
-	/* one that is not in the table is taken for the least that is sold: what it refuses costs nothing */
-	struct model_info m = { .id = NULL, .window = 200000, .max_output = 64000, .cache_min = 4096, .images_max = 100,
+	/* one that is not in the table is taken for the least that is sold */
+	struct model_info m = { .id = NULL, .max_output = 64000, .cache_min = 4096, .images_max = 100,
 	    .in = -1, .out = -1, .write_5m = -1, .write_1h = -1, .read = -1, .band_factor = 1, .flags = MODEL_PDF };
 	const struct provider *p = provider_of(a, str_z(model));
 	const struct provider_ops *ops = p->feature->provider;
@@ -69,6 +69,10 @@ cost_model(struct agent *a, const char *model, struct model_info *out, struct fa
 		m.write_1h = own ? m.in : m.in * 2;
 	if (m.read < 0)
 		m.read = own ? m.in : m.in / 10;        /* others' discount is not known */
+	if (m.window)
+		m.flags |= MODEL_WINDOW;
+	else
+		m.window = 200000;
 	m.id = model;
 	*out = m;
 	return OK;

@@ -211,7 +211,9 @@ pass_run(struct request *r, struct str model)
 	e = cost_model(r->a, c->model, &m, &f);
 	if (e == OK && wait == 0 && calls_running(r->c->g) < PASS_CALLS_MAX) {
 		o.model = &m;
-		o.input = most_input(q) < m.window ? most_input(q) : m.window;
+		o.input = most_input(q);
+		if ((m.flags & MODEL_WINDOW) && o.input > m.window)
+			o.input = m.window;
 		o.answer = q->max_tokens ? q->max_tokens : llm_max_tokens(r->a, provider_of(r->a, model));
 		if (o.answer > m.max_output)
 			o.answer = m.max_output;
