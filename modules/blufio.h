@@ -458,8 +458,8 @@ const char *provider_choose(struct agent *a, const char *wanted, unsigned avoid)
 unsigned provider_failed(struct agent *a, const char *wanted, const char *model, bool alone);
 int64_t provider_wait(struct agent *a, const char *wanted);        /* until one of the chain may be asked */
 bool provider_ready(const struct provider *p);      /* may it be asked? */
-void provider_asked(struct provider *p);
-void provider_ended(struct provider *p, bool good, bool its_fault);
+bool provider_asked(struct provider *p);            /* is this the call that tries it? */
+void provider_ended(struct provider *p, bool probe, bool good, bool its_fault);
 
 FALLIBLE llm_start(struct agent *a, const struct llm_request *r, const struct llm_sink *sink, void *arg,
     struct llm_call **out);

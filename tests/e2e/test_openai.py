@@ -725,6 +725,19 @@ def test_a_slow_reader():
             assert Told(list(s)).text == "x" * 500000
 
 
+def test_many_failures_at_once():
+    """Calls that were under way when the provider failed are one outage, of which people are told in seconds."""
+    with world() as w:
+        w.ai.fail_next("500", n=16)
+        gate = w.ai.hold = threading.Event()
+        asked = [w.g.start("POST", CHAT, body("say %d" % i)) for i in range(16)]
+        w.wait(lambda: len(w.ai.requests) == 16, "asked")
+        w.ai.hold = None
+        gate.set()
+        assert [c.response().status for c in asked] == [503] * 16
+        assert w.say("say on", timeout=60) == "on"
+
+
 def test_so_many_calls_at_once():
     with world() as w:
         gate = held(w)
