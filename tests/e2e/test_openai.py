@@ -1378,6 +1378,22 @@ def test_a_picture_over_a_death():
         assert images(sent(w, 0)["messages"][0]) == images(sent(w)["messages"][0]) == [one]
 
 
+def test_a_pdf_is_counted():
+    """What is set aside for a model as it is holds, whatever a file shows."""
+    with world({"cost": {"daily_budget_usd": 0.006}}) as w:
+        pdf = {"type": "file", "file": {"filename": "a.pdf", "file_data": data_url(b"%PDF-1.4 x", "application/pdf")}}
+        ask = body({"role": "user", "content": [{"type": "text", "text": "say on"}, pdf]}, model="claude-sonnet-5-5", max_tokens=10)
+        assert text_of(w.g.ask("POST", CHAT, ask)) == "on" and len(w.ai.counts) == 1 and w.settle_up() == []
+        refused(w.g.ask("POST", CHAT, ask), 429, code="insufficient_quota")
+        assert len(w.ai.requests) == 1 and len(w.ai.counts) == 2
+        gate = w.ai.hold_count = threading.Event()
+        c = w.g.start("POST", CHAT, ask)
+        w.wait(lambda: len(w.ai.counts) == 3, "the count")
+        c.close()
+        gate.set()
+        assert w.g.ask("GET", "/health").status == 200
+
+
 def test_a_large_picture():
     with world() as w:
         noise = bytes(bytearray((i * 7919 >> 3) & 255 for i in range(1 << 16)))
