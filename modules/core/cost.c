@@ -178,7 +178,10 @@ static enum err
 refuse(const struct cap *c, const struct cost_room *r, int64_t need, struct fail *f)
 {
 	char spent[32], cap[32], left[32], wanted[32];
+	int64_t enough;
 
+	if (add_i64(r->spent, need, &enough) || enough < 2 * r->cap)
+		enough = 2 * r->cap;
 	cost_usd(r->spent, spent);
 	cost_usd(r->cap, cap);
 	cost_usd(need, wanted);
@@ -190,7 +193,7 @@ refuse(const struct cap *c, const struct cost_room *r, int64_t need, struct fail
 	    " To raise it now: `blufio config set %s %lld`, then `blufio reload`.", c->what[0] - 'a' + 'A', c->what + 1,
 	    r->spent >= r->cap ? "is used up" : "does not reach", spent, cap, r->spent >= r->cap ? "" : ", and this may cost ",
 	    r->spent >= r->cap ? "" : wanted, c->month ? " on the first" : "", left, c->key,
-	    (long long)(r->cap / 500000000 + 1));           /* about twice as much */
+	    (long long)(enough / 1000000000 + 1));
 }
 
 static enum err
