@@ -326,7 +326,8 @@ enum {
 	/* what it takes as the type of `thinking` */
 	MODEL_ADAPTIVE = 4, MODEL_BUDGET = 8, MODEL_DISABLED = 16, MODEL_BETWEEN_TOOLS = 32,
 	MODEL_SILENT = 64,          /* its thinking comes empty unless a summary is asked for */
-	MODEL_BOUND = 128           /* its thinking is valid after the same prefix only, for it alone */
+	MODEL_BOUND = 128,          /* its thinking is valid after the same prefix only, for it alone */
+	MODEL_WINDOW = 256          /* its window is known: what is larger is refused, and costs nothing */
 };
 
 struct usage {
@@ -457,8 +458,8 @@ const char *provider_choose(struct agent *a, const char *wanted, unsigned avoid)
 unsigned provider_failed(struct agent *a, const char *wanted, const char *model, bool alone);
 int64_t provider_wait(struct agent *a, const char *wanted);        /* until one of the chain may be asked */
 bool provider_ready(const struct provider *p);      /* may it be asked? */
-void provider_asked(struct provider *p);
-void provider_ended(struct provider *p, bool good, bool its_fault);
+bool provider_asked(struct provider *p);            /* is this the call that tries it? */
+void provider_ended(struct provider *p, bool probe, bool good, bool its_fault);
 
 FALLIBLE llm_start(struct agent *a, const struct llm_request *r, const struct llm_sink *sink, void *arg,
     struct llm_call **out);
@@ -496,7 +497,7 @@ struct context {
 	struct llm_request request;
 	int64_t estimated_input;            /* tokens */
 	int64_t most_input;                 /* of them: an upper bound, but for documents */
-	bool documents;                     /* it holds PDFs, whose tokens nobody can guess */
+	bool documents;                     /* it holds PDFs that nobody has counted yet: their tokens cannot be guessed */
 };
 /* Renders the session's history up to now. drop_thinking: without any thinking block. ERR_LIMIT with
  * a sentence when the model or the API would refuse it: too many or too large pictures, too many bytes. */

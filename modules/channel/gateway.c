@@ -119,6 +119,18 @@ gw_stop_intake(void *self)
 	}
 }
 
+static void
+cut_calls(struct gateway *g, bool paused)
+{
+	struct conn *next;
+
+	for (struct conn *c = g->conns; c; c = next) {
+		next = c->next;
+		if (c->req && c->req->cut)
+			c->req->cut(c->req, paused);
+	}
+}
+
 /* The commit failed, or memory is made anew: what was not yet stored is answered so, the rest goes on waiting. */
 static void
 gw_reset(void *self)
@@ -126,6 +138,8 @@ gw_reset(void *self)
 	struct gateway *g = self;
 	struct conn *next;
 
+	if (g->a->phase != AGENT_STOPPED)       /* else they are booked as they go */
+		cut_calls(g, false);
 	for (struct conn *c = g->conns; c; c = next) {
 		next = c->next;
 		for (struct request *r = c->socket ? c->socket->subs : NULL, *more; r; r = more) {
@@ -144,6 +158,7 @@ gw_paused(void *self)
 {
 	struct gateway *g = self;
 
+	cut_calls(g, true);
 	if (g->api)
 		g->api->paused(g->api_self);
 }

@@ -50,6 +50,7 @@ struct llm_call {
 	enum llm_stop stop;
 	size_t text_bytes, other_bytes; /* received so far, for estimates */
 	int64_t asked_at;               /* monotonic */
+	bool probe;                     /* of an open breaker (provider.c) */
 	bool spoke;                     /* something of the answer came */
 	bool unsent;                    /* the question never reached the provider */
 	enum err err;                   /* sticky: out of memory, too many blocks */
@@ -533,7 +534,7 @@ llm_feed_end(struct llm_call *c, enum llm_class class, unsigned status, int64_t 
 	c->class = class;
 	c->status = status;
 	c->retry_after_us = retry_after_us;
-	provider_ended(c->p, class == LLM_OK, class == LLM_RETRY && status != 429);
+	provider_ended(c->p, c->probe, class == LLM_OK, class == LLM_RETRY && status != 429);
 	if (status == 429 && retry_after_us >= 0)
 		limits_end(c->a, c->model, retry_after_us);
 	if (class != LLM_OK) {
@@ -579,7 +580,7 @@ llm_start(struct agent *a, const struct llm_request *r, const struct llm_sink *s
 		call_free(c);
 		return e;
 	}
-	provider_asked(c->p);
+	c->probe = provider_asked(c->p);
 	*out = c;
 	return OK;
 }
@@ -594,7 +595,7 @@ llm_cancel(struct llm_call *c, struct usage *seen)
 	if (seen)
 		estimate_cut(c, seen);
 	if (!c->ended)
-		provider_ended(c->p, false, false);
+		provider_ended(c->p, c->probe, false, false);
 	metrics_count(c->a, METRIC_CALLS, LLM_GONE);
 	call_free(c);
 }

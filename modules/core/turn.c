@@ -868,12 +868,11 @@ count(struct turn *t)
 	return t->counting != NULL;
 }
 
-/* A large request, or one with a new file whose size nobody can guess, is counted before it is made. */
+/* A large request, or one with a file whose size nobody can guess, is counted before it is made. */
 static bool
 count_first(struct turn *t, const struct model_info *m)
 {
-	return (t->estimate > LLM_COUNT_ABOVE || t->estimate > m->window - m->window / 10 ||
-	    (t->context->documents && t->attachments && t->round == 0)) && count(t);
+	return (t->estimate > LLM_COUNT_ABOVE || t->estimate > m->window - m->window / 10 || t->context->documents) && count(t);
 }
 
 /* Question and answer share the model's window. What does not fit into it, or into the budget of a request, although what

@@ -44,6 +44,7 @@ struct op {
 	struct buf body;                /* of an answer that is no stream */
 	char trace[sizeof(TRACE) + TRACE_HEADER_SIZE];  /* a header; "" none */
 	unsigned status;
+	bool hour;                      /* what it writes to the cache is kept that long */
 	/* plain questions: who takes the answer (NULL: there is none), and whom it is for */
 	void (*plain)(struct op *op, const struct json *answer);
 	llm_count_fn *count;
@@ -127,9 +128,9 @@ on_usage(struct op *op, const struct json *u)
 	v.cache_read = json_i64(u, "cache_read_input_tokens", -1);
 	v.write_5m = json_i64(u, "cache_creation.ephemeral_5m_input_tokens", -1);
 	v.write_1h = json_i64(u, "cache_creation.ephemeral_1h_input_tokens", -1);
-	if (writes >= 0 && v.write_5m < 0 && v.write_1h < 0) {
-		v.write_5m = writes;
-		v.write_1h = 0;
+	if (writes >= 0 && v.write_5m < 0 && v.write_1h < 0) {  /* message_delta has the sum alone: all is of one life */
+		v.write_5m = op->hour ? 0 : writes;
+		v.write_1h = op->hour ? writes : 0;
 	}
 	llm_feed_usage(op->call, &v);
 }
@@ -586,6 +587,7 @@ anthropic_call(void *self, const struct llm_request *r, struct llm_call *call, v
 	if (op == NULL)
 		return ERR_NOMEM;
 	op->call = call;
+	op->hour = r->hour;
 	return post(op, "/v1/messages", r, out);
 }
 

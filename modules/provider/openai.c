@@ -307,7 +307,7 @@ openai_describe(const struct config *c, struct str name, struct model_info *m)
 	int64_t images = 1;
 
 	if (is_local(c, name))          /* unless it is said to cost something */
-		m->in = m->out = m->read = 0;
+		m->in = m->out = 0;
 	(void)config_wild(c, NAMED "input", name, &m->in);
 	(void)config_wild(c, NAMED "output", name, &m->out);
 	(void)config_wild(c, NAMED "cache_read", name, &m->read);

@@ -4,7 +4,10 @@
 import json
 import threading
 
+from gateway_client import Gateway
 from harness import OWNER, World, main
+
+TOKEN = "q7Vx2LkP9sZtR4mWb8NcYd3HfJ6aGe"
 
 
 def asked(w):
@@ -93,6 +96,32 @@ def test_eighty_percent_is_told_once():
         assert len(told) == 1
         w.say("say again")
         assert len([t for t in w.tg.texts(OWNER) if "80 % of today's budget is used" in t]) == 1
+
+
+def test_eighty_percent_of_ones_own():
+    """Also of a person's own budget; and where a program's call passed it, the next person is told."""
+    for own in (True, False):
+        with World({"anthropic": {"max_tokens": 100}, "gateway": {"enabled": True, "host": "127.0.0.1", "port": 0,
+                                                                   "bearer_token": TOKEN}}) as w:
+            w.say("say one")
+            spent = w.b.query("SELECT sum(nano_usd) FROM cost_ledger")[0][0]
+            cap = round(spent * 2.2 / 1e9 + 0.01, 6) if own else 0.03
+            w.b.configure(cost={"user_daily_usd" if own else "daily_budget_usd": cap})
+            assert w.b.cli("reload")[0] == 0
+            told = "80 %% of %s budget" % ("your" if own else "today's")
+            g = Gateway(w.b, TOKEN)
+            for i in range(200):
+                if own:
+                    w.say("say number %d" % i)
+                else:
+                    assert g.ask("POST", "/v1/chat/completions", {"model": "claude-sonnet-5-5", "messages": [
+                        {"role": "user", "content": "words 90"}]}).status == 200
+                if w.b.query("SELECT sum(nano_usd) FROM cost_ledger")[0][0] >= 0.8 * cap * 1e9:
+                    break
+            w.wait(lambda: own or not any(told in t for t in w.tg.texts(OWNER)) and w.say("say on"), "a word")
+            w.wait(lambda: len([t for t in w.tg.texts(OWNER) if told in t]) == 1, "the warning")
+            w.say("say again")
+            assert len([t for t in w.tg.texts(OWNER) if told in t]) == 1
 
 
 # ---- standing instructions -------------------------------------------------------------------------

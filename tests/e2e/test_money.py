@@ -167,6 +167,17 @@ def test_beyond_the_band():
         assert per_token[1] > 4 * per_token[0], per_token
 
 
+def test_a_pdf_for_another_model():
+    """What only one model's tokens were counted of is counted for the next one, before it is asked; and once."""
+    with world() as w:
+        answer(w, document(w, b"%PDF-1.4\n" + b"x" * 5000, "a.pdf", "say read"))
+        assert len(w.ai.counts) == 1 and w.say("say on") == "on" and len(w.ai.counts) == 1
+        w.say("/model haiku")
+        assert w.say("say small") == "small" and len(w.ai.counts) == 2
+        assert w.say("say on") == "on" and len(w.ai.counts) == 2
+        books(w)
+
+
 def test_no_instant_is_over_the_cap():
     """Many at once, each near what is left: what the provider bills never exceeds the cap, and much of it is used."""
     people = range(3001, 3009)

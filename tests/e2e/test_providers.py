@@ -119,6 +119,21 @@ for _mode in MODES:
     globals()["test_server_" + _mode] = server_of_mode(_mode)
 
 
+def test_what_nobody_says():
+    """What is read from a cache costs as input where no price is given, and a window that is not given is no bound."""
+    gateway = {"enabled": True, "host": "127.0.0.1", "port": 0, "bearer_token": "q7Vx2LkP9sZtR4mWb8NcYd3HfJ6aGe"}
+    with world("openai", more={"far": {"cache_read": None}}, gateway=gateway, cost={"daily_budget_usd": 0.8}) as w:
+        for i in range(2):
+            w.say("say number %d " % i + "x y z " * 400)
+        for model, fresh, read, out, _, nano, _ in ledger(w):
+            assert nano == (fresh + read) * 2000 + out * 10000
+        assert read > 0
+        g = Gateway(w.b, gateway["bearer_token"])
+        n = len(w.oa.requests)
+        ask = {"model": model, "max_tokens": 100, "messages": [{"role": "user", "content": "say on " + "1 2 3 4 " * 125000}]}
+        assert g.ask("POST", "/v1/chat/completions", ask).status == 429 and len(w.oa.requests) == n
+
+
 def test_a_pdf():
     with world("openrouter") as w:
         pdf = b"%PDF-1.4\n" + b"x" * 5000

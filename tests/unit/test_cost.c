@@ -139,6 +139,8 @@ reserve(int64_t answer, enum err want, int64_t *granted)
 TEST(cap_exact)
 {
 	const struct usage all = { 0, 1750, 0, 1000, 0 };
+	struct fail f = FAIL_INIT;
+	struct cost_order o;
 	int64_t id, granted;
 
 	/* room for a prompt and 1,750 tokens */
@@ -152,6 +154,10 @@ TEST(cap_exact)
 		CHECK(FAULTED() || one("SELECT count(*) FROM cost_ledger WHERE request_id = 'req_1' AND estimated = 0 AND user_id = 3"
 		    " AND intended = 'claude-sonnet-5-5' AND feature = 'message'") == 1);
 		(void)reserve(1, ERR_LIMIT, NULL);
+		o = order(1024);
+		o.input = 2000000;      /* $5.03: what is told to be typed is enough for it */
+		CHECK_ERR(cost_reserve(&sc.a, &o, &id, &f), ERR_LIMIT);
+		CHECK(FAULTED() || strstr(f.text, "blufio config set cost.daily_budget_usd 6`"));
 	}
 	scratch_end(&sc);
 }
@@ -340,8 +346,9 @@ TEST(cut_calls)
 TEST(warned_once)
 {
 	const struct usage much = { 0, 0, 0, 1000, 0 };
+	struct session *s;
 
-	if (begin("[cost]\ndaily_budget_usd = 0.0156\n")) {
+	if (begin("[cost]\ndaily_budget_usd = 0.0156\n") && scratch_session(&sc.a, "main", &s) == OK) {
 		for (int i = 0; i < 5 && !FAULTED(); i++) {
 			CHECK_OK(cost_settle(&sc.a, reserve(1, OK, NULL), &much, true, STR_NONE));
 			CHECK(one("SELECT count(*) FROM meta WHERE key = 'warned.cost.daily_budget_usd'") == (i == 4));

@@ -578,7 +578,7 @@ TEST(instances)
 	    "[providers.proxy]\nbase_url = \"http://localhost:2\"\nmodel = \"m\"\ninput = 3\noutput = 4\ncache_read = 0.5\n"
 	    "[pricing.\"dear/gpt\"]\ninput = 8\noutput = 40\n";
 	static const struct { const char *model; int64_t in, out, read, write, window, most, images; unsigned flags; } want[] = {
-		{ "ollama/anything:8b", 0, 0, 0, 0, 9000, 64000, 0, 0 },
+		{ "ollama/anything:8b", 0, 0, 0, 0, 9000, 64000, 0, MODEL_WINDOW },
 		{ "far/m", 2000, 10000, 2000, 2000, 200000, 70000, 100, 0 },
 		{ "dear/gpt", 8000, 40000, 8000, 8000, 200000, 64000, 100, MODEL_PDF | MODEL_SYSTEM_TURNS },
 		{ "proxy/m", 3000, 4000, 500, 3000, 200000, 64000, 100, 0 },

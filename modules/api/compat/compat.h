@@ -58,6 +58,7 @@ struct compat {
 	struct buf text;                /* of a pass-through, so far */
 	struct buf calls;               /* of the client's tools: blocks */
 	struct effect begin;
+	void *counting;                 /* its tokens, before it is made; of the model's provider */
 	char trace[TRACE_HEADER_SIZE];
 	/* responses.c */
 	int64_t seq;                    /* of the next event */

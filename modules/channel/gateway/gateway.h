@@ -78,6 +78,7 @@ struct request {
 	struct request *wait_next, **wait_prev; /* of gateway.waiting */
 	struct invocation *invocation;  /* of a tool, running */
 	struct llm_call *call;          /* of a model, for this request alone */
+	void (*cut)(struct request *r, bool paused);    /* set: ends it, with an error; else memory is made anew */
 	int64_t wait_s;                 /* Retry-After of an error; 0: none */
 	/* Set: of an item of a batch, which no connection waits for; takes the answer. */
 	void (*answer)(struct request *r, int status, struct str body);
