@@ -186,7 +186,7 @@ pass_run(struct request *r, struct str model)
 	c->begin.run = ask;
 	for (size_t i = 0; i < q->n_messages; i++)
 		bytes += q->messages[i].content.n;
-	input = llm_tokens_estimate(bytes);
+	input = llm_tokens(r->a, c->model, bytes);
 	wait = llm_limits_wait(r->a, c->model, input);
 	e = cost_model(r->a, c->model, &m, &f);
 	if (e == OK && wait == 0 && calls_running(r->c->g) < PASS_CALLS_MAX) {
