@@ -276,10 +276,10 @@ TEST(waits)
 /* What a provider has counted is how its model's texts are reckoned; what cannot be is not believed. */
 TEST(scales)
 {
-	static struct agent a;
 	char model[32];
 	const int64_t mib = 1 << 20;
 
+	memset(a.scales, 0, sizeof(a.scales));
 	CHECK(llm_tokens(&a, "x-1", 35000) == 10000 && llm_tokens(&a, "", 7) == 2);
 	llm_counted(&a, "x-1", 8191, 4000);
 	llm_counted(&a, "x-1", mib, mib + 1);
@@ -299,6 +299,7 @@ TEST(scales)
 		CHECK(llm_tokens(&a, model, 100) == 51);
 	}
 	CHECK(llm_tokens(&a, "x-2", 100) == 51 && llm_tokens(&a, "y-8", 35000) == 10000);
+	memset(a.scales, 0, sizeof(a.scales));
 }
 
 /* ---- the Anthropic adapter ----------------------------------------------------------------- */
