@@ -42,6 +42,7 @@
 #define LLM_LIMIT_JITTER_US (2 * US_PER_S) /* turns that wait for the same reset spread over this */
 #define LLM_FAMILY_MAX 64
 #define LLM_POOLS_MAX 8                 /* families of models whose rate limits are kept */
+#define LLM_SCALES_MAX 8                /* models of which is known how they count */
 #define LLM_IDLE_US (90 * US_PER_S)     /* no byte (the API pings) */
 #define LLM_PLAIN_US (60 * US_PER_S)    /* a side question: how many tokens, which models */
 #define LLM_COUNT_ABOVE 50000           /* tokens by estimate: such a request is counted before it is made */
@@ -390,6 +391,7 @@ struct llm_pool {                           /* models that share their limits: a
 	int64_t fed_at;                     /* monotonic; 0 = free */
 	struct llm_limit of[LLM_LIMITS];
 };
+struct llm_scale { char model[LLM_FAMILY_MAX]; double bytes, tokens; };   /* of its newest long prompts */
 struct llm_call;                            /* one call in flight (core/llm.c) */
 struct llm_sink {
 	void (*text)(void *arg, struct str delta);
@@ -498,6 +500,8 @@ struct context {
 	int64_t estimated_input;            /* tokens */
 	int64_t most_input;                 /* of them: an upper bound, but for documents */
 	bool documents;                     /* it holds PDFs that nobody has counted yet: their tokens cannot be guessed */
+	int64_t bytes, file_tokens;         /* all but the files; these */
+	int64_t own_bytes;                  /* of them: what is neither the person's nor history: prompt, tools, what is told beside */
 };
 /* Renders the session's history up to now. drop_thinking: without any thinking block. ERR_LIMIT with
  * a sentence when the model or the API would refuse it: too many or too large pictures, too many bytes. */
@@ -738,6 +742,7 @@ struct agent {
 	size_t n_providers;
 	struct provider *provider;           /* the default one */
 	struct llm_pool pools[LLM_POOLS_MAX];        /* llm.c: rate limits */
+	struct llm_scale scales[LLM_SCALES_MAX];
 	size_t llm_calls;                    /* in flight */
 	struct metrics metrics;              /* metrics.c */
 	bool paused;                         /* cost.c: no model is asked */

@@ -641,6 +641,16 @@ agent_new(struct agent **out, struct config *config, const struct spawner *sp, b
 	return OK;
 }
 
+static void
+check_prompt(struct agent *a)
+{
+	struct buf prompt = BUF_INIT(PROMPT_FILE_MAX);
+
+	if (agent_prompt(a, &prompt) == OK)
+		context_check(a, prompt.n);
+	buf_free(&prompt);
+}
+
 FALLIBLE
 agent_run(struct agent *a)
 {
@@ -653,6 +663,7 @@ agent_run(struct agent *a)
 	if (e != OK)
 		return e;
 	ev_timer_in(a->ev, &a->housekeeping_timer, US_PER_S);
+	check_prompt(a);
 	notify_systemd("READY=1");
 	log_info("agent", "ready: %s %s, model %s, %zu channel(s), database %s", a->name, BLUFIO_VERSION,
 	    llm_model(a), a->n_channels, a->database_path);
@@ -690,6 +701,7 @@ agent_reload(struct agent *a, struct buf *told, struct fail *f)
 	providers_read(a);
 	providers_moved(a, told);
 	metrics_models(a);
+	check_prompt(a);
 	if (log_level_parse(config_str(fresh, "log.level"), &level) == OK)
 		log_set_level(level);
 	for (size_t i = 0; i < a->n_channels; i++)

@@ -240,7 +240,7 @@ job_reserve(struct compaction *j)
 	}
 	j->request.max_tokens = o.answer;
 	j->request.reservation = j->reservation;
-	llm_limits_take(a, j->model, llm_tokens_estimate(j->content.n));
+	llm_limits_take(a, j->model, llm_tokens(a, j->model, j->content.n));
 	j->state = JOB_ASK;
 	agent_after(a, &j->ask);
 }
@@ -380,7 +380,7 @@ job_begin(struct compact_plan *p, int64_t before)
 	a->compactions = j;
 	buf_str(&j->source, buf_view(&p->source));
 	if (j->source.err != OK || !find_model(a, j) || write_question(j) != OK ||
-	    llm_limits_wait(a, j->model, llm_tokens_estimate(j->content.n)) > 0 || !may_try(s, j->upto)) {
+	    llm_limits_wait(a, j->model, llm_tokens(a, j->model, j->content.n)) > 0 || !may_try(s, j->upto)) {
 		job_free(j);
 		return;
 	}
@@ -433,7 +433,7 @@ size_of(struct session *s, const struct model_info *m)
 static bool
 begin_whole(struct compact_plan *p, int64_t before)
 {
-	return (p->fixed + p->kept + llm_tokens_estimate(p->source.n)) * 100 <= p->room * ENOUGH_PERCENT &&
+	return (p->fixed + p->kept + compact_tokens(p, p->source.n)) * 100 <= p->room * ENOUGH_PERCENT &&
 	    compact_begin(p, COMPACT_WHOLE, buf_view(&p->source), STR_NONE, before);
 }
 

@@ -447,7 +447,7 @@ count_input(const struct session *s, const struct rows *r, const struct model_in
 		bytes = r->new_bytes;
 	}
 	out->documents = (known ? r->new_documents : r->documents) > 0;
-	out->estimated_input = known + llm_tokens_estimate(bytes) + files;
+	out->estimated_input = known + llm_tokens(s->a, m->id, bytes) + files;
 	out->most_input = known + (int64_t)bytes + files + (known ? own : (int64_t)r->n * MESSAGE_TOKENS + PROMPT_TOKENS);
 	if (strchr(m->id, '/'))                 /* every server has its own measure of a picture */
 		out->most_input += (FILES_FACTOR - 1) * files;
@@ -464,7 +464,7 @@ choose_ttl(const struct session *s, const struct rows *r, const struct model_inf
 	int64_t n_short, n_long, all = out->estimated_input;
 	/* what is written now: all of it where nothing is held any more */
 	int64_t fresh = s->cached_until > clock_us() && s->prompt_seq > s->history_seq && strcmp(s->prompt_model, m->id) == 0 ?
-	    llm_tokens_estimate(r->new_bytes) + r->new_file_tokens : all;
+	    llm_tokens(r->a, m->id, r->new_bytes) + r->new_file_tokens : all;
 	enum err e = store_session_pauses(r->a->db, s->id, s->history_seq, 300 * US_PER_S, 3600 * US_PER_S, &n_short, &n_long);
 	double likely = (1.0 / PAUSES_PRIOR + (double)n_long) / (1.0 + (double)(n_short + n_long));
 
@@ -582,6 +582,11 @@ render(struct session *s, struct rows *r, const struct model_info *m, struct con
 	bytes = out->request.system.n + out->request.tools.n + out->request.schema.n;
 	for (size_t i = 0; i < out->request.n_messages; i++)
 		bytes += messages[i].content.n;
+	out->bytes = (int64_t)bytes;
+	out->own_bytes = (int64_t)(out->request.system.n + bus_tools_json(a).n);
+	for (size_t i = 0; i < r->n; i++)
+		out->own_bytes += r->e[i].role[0] == 's' ? (int64_t)r->e[i].content.n : 0;
+	out->file_tokens = r->file_tokens;
 	count_input(s, r, m, bytes, out);
 	e = choose_ttl(s, r, m, out);
 	if (e != OK)
@@ -612,6 +617,25 @@ context_render(struct agent *a, int64_t session, const struct model_info *model,
 		agent_wrote(a, store_session_drop_thinking(a->db, s->id, s->next_seq));
 	}
 	return e;
+}
+
+size_t
+context_bytes(struct agent *a, const char *budget)
+{
+	return (size_t)config_i64(a->config, budget) * 7 / 2;   /* llm_tokens_estimate */
+}
+
+void
+context_check(struct agent *a, size_t prompt)
+{
+	size_t n = prompt + bus_tools_json(a).n;
+	int64_t tokens = llm_tokens_estimate(n);
+
+	if (n > context_bytes(a, "context.static_budget"))
+		log_warn("context", "what begins every request (agent.system_prompt or its file, tools, standing instructions) has about"
+		    " %lld tokens, more than context.static_budget = %lld: all of it is sent, and paid for, each time; next: shorten it,"
+		    " or `blufio config set context.static_budget %lld`", (long long)tokens,
+		    (long long)config_i64(a->config, "context.static_budget"), (long long)(tokens / 1000 + 1) * 1000);
 }
 
 void

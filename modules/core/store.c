@@ -731,30 +731,30 @@ store_heartbeat_note_add(struct db *db, int64_t session, struct str text, bool s
 	    DBS(text), DBI(shown), DBI(clock_us()));
 }
 
-/* The newest of them; there are more when nobody was here for weeks. */
+/* A person is shown the newest of them; there are more when nobody was here for weeks. */
 FALLIBLE
-store_heartbeat_notes(struct db *db, int64_t session, bool to_model, void (*fn)(void *arg, struct str text), void *arg)
+store_heartbeat_notes(struct db *db, int64_t session, bool to_model, bool (*fn)(void *arg, struct str text), void *arg)
 {
 	static const char *const sql[][2] = {
-		{ "SELECT text FROM (SELECT id, text FROM heartbeat_notes WHERE session_id = ?1 AND shown = 0 ORDER BY id DESC LIMIT ?2)"
-		  " ORDER BY id",
-		  "UPDATE heartbeat_notes SET shown = 1 WHERE session_id = ?1 AND shown = 0" },
-		{ "SELECT text FROM (SELECT id, text FROM heartbeat_notes WHERE session_id = ?1 AND known = 0 ORDER BY id DESC LIMIT ?2)"
-		  " ORDER BY id",
-		  "UPDATE heartbeat_notes SET known = 1 WHERE session_id = ?1 AND known = 0" },
+		{ "SELECT text, id FROM (SELECT id, text FROM heartbeat_notes WHERE session_id = ?1 AND shown = 0 ORDER BY id DESC"
+		  " LIMIT ?2) ORDER BY id",
+		  "UPDATE heartbeat_notes SET shown = 1 WHERE session_id = ?1 AND id <= ?2" },
+		{ "SELECT text, id FROM heartbeat_notes WHERE session_id = ?1 AND known = 0 ORDER BY id LIMIT ?2",
+		  "UPDATE heartbeat_notes SET known = 1 WHERE session_id = ?1 AND id <= ?2" },
 	};
-	const struct db_val v[] = { DBI(session), DBI(HEARTBEAT_NOTES_MAX) };
+	struct db_val v[] = { DBI(session), DBI(HEARTBEAT_NOTES_MAX) };
 	struct db_row r;
-	size_t n = 0;
+	int64_t last = 0;
 	enum err e;
 
 	db_query(db, &r, sql[to_model][0], v, 2);
-	for (; db_step(&r); n++)
-		fn(arg, db_str(&r, 0));
+	while (db_step(&r) && fn(arg, db_str(&r, 0)))
+		last = db_i64(&r, 1);
 	e = db_end(&r);
-	if (e != OK || n == 0)
+	if (e != OK || last == 0)
 		return e;
-	e = db_exec(db, sql[to_model][1], v, 1, NULL, NULL);
+	v[1] = DBI(last);
+	e = db_exec(db, sql[to_model][1], v, 2, NULL, NULL);
 	return e != OK ? e : DB_EXEC(db, "DELETE FROM heartbeat_notes WHERE shown = 1 AND known = 1 AND session_id = ?1", DBI(session));
 }
 

@@ -101,6 +101,29 @@ def test_a_day_of_estimates():
             books(w)
 
 
+def test_many_calls_at_once():
+    """A breakpoint looks back over 20 blocks. Behind an answer with many calls the end of the request before is found all the
+    same, whatever stands around it, and what was cached is read."""
+    for calls, think, config in ((8, False, {}), (10, False, {}), (10, True, {}), (18, False, {}), (19, True, {}), (32, True, {}),
+                                 (12, True, {"anthropic": {"default_model": "claude-sonnet-5"}})):
+        with world(agent={"system_prompt": SYSTEM}, **config) as w:
+            def answers(ask):
+                if len(ask.results) and ask.number % 4 == 0:
+                    return "done"
+                uses = [{"type": "tool_use", "name": "text_count", "input": {"text": "word %d" % i}} for i in range(calls)]
+                return {"blocks": ([{"type": "thinking", "thinking": ""}] if think else []) + uses, "stop_reason": "tool_use"}
+            w.ai.script = answers
+            w.say("one")
+            w.say("/rules add Be brief.")
+            w.say("two")                # a system message is the end of its first request
+            at_rest(w)
+            log = w.ai.log
+            assert len(log) == 8 and [c["miss"] for c in log] == [None] * 8, (calls, think, [c["miss"] for c in log])
+            marks = [str(r["body"]["messages"]).count("cache_control") for r in w.ai.requests]
+            assert set(marks) <= {0, 1} and any(marks) == (calls > 8), marks
+            books(w, flagged=False)
+
+
 def test_thinking_that_is_not_shown():
     """A stream that is cut after its thinking was billed for all of it, though nothing of it was to be seen: as much as a
     model thinks in the time."""

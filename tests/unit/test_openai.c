@@ -478,6 +478,19 @@ TEST(question)
 	    "\"arguments\":\"{ \\\"a\\\":\\\"\\\\\\\"\\\"}\"}}]}]}");
 	openai_server = "plain";
 	r.messages = m;
+	r.schema = S("{\"type\":\"null\"}");          /* it has no word for what is asked for: the schema is told in ours */
+	r.effort = S("low");
+	r.no_tools = true;
+	asked(&r, BEGIN("hosted", "max_tokens") ",\"messages\":[{\"role\":\"user\",\"content\":\"one\\n\\nAnswer with one JSON value and"
+	    " nothing else. Its JSON Schema: {\\\"type\\\":\\\"null\\\"}\"}]}");
+	openai_server = "openai";               /* without tools there is nothing to choose */
+	r.one_call = true;
+	r.stop = S("[\".\"]");
+	asked(&r, BEGIN("hosted", "max_completion_tokens") STREAM ",\"stop\":[\".\"],\"reasoning_effort\":\"low\",\"response_format\":"
+	    "{\"type\":\"json_schema\",\"json_schema\":{\"name\":\"answer\",\"schema\":{\"type\":\"null\"}}},\"messages\":[{\"role\":\"user\","
+	    "\"content\":\"one\"}]}");
+	openai_server = "plain";
+	r.schema = r.effort = r.stop = STR_NONE;
 	r.tools = STR_NONE;
 	asked(&r, BEGIN("hosted", "max_tokens") ",\"messages\":[{\"role\":\"user\",\"content\":\"one\"}]}");
 	openai_server = "";

@@ -211,7 +211,7 @@ reserve(struct request *r, const struct model_info *m, int64_t counted)
 
 	for (size_t i = 0; i < q->n_messages; i++)
 		bytes += q->messages[i].content.n;
-	input = llm_tokens_estimate(bytes);
+	input = llm_tokens(r->a, c->model, bytes);
 	wait = llm_limits_wait(r->a, c->model, input);
 	if (wait == 0 && calls_running(r->c->g) < PASS_CALLS_MAX) {
 		o.input = counted ? counted + counted / COUNT_MARGIN + COUNT_MARGIN : most_input(q, &documents);
