@@ -291,6 +291,7 @@ jobs_load(struct agent *a)
 	struct str name;
 	enum err e = store_jobs(a->db, 0, see_gone, &n);
 
+	ev_timer_cancel(a->ev, &a->jobs_timer);         /* a reload finds it armed */
 	ev_timer_init(&a->jobs_timer, look, a);
 	if (e == OK)
 		e = n.gone.err;

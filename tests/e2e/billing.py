@@ -407,7 +407,7 @@ def octets(of_zones):
 
 
 def first_text(body):
-    return next((b["text"] for b in blocks_of(body["messages"][0]["content"]) if b["type"] == "text"), "")
+    return "\n".join(b["text"] for b in blocks_of(body["messages"][0]["content"]) if b["type"] == "text")
 
 
 def said(blocks):
@@ -437,7 +437,7 @@ class Head:
         self.first = first_text(body)
         self.tools = {t["name"] for t in body.get("tools", [])}
         self.answer, self.cached = said(answer), cached         # cached: key and tokens of what was kept, or None
-        self.over = False                                       # its answer was given in full
+        self.over, self.before = False, None                    # its answer was given in full; what it went on from
 
     def leads(self, new):
         return new[:len(self.zones)] == self.zones
@@ -494,26 +494,29 @@ class Watch:
         return "new history" if smaller and head.first != first_text(body) else None
 
     def bind(self, workspace, body, answer, cached):
-        """The answer begins, the prefix is in the cache: what comes next must start with it. Returns the head, and the
-        heads before, for a turn that is to be dropped (a refusal)."""
+        """The answer begins, the prefix is in the cache: what comes next must start with it. Returns the head; it
+        knows the one before, for a turn that is to be dropped (a refusal)."""
         new, heads = Head(body, answer, cached), self.of(workspace, body)
-        before = list(heads)
         leading = [h for h in heads if h.leads(new.zones)]
-        if leading:
-            old = max(leading, key=lambda h: len(h.zones))
-            # The same again, though it had been answered, is another conversation that begins alike.
-            if old.zones != new.zones or not old.over:
-                heads.remove(old)
+        before = max(leading, key=lambda h: len(h.zones), default=None)
+        # The same again, though it had been answered, is another conversation that begins alike.
+        if before and (before.zones != new.zones or not before.over):
+            heads.remove(before)
+            if before.zones == new.zones:       # a try that broke off
+                before = before.before
+        new.before = before
         heads.append(new)
         # Gone to another model, a conversation leaves its thinking behind and has none of the old one's cache to keep.
         speech = new.speech()
         for (where, model), others in self.heads.items():
             if where == workspace and model != body["model"]:
                 others[:] = [h for h in others if speech[:len(h.speech())] != h.speech()]
-        return new, before
+        return new
 
-    def unbind(self, workspace, body, before):
-        self.of(workspace, body)[:] = before
+    def unbind(self, workspace, body, head):
+        """Others may have come and gone meanwhile."""
+        heads = self.of(workspace, body)
+        heads[:] = [h for h in heads if h not in (head, head.before)] + [h for h in (head.before,) if h]
 
     def forget(self, workspace, body):
         """The next request of this conversation may look different: it was told to."""

@@ -1188,7 +1188,7 @@ class Answer:
             if self.stop == "pause_turn":
                 fake.paused.add(canonical([normal(b) for b in self.blocks]))
             if self.stop == "refusal":
-                fake.watch.unbind(self.entry["workspace"], self.ask.body, self.before)
+                fake.watch.unbind(self.entry["workspace"], self.ask.body, self.head)
             self.head.over = True
             fake.cond.notify_all()
 
@@ -1198,7 +1198,7 @@ class Answer:
         with self.fake.lock:
             kept = [] if self.unbilled() else self.kept
             self.fake.cache.keep(kept, self.entry["time"])
-            self.head, self.before = self.fake.watch.bind(
+            self.head = self.fake.watch.bind(
                 self.entry["workspace"], self.ask.body, self.blocks, max(kept, key=lambda k: k[1])[:2] if kept else None)
         if self.ask.body.get("stream"):
             return self.stream()

@@ -113,6 +113,20 @@ def test_what_was_missed():
         assert "told" not in w.tg.texts(OWNER)
 
 
+def test_reloads():
+    """A configuration that is read again takes no timer with it: neither the jobs' nor those that wait beside it."""
+    with World({"jobs": {"a": {"schedule": "30 9 * * *", "prompt": "x", "chat": CHAT}}}) as w:
+        for i in range(3):
+            n = asked(w)
+            w.ai.fail_next("529", retry_after=2)
+            w.tg.send_text(OWNER, "say number %d" % i)
+            w.wait(lambda: asked(w) > n, "the question")
+            for _ in range(12):
+                assert w.b.cli("reload")[0] == 0
+            w.wait(lambda: "number %d" % i in w.tg.texts(OWNER), "the answer after another try")
+        assert status(w)["jobs"]["next_local"].endswith(" 09:30")
+
+
 def test_words_of_people():
     with World({"agent": {"timezone": "CET-1CEST,M3.5.0,M10.5.0/3"}}) as w:
         assert "There are no jobs here." in w.say("/jobs")
