@@ -439,8 +439,10 @@ count_input(const struct session *s, const struct rows *r, const struct model_in
 {
 	int64_t known = 0, files = r->file_tokens;
 	/* a program may bring other tools each time */
-	int64_t own = (int64_t)(out->request.tools.n + out->request.schema.n - bus_tools_json(s->a).n);
+	int64_t own = (int64_t)(out->request.tools.n + out->request.schema.n) - (int64_t)bus_tools_json(s->a).n;
 
+	if (own < 0)                            /* fewer than were counted: the count holds */
+		own = 0;
 	if (s->prompt_tokens && s->prompt_seq > s->history_seq && strcmp(s->prompt_model, m->id) == 0) {
 		known = s->prompt_tokens;
 		files = r->new_file_tokens;
