@@ -468,7 +468,8 @@ FALLIBLE llm_start(struct agent *a, const struct llm_request *r, const struct ll
 void llm_cancel(struct llm_call *c, struct usage *seen);   /* NULL ok; *seen (may be NULL) = what is known so far */
 void llm_pause(struct llm_call *c, bool paused);
 /* For providers: what the stream said, in order. */
-void llm_feed_usage(struct llm_call *c, const struct usage *u);          /* last seen wins, field by field; -1 = not said */
+/* Last seen wins, field by field; -1 = not said. final: it is all that the call is billed for. */
+void llm_feed_usage(struct llm_call *c, const struct usage *u, bool final);
 void llm_feed_block(struct llm_call *c, size_t index, struct str type, struct str id, struct str name, struct str raw);
 void llm_feed_text(struct llm_call *c, size_t index, struct str delta);
 void llm_feed_thinking(struct llm_call *c, size_t index, struct str delta);

@@ -49,7 +49,7 @@ struct llm_call {
 	struct block *blocks;
 	size_t n_blocks;
 	struct usage usage;
-	bool usage_seen;
+	bool usage_final;
 	enum llm_stop stop;
 	size_t text_bytes, other_bytes; /* received so far, for estimates */
 	int64_t asked_at;               /* monotonic */
@@ -196,14 +196,14 @@ take_count(int64_t *to, int64_t tokens)
 }
 
 void
-llm_feed_usage(struct llm_call *c, const struct usage *u)
+llm_feed_usage(struct llm_call *c, const struct usage *u, bool final)
 {
 	take_count(&c->usage.input, u->input);
 	take_count(&c->usage.output, u->output);
 	take_count(&c->usage.cache_read, u->cache_read);
 	take_count(&c->usage.write_5m, u->write_5m);
 	take_count(&c->usage.write_1h, u->write_1h);
-	c->usage_seen = true;
+	c->usage_final = final;
 }
 
 void
@@ -477,7 +477,7 @@ call_done(void *arg)
 {
 	struct llm_call *c = arg;
 	struct llm_result r = { .class = c->class, .stop = c->stop, .usage = c->usage,
-	    .usage_known = c->usage_seen && c->class == LLM_OK, .retry_after_us = c->retry_after_us, .status = c->status };
+	    .usage_known = c->usage_final && c->class == LLM_OK, .retry_after_us = c->retry_after_us, .status = c->status };
 	const struct provider_ops *ops = c->p->feature->provider;
 	bool whole = c->stop == LLM_STOP_PAUSE || c->stop == LLM_STOP_TOOLS;
 	size_t end, at;
@@ -506,7 +506,7 @@ call_done(void *arg)
 	/* what was refused costs nothing: by its status, or before a word was said */
 	r.billed = !c->unsent && (c->status == 0 || c->status / 100 == 2) &&
 	    (c->stop != LLM_STOP_REFUSAL || c->spoke || ops->bills_refusals);
-	if (c->class == LLM_OK && !c->usage_seen)
+	if (c->class == LLM_OK && !c->usage_final)
 		estimate_cut(c, &r.usage);      /* whole, but nobody says what it took */
 	note_health(&c->p->health, &r, buf_view(&c->detail));
 	metrics_count(c->a, METRIC_CALLS, r.class);

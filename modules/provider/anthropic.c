@@ -47,6 +47,7 @@ struct op {
 	char trace[sizeof(TRACE) + TRACE_HEADER_SIZE];  /* a header; "" none */
 	unsigned status;
 	bool hour;                      /* what it writes to the cache is kept that long */
+	bool input_said;                /* by a usage block: without it nothing is known of the bill */
 	/* plain questions: who takes the answer (NULL: there is none), and whom it is for */
 	void (*plain)(struct op *op, const struct json *answer);
 	llm_count_fn *count;
@@ -118,13 +119,11 @@ end(struct op *op, enum llm_class class, int64_t retry_after_us, struct str deta
 }
 
 static void
-on_usage(struct op *op, const struct json *u)
+on_usage(struct op *op, const struct json *u, bool final)
 {
 	struct usage v;
 	int64_t writes = json_i64(u, "cache_creation_input_tokens", -1);
 
-	if (u == NULL)
-		return;
 	v.input = json_i64(u, "input_tokens", -1);
 	v.output = json_i64(u, "output_tokens", -1);
 	v.cache_read = json_i64(u, "cache_read_input_tokens", -1);
@@ -134,7 +133,8 @@ on_usage(struct op *op, const struct json *u)
 		v.write_5m = op->hour ? 0 : writes;
 		v.write_1h = op->hour ? writes : 0;
 	}
-	llm_feed_usage(op->call, &v);
+	op->input_said |= v.input >= 0;
+	llm_feed_usage(op->call, &v, final && op->input_said && v.output >= 0);
 }
 
 static void
@@ -237,9 +237,9 @@ on_event(void *arg, struct str type, struct str data, struct str id)
 	} else if (str_eqz(type, "content_block_stop")) {
 		llm_feed_block_end(op->call, index);
 	} else if (str_eqz(type, "message_start")) {
-		on_usage(op, json_at(ev, "message.usage"));
+		on_usage(op, json_at(ev, "message.usage"), false);
 	} else if (str_eqz(type, "message_delta")) {
-		on_usage(op, json_at(ev, "usage"));
+		on_usage(op, json_at(ev, "usage"), true);
 		on_stop(op, json_at(ev, "delta"));
 	} else if (str_eqz(type, "message_stop")) {
 		end(op, LLM_OK, -1, STR_NONE);

@@ -33,7 +33,7 @@ answer(void *arg)
 	struct llm_call *call = op->call;
 	struct str rest = buf_view(&op->text), word;
 
-	llm_feed_usage(call, &op->usage);
+	llm_feed_usage(call, &op->usage, true);
 	llm_feed_block(call, 0, S("text"), STR_NONE, STR_NONE, STR_NONE);
 	while (rest.n > 0) {            /* a word a delta, so that streaming is real */
 		size_t n = str_chr(rest, ' ');

@@ -142,6 +142,19 @@ def test_caps_refuse_in_words():
         assert "Your budget for today does not reach" in w.say("say three") and asked(w) == 0
 
 
+def test_prices_missing_and_negative():
+    """What cannot be counted is not spent, and the line that prices it is told; a price below nothing is no price."""
+    with World({"anthropic": {"default_model": "claude-new-7"}}) as w:
+        text = w.say("say one")
+        assert "has no price" in text and '[pricing."claude-new-7"]' in text and asked(w) == 0, text
+        for bad in (-2, -0.001):
+            w.b.configure(pricing={"claude-new-7": {"input": bad, "output": 10}})
+            code, _, err = w.b.cli("reload")
+            assert code != 0 and "blufio.toml:" in err and "input" in err and "from 0.00" in err, err
+            assert "has no price" in w.say("say two") and asked(w) == 0
+        assert w.b.query("SELECT count(*) FROM cost_ledger") == [(0,)]
+
+
 def test_eighty_percent_is_told_once():
     with World({"anthropic": {"max_tokens": 100}}) as w:
         w.say("say one")

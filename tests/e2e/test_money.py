@@ -3,6 +3,7 @@
 import threading
 
 import billing
+from fake_anthropic import Answer
 from harness import OWNER, World, main
 from test_telegram import answer, document
 
@@ -166,6 +167,32 @@ def test_killed_at_the_first_question():
         w.b.start()
         w.wait(lambda: w.tg.texts(OWNER)[-1:] == ["after the kill"], "the answer after the kill")
         books(w)
+
+
+def test_absurd_usage():
+    """No count of the provider's takes the ledger beyond what was reserved, or out of order; more than can be is marked."""
+    usage = Answer.usage
+    with world() as w:
+        try:
+            for said, flagged in (({"output_tokens": 10**18}, 1), ({"output_tokens": 17000}, 1), ({"input_tokens": 2**63 - 1}, 1),
+                                  ({"cache_read_input_tokens": 10**12}, 1), ({"output_tokens": -5}, 1), ({"output_tokens": 10**400}, 1),
+                                  ({"output_tokens": "many"}, 1), ({"input_tokens": None, "output_tokens": []}, 1),
+                                  ({"cache_creation": {"ephemeral_5m_input_tokens": 10**18, "ephemeral_1h_input_tokens": -1}}, 1),
+                                  ({"input_tokens": 10**400}, 0)):              # message_start has said it
+                n = len(w.b.ledger())
+                Answer.usage = lambda self, said=said, **more: dict(
+                    usage(self, **more), **(said if "output_tokens_details" in more else {}))
+                assert w.say("say on") == "on", said
+                Answer.usage = usage
+                rows = w.b.ledger()
+                assert len(rows) == n + 1 and rows[-1]["estimated"] == flagged, (said, tuple(rows[-1]))
+                assert w.ai.log[-1]["nano"] <= rows[-1]["nano_usd"] < 4 * 10**8, (said, tuple(rows[-1]), w.ai.log[-1])
+                assert w.say("say and on") == "and on"
+        finally:
+            Answer.usage = usage
+        rows = w.b.ledger()
+        assert w.b.query("SELECT sum(nano_usd) FROM cost_days") == [(sum(r["nano_usd"] for r in rows),)]
+        assert all(r["input"] >= 0 and r["output"] >= 0 and r["cache_read"] >= 0 for r in rows)
 
 
 def test_every_model():

@@ -207,15 +207,15 @@ TEST(usage)
 	struct usage seen = { 9, 9, 9, 9, 9 };
 
 	if (begin()) {
-		llm_feed_usage(c, &first);
-		llm_feed_usage(c, &later);
+		llm_feed_usage(c, &first, false);
+		llm_feed_usage(c, &later, true);
 		answered(LLM_STOP_END);
 		CHECK(FAULTED() || (h.usage_known && h.usage.input == 100 && h.usage.output == 30 &&
 		    h.usage.cache_read == 20 && h.usage.write_5m == 5 && h.usage.write_1h == 7));
 	}
 	finish();
 	if (begin()) {
-		llm_feed_usage(c, &first);
+		llm_feed_usage(c, &first, false);
 		block(0, "text");
 		llm_feed_text(c, 0, S("0123456789012345678901234567890123456789"));
 		llm_feed_end(c, LLM_RETRY, 200, 3, S("cut"), STR_NONE);
@@ -234,7 +234,7 @@ TEST(usage)
 	}
 	finish();
 	if (begin()) {
-		llm_feed_usage(c, &first);
+		llm_feed_usage(c, &first, false);
 		block(0, "thinking");
 		llm_feed_thinking(c, 0, S("12345678901234"));
 		llm_cancel(c, &seen);
@@ -245,7 +245,7 @@ TEST(usage)
 		struct model_info m = { .in = 50000, .out = 50000, .write_5m = 50000, .write_1h = 50000,
 		    .read = 50000, .band_above = 1, .band_factor = 5 };
 
-		llm_feed_usage(c, &huge);
+		llm_feed_usage(c, &huge, true);
 		llm_cancel(c, &seen);
 		CHECK(seen.input > 0 && seen.input < 1 << 30 && cost_of(&m, &seen) > 0);
 	}

@@ -170,7 +170,7 @@ feed_end(struct op *op)
 
 	if (ends[plan].stop == LLM_STOP_TOOLS)
 		feed_tools(op);
-	llm_feed_usage(call, &u);
+	llm_feed_usage(call, &u, true);
 	llm_feed_block_end(call, 1);
 	if (ends[plan].stop != LLM_STOP_NONE)
 		llm_feed_stop(call, ends[plan].stop, STR_NONE);

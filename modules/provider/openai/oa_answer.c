@@ -72,7 +72,7 @@ on_usage(struct oa_op *op, const struct json *u)
 	if (prompt <= 0 || answer < 0 || (answer == 0 && (op->said || op->thought)))
 		return;
 	cached = cached < 0 ? 0 : cached < prompt ? cached : prompt;
-	llm_feed_usage(op->call, &(const struct usage){ prompt - cached, answer, cached, 0, 0 });
+	llm_feed_usage(op->call, &(const struct usage){ prompt - cached, answer, cached, 0, 0 }, true);
 }
 
 static void
