@@ -108,8 +108,9 @@ WIDE := -D_FILE_OFFSET_BITS=64 -D_TIME_BITS=64
 ALL_CFLAGS = -std=c11 -D_POSIX_C_SOURCE=200809L $(WIDE) $(WARN) $(HARDEN) $(SMALL) \
 	-Imodules $(CFLAGS) $(SAN)
 # What works on bytes is fast; what is built on it waits for disks and networks, and is small (a level other than -O2 stays).
-FAST := $(patsubst %,modules/base/%.c,arena buf deflate enc http image json map sse str utf8 ws) modules/crypto/%
-OBJ_CFLAGS = $(if $(filter $(FAST),$<),$(ALL_CFLAGS),$(ALL_CFLAGS:-O2=-Os))
+FAST := $(patsubst %,modules/base/%.c,buf deflate http json str utf8 ws) modules/crypto/sha2.c
+SMALLEST := $(shell $(CC) -Oz -E -x c /dev/null >/dev/null 2>&1 && echo -Oz || echo -Os)
+OBJ_CFLAGS = $(if $(filter $(FAST),$<),$(ALL_CFLAGS),$(ALL_CFLAGS:-O2=$(SMALLEST)))
 # A table of pointers in a program that may be loaded anywhere costs 24 bytes a pointer; packed, where the C library
 # reads that (glibc 2.36), next to nothing.
 PACKED := $(shell case $$($(CC) -dumpmachine) in (x86_64-*linux-gnu) getconf GNU_LIBC_VERSION ;; esac 2>/dev/null | \
@@ -144,7 +145,7 @@ $(B)/features.c: FORCE
 comma := ,
 
 $(B)/flags: FORCE
-	$(call when_changed,echo '$(CC) $(filter-out -Werror,$(ALL_CFLAGS)) | $(ALL_LDFLAGS)')
+	$(call when_changed,echo '$(CC) $(filter-out -Werror,$(ALL_CFLAGS)) | $(FAST) $(SMALLEST) | $(ALL_LDFLAGS)')
 
 $(B)/blufio.list: FORCE
 	$(call when_changed,printf '%s\n' $(BLUFIO_OBJS))

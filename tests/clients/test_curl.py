@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import threading
+import time
 
 from clients import program
 from harness import SLOW, main
@@ -79,6 +80,11 @@ def test_every_family():
         for path, word in (("/health", "ok"), ("/ready", "ready"), ("/v1/health", "uptime_secs"), ("/openapi.json", "3.1.0"),
                            ("/metrics", 'blufio_messages_total{channel="gateway"} 1')):
             assert word in call(mine, "GET", path), path
+        batch = json.loads(call(mine, "POST", "/v1/batch", data=b'{"items": [{"model": "blufio", "messages": [{"role": "user",'
+                                b' "content": "say two"}]}]}'))
+        while json.loads(call(mine, "GET", "/v1/batch/" + batch["id"]))["status"] == "processing":
+            time.sleep(0.05)
+        assert '"two"' in call(mine, "GET", "/v1/batch/" + batch["id"])
         assert "403" in call(mine, "GET", "/v1/api-keys", "-w", "%{http_code}")
         assert made["key"] not in call(admin, "GET", "/v1/api-keys")
         assert call(admin, "DELETE", "/v1/api-keys/%d" % made["id"], "-w", "%{http_code}", "-o", "-")[-3:] in ("200", "204")
@@ -87,7 +93,8 @@ def test_every_family():
             for method in methods:
                 if (method.upper(), shape(path)) not in called:
                     out = call(admin, method.upper(), shape(path).replace("{}", "9"), data=b"{}" if method == "post" else None)
-                    assert "error" in json.loads(out) or path in ("/v1/models", "/v1/session", "/v1/session/ticket"), (method, path, out)
+                    takes = ("/v1/models", "/v1/session", "/v1/session/ticket", "/v1/batch")
+                    assert "error" in json.loads(out) or path in takes, (method, path, out)
         assert {(m, shape(p)) for m, p in ROUTES} <= called
 
 
