@@ -214,6 +214,10 @@ class Provider(FakeAnthropic):
             answer["blocks"].insert(0, {"type": "thinking", "thinking": ""})
         return answer
 
+    def unexpected(self):
+        """What is condensed is no smaller when a long message stands behind it, and the watch knows no other sign."""
+        return [p for p in super().unexpected() if '"text":"What was said before in this conversation' not in p]
+
     # -- the gate
 
     def stand(self, call):
@@ -252,7 +256,7 @@ class Storm:
     def turn(self, who, n, verbs=VERBS):
         """The words of a turn, and its dice."""
         rng = random.Random("%d %s %d" % (SEED, who, n))
-        return "[%s.%d %s] %s" % (who, n, rng.choice(verbs), "And so on. " * rng.randrange(60)), rng
+        return "[%s.%d %s] %s" % (who, n, rng.choice(verbs), "And so on. " * rng.choice((1, 10, 30, 60, 60, 400))), rng
 
     def ask(self, path, body):
         def once():
@@ -378,7 +382,7 @@ class Storm:
             " (SELECT coalesce(max(n), 0) FROM (SELECT sum(nano_usd) AS n FROM cost_days WHERE user_id > 0 GROUP BY user_id))")[0]
         names = ["daily", "monthly"]
         self.rng.shuffle(names)                 # now the one is in the way, now the other
-        return dict(zip(names, (total, total + self.rng.randrange(4 * each))), user=person + 2 * each, job=job + 3 * each,
+        return dict(zip(names, (total, total + self.rng.randrange(4 * each))), user=person + 2 * each, job=job + 2 * each,
                     beats=beats + 10**6, beats_month=beats + 2 * 10**6)
 
     def raise_caps(self, flood):
@@ -394,7 +398,7 @@ class Storm:
             return                              # something fits, or something will come that does
         new = self.room(self.ai.cap + self.rng.randrange(each // 4, each), each)
         if flood:
-            new = {k: v + 5 * each for k, v in new.items()}
+            new = {k: v if k == "job" else v + 5 * each for k, v in new.items()}
         self.configure({k: max(v, self.caps[-1][1][k]) for k, v in new.items()})
 
     def at_rest(self, change):
@@ -466,7 +470,7 @@ class Storm:
         for i in range(KILLS + 1):
             enough = len(self.ai.turns) + TURNS // (KILLS + 1)
             self.blow(lambda: len(self.ai.turns) >= enough and len(self.ai.held) >= FLOOR)
-            if i < KILLS and not self.wrong:
+            if i < KILLS and not self.wrong and not self.ai.over:
                 self.kill()
                 self.ai.calm = True             # nothing shall die twice: it would have to run alone
                 self.ai.let_go(0)
@@ -476,7 +480,7 @@ class Storm:
         self.mean = self.ai.book.area / (time.monotonic() - self.ai.book.first)
         before = self.refused()
         self.ai.let_go(0)                       # and now the money ends
-        wait_for(lambda: self.refused() >= before + 10 or self.wrong, 60, "what is left to be spent")
+        wait_for(lambda: self.refused() >= before + 10 or self.wrong or self.ai.over, 60, "what is left to be spent")
         self.over = True
         for t in threads:
             t.join(120 * SLOW)
@@ -558,7 +562,7 @@ def test_storm():
         outcomes = Counter(c["outcome"] for c in w.ai.log)
         print("    turns %d in %.1f s, calls %d: %s" % (len(w.ai.turns), time.monotonic() - begin, len(w.ai.log), dict(outcomes)))
         print("    in flight %.1f by time, %.1f as answers begin, %d stalls" % (
-            s.mean, sum(w.ai.together) / len(w.ai.together), s.stalls))
+            s.mean, sum(w.ai.together) / max(len(w.ai.together), 1), s.stalls))
         print("    admitted %d, near a cap %d (%.0f %%), answers shortened %d, caps raised %d times, refused %d" % (
             admitted, near, 100 * near / admitted, w.ai.lowered, len(s.caps) - 1, s.refused()))
         print("    calls by feature: %s" % dict(spent))
