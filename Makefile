@@ -67,6 +67,11 @@ ifeq ($(filter gateway,$(SET)),)
 SET := $(filter-out prometheus $(call of_kind,api) $(call of_kind,auth),$(SET))
 endif
 
+# A batch is of that API's requests.
+ifeq ($(filter compat,$(SET)),)
+SET := $(filter-out batch,$(SET))
+endif
+
 # ---- which sources -------------------------------------------------------------
 # ev_epoll.c and ev_poll.c, X_linux.c and X_posix.c stand for the same functions:
 # one of each pair is linked.
@@ -233,7 +238,7 @@ $(ECHO): $(call obj,tests/e2e/echo_route.c) $(B)/obj/tests/e2e/features.o $(BLUF
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $(filter-out $(B)/features.o,$(filter %.o,$^)) $(LIBS)
 
-$(B)/drip.so: tests/e2e/drip.c
+$(B)/drip.so $(B)/haste.so: $(B)/%.so: tests/e2e/%.c
 	@mkdir -p $(@D)
 	$(Q)$(CC) -std=c11 -O2 -g -fPIC -shared -Wall -Wextra -o $@ $<
 
@@ -261,7 +266,7 @@ unit: $(UNIT)
 ## e2e: the program against fake servers, under a limit of 32 MB (ONLY="names": these files)
 .PHONY: e2e
 e2e: export E2E_MEMORY ?= 32
-e2e: $(B)/blufio $(B)/drip.so $(if $(filter gateway,$(SET)),$(ECHO))
+e2e: $(B)/blufio $(B)/drip.so $(B)/haste.so $(if $(filter gateway,$(SET)),$(ECHO))
 	@$(SUITE) e2e $(if $(ONLY),$(filter $(ONLY:%=tests/e2e/test_%.py),$(E2E)),$(E2E))
 
 ## clients: programs of others against the gateway: curl, WebSocket of Python and node, Autobahn's cases, Prometheus

@@ -42,6 +42,7 @@
 #define LLM_LIMIT_JITTER_US (2 * US_PER_S) /* turns that wait for the same reset spread over this */
 #define LLM_FAMILY_MAX 64
 #define LLM_POOLS_MAX 8                 /* families of models whose rate limits are kept */
+#define LLM_SCALES_MAX 8                /* models of which is known how they count */
 #define LLM_IDLE_US (90 * US_PER_S)     /* no byte (the API pings) */
 #define LLM_PLAIN_US (60 * US_PER_S)    /* a side question: how many tokens, which models */
 #define LLM_COUNT_ABOVE 50000           /* tokens by estimate: such a request is counted before it is made */
@@ -89,6 +90,7 @@ struct capability;
 struct config_key;
 struct route;
 struct auth_ops;
+struct api_ops;
 
 struct feature {
 	const char *name;               /* the file's name */
@@ -100,6 +102,7 @@ struct feature {
 	const struct db_ops *storage;
 	const struct capability *capabilities;  /* ends with a NULL id */
 	const struct route *routes;     /* ends with a NULL method: what the gateway answers */
+	const struct api_ops *api;      /* of the one route family that works by itself */
 	const struct auth_ops *auth;
 };
 extern const struct feature *const features[];      /* NULL-terminated, sorted by name */
@@ -206,7 +209,7 @@ enum step_state { STEP_PENDING, STEP_RUNNING, STEP_DONE, STEP_INTERRUPTED, STEP_
 enum outbox_state { OUTBOX_READY, OUTBOX_SENDING, OUTBOX_SENT, OUTBOX_FAILED, OUTBOX_STATE_COUNT };
 const char *outbox_state_name(enum outbox_state s);
 enum inbound_state { INBOUND_QUEUED, INBOUND_TAKEN, INBOUND_DONE };
-enum inbound_kind { INBOUND_MESSAGE, INBOUND_JOB };  /* of a person; of a schedule: no word in it acts */
+enum inbound_kind { INBOUND_MESSAGE, INBOUND_JOB, INBOUND_BATCH };   /* of a person; of a schedule: no word in it acts; of a batch */
 enum outbox_kind { OUTBOX_REPLY, OUTBOX_NOTICE };   /* a notice belongs to no turn's REPLY state */
 
 
@@ -324,7 +327,8 @@ enum {
 	/* what it takes as the type of `thinking` */
 	MODEL_ADAPTIVE = 4, MODEL_BUDGET = 8, MODEL_DISABLED = 16, MODEL_BETWEEN_TOOLS = 32,
 	MODEL_SILENT = 64,          /* its thinking comes empty unless a summary is asked for */
-	MODEL_BOUND = 128           /* its thinking is valid after the same prefix only, for it alone */
+	MODEL_BOUND = 128,          /* its thinking is valid after the same prefix only, for it alone */
+	MODEL_WINDOW = 256          /* its window is known: what is larger is refused, and costs nothing */
 };
 
 struct usage {
@@ -387,6 +391,7 @@ struct llm_pool {                           /* models that share their limits: a
 	int64_t fed_at;                     /* monotonic; 0 = free */
 	struct llm_limit of[LLM_LIMITS];
 };
+struct llm_scale { char model[LLM_FAMILY_MAX]; double bytes, tokens; };   /* of its newest long prompts */
 struct llm_call;                            /* one call in flight (core/llm.c) */
 struct llm_sink {
 	void (*text)(void *arg, struct str delta);
@@ -455,8 +460,8 @@ const char *provider_choose(struct agent *a, const char *wanted, unsigned avoid)
 unsigned provider_failed(struct agent *a, const char *wanted, const char *model, bool alone);
 int64_t provider_wait(struct agent *a, const char *wanted);        /* until one of the chain may be asked */
 bool provider_ready(const struct provider *p);      /* may it be asked? */
-void provider_asked(struct provider *p);
-void provider_ended(struct provider *p, bool good, bool its_fault);
+bool provider_asked(struct provider *p);            /* is this the call that tries it? */
+void provider_ended(struct provider *p, bool probe, bool good, bool its_fault);
 
 FALLIBLE llm_start(struct agent *a, const struct llm_request *r, const struct llm_sink *sink, void *arg,
     struct llm_call **out);
@@ -495,7 +500,9 @@ struct context {
 	struct llm_request request;
 	int64_t estimated_input;            /* tokens */
 	int64_t most_input;                 /* of them: an upper bound, but for documents */
-	bool documents;                     /* it holds PDFs, whose tokens nobody can guess */
+	bool documents;                     /* it holds PDFs that nobody has counted yet: their tokens cannot be guessed */
+	int64_t bytes, file_tokens;         /* all but the files; these */
+	int64_t own_bytes;                  /* of them: what is neither the person's nor history: prompt, tools, what is told beside */
 };
 /* Renders the session's history up to now. drop_thinking: without any thinking block. ERR_LIMIT with
  * a sentence when the model or the API would refuse it: too many or too large pictures, too many bytes. */
@@ -552,6 +559,9 @@ struct cost_order {
 /* Before every call. ERR_LIMIT with what was spent, when it resets and how to raise it; ERR_BUSY when only what other
  * calls have reserved is in the way: it may fit in a moment. */
 FALLIBLE cost_reserve(struct agent *a, struct cost_order *o, int64_t *id, struct fail *f);
+/* What the caps leave to it, without what is reserved. ERR_LIMIT: nothing for now, or all is paused; ERR_DENIED: a cap is 0;
+ * f has the sentence. */
+FALLIBLE cost_left(struct agent *a, enum cost_feature feature, int64_t *nano, struct fail *f);
 /* After it: known when u is the provider's final word, else it is what came before the call was cut (NULL: nothing). */
 FALLIBLE cost_settle(struct agent *a, int64_t id, const struct usage *u, bool known, struct str request_id);
 FALLIBLE cost_release(struct agent *a, int64_t id);                   /* it was never made, or is not billed */
@@ -617,6 +627,7 @@ struct channel_ops {
 	/* Deliver one outbox item (its row is committed as sending): ends with one outbox_* call. */
 	void (*send)(void *self, const struct outbox_item *item);
 	void (*partial)(void *self, const struct partial *p);
+	void (*paused)(void *self);          /* calls that it has made end; may be NULL */
 	/* For `status`: members of an object already open: state, last_poll_age_s, detail … */
 	void (*status)(void *self, struct jw *w);
 };
@@ -732,6 +743,7 @@ struct agent {
 	size_t n_providers;
 	struct provider *provider;           /* the default one */
 	struct llm_pool pools[LLM_POOLS_MAX];        /* llm.c: rate limits */
+	struct llm_scale scales[LLM_SCALES_MAX];
 	size_t llm_calls;                    /* in flight */
 	struct metrics metrics;              /* metrics.c */
 	bool paused;                         /* cost.c: no model is asked */

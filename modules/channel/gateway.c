@@ -55,6 +55,8 @@ gw_free(void *self)
 	listener_close(g);
 	if (g->auth_self)
 		g->auth->free(g->auth_self);
+	if (g->api_self)
+		g->api->free(g->api_self);
 	buf_free(&g->spare);
 	free(g);
 }
@@ -74,9 +76,13 @@ gw_start(struct agent *a, void **self, struct fail *f)
 	IGNORE(rand_bytes(&g->last_id, sizeof(g->last_id)));    /* ids need not be secret, only unlike those of the last run */
 	for (size_t i = 0; features[i] && !g->auth; i++)
 		g->auth = features[i]->auth;
+	for (size_t i = 0; features[i] && !g->api; i++)
+		g->api = features[i]->api;
 	e = g->auth ? g->auth->start(a, &g->auth_self, f) :
 	    fail_set(f, ERR_CONFIG, "this build cannot tell who asks: the gateway needs an auth feature; next: `make FEATURES="
 	    "\"gateway keypair\"`, or `blufio config set gateway.enabled false`");
+	if (e == OK && g->api && g->api->start(g, &g->api_self) != OK)
+		e = fail_set(f, ERR_NOMEM, "gateway: out of memory");
 	if (e == OK)
 		e = listener_open(g, f);
 	if (e != OK) {
@@ -94,6 +100,8 @@ gw_load(void *self)
 
 	if (!g->stopping)
 		listener_begin(g);
+	if (g->api)
+		g->api->load(g->api_self);
 }
 
 static void
@@ -111,6 +119,18 @@ gw_stop_intake(void *self)
 	}
 }
 
+static void
+cut_calls(struct gateway *g, bool paused)
+{
+	struct conn *next;
+
+	for (struct conn *c = g->conns; c; c = next) {
+		next = c->next;
+		if (c->req && c->req->cut)
+			c->req->cut(c->req, paused);
+	}
+}
+
 /* The commit failed, or memory is made anew: what was not yet stored is answered so, the rest goes on waiting. */
 static void
 gw_reset(void *self)
@@ -118,6 +138,8 @@ gw_reset(void *self)
 	struct gateway *g = self;
 	struct conn *next;
 
+	if (g->a->phase != AGENT_STOPPED)       /* else they are booked as they go */
+		cut_calls(g, false);
 	for (struct conn *c = g->conns; c; c = next) {
 		next = c->next;
 		for (struct request *r = c->socket ? c->socket->subs : NULL, *more; r; r = more) {
@@ -127,6 +149,18 @@ gw_reset(void *self)
 		if (c->req)
 			request_lost(c->req);
 	}
+	if (g->api)
+		g->api->reset(g->api_self);
+}
+
+static void
+gw_paused(void *self)
+{
+	struct gateway *g = self;
+
+	cut_calls(g, true);
+	if (g->api)
+		g->api->paused(g->api_self);
 }
 
 /* Whoever waits for the turn (0: of none) that answers to this address. */
@@ -209,7 +243,7 @@ gw_status(void *self, struct jw *w)
 
 static const struct channel_ops ops = {
 	.wanted = gw_wanted, .start = gw_start, .load = gw_load, .stop_intake = gw_stop_intake, .reset = gw_reset,
-	.free = gw_free, .fetch = gw_fetch, .send = gw_send, .partial = gw_partial, .status = gw_status
+	.free = gw_free, .fetch = gw_fetch, .send = gw_send, .partial = gw_partial, .paused = gw_paused, .status = gw_status
 };
 const struct feature gateway_feature = {
 	.name = ME, .kind = FEATURE_CHANNEL, .keys = keys, .channel = &ops,

@@ -351,6 +351,7 @@ on_housekeeping(void *arg)
 	if (a->phase == AGENT_READY) {
 		agent_wrote(a, store_inbound_expire(a->db, clock_us() - DEDUP_US, DEDUP_NEWEST));
 		agent_wrote(a, store_job_runs_expire(a->db, clock_us() - JOB_RUNS_US, JOB_RUNS_NEWEST));
+		agent_wrote(a, store_batches_expire(a->db, clock_us() - BATCH_KEEP_US));
 	}
 }
 
@@ -640,6 +641,16 @@ agent_new(struct agent **out, struct config *config, const struct spawner *sp, b
 	return OK;
 }
 
+static void
+check_prompt(struct agent *a)
+{
+	struct buf prompt = BUF_INIT(PROMPT_FILE_MAX);
+
+	if (agent_prompt(a, &prompt) == OK)
+		context_check(a, prompt.n);
+	buf_free(&prompt);
+}
+
 FALLIBLE
 agent_run(struct agent *a)
 {
@@ -652,6 +663,7 @@ agent_run(struct agent *a)
 	if (e != OK)
 		return e;
 	ev_timer_in(a->ev, &a->housekeeping_timer, US_PER_S);
+	check_prompt(a);
 	notify_systemd("READY=1");
 	log_info("agent", "ready: %s %s, model %s, %zu channel(s), database %s", a->name, BLUFIO_VERSION,
 	    llm_model(a), a->n_channels, a->database_path);
@@ -689,6 +701,7 @@ agent_reload(struct agent *a, struct buf *told, struct fail *f)
 	providers_read(a);
 	providers_moved(a, told);
 	metrics_models(a);
+	check_prompt(a);
 	if (log_level_parse(config_str(fresh, "log.level"), &level) == OK)
 		log_set_level(level);
 	for (size_t i = 0; i < a->n_channels; i++)

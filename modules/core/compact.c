@@ -240,7 +240,7 @@ job_reserve(struct compaction *j)
 	}
 	j->request.max_tokens = o.answer;
 	j->request.reservation = j->reservation;
-	llm_limits_take(a, j->model, llm_tokens_estimate(j->content.n));
+	llm_limits_take(a, j->model, llm_tokens(a, j->model, j->content.n));
 	j->state = JOB_ASK;
 	agent_after(a, &j->ask);
 }
@@ -329,7 +329,8 @@ write_question(struct compaction *j)
 	buf_free(&text);
 	j->message = (struct llm_message){ "user", buf_view(&j->content), false };
 	j->request = (struct llm_request){ .model = j->model, .system = str_z(instructions), .messages = &j->message, .n_messages = 1,
-	    .once = true, .max_tokens = SUMMARY_TOKENS < j->info.max_output ? SUMMARY_TOKENS : j->info.max_output };
+	    .once = true, .max_tokens = SUMMARY_TOKENS < j->info.max_output ? SUMMARY_TOKENS : j->info.max_output,
+	    .effort = str_z(j->info.flags & MODEL_ADAPTIVE ? "low" : NULL) };
 	return e;
 }
 
@@ -379,7 +380,7 @@ job_begin(struct compact_plan *p, int64_t before)
 	a->compactions = j;
 	buf_str(&j->source, buf_view(&p->source));
 	if (j->source.err != OK || !find_model(a, j) || write_question(j) != OK ||
-	    llm_limits_wait(a, j->model, llm_tokens_estimate(j->content.n)) > 0 || !may_try(s, j->upto)) {
+	    llm_limits_wait(a, j->model, llm_tokens(a, j->model, j->content.n)) > 0 || !may_try(s, j->upto)) {
 		job_free(j);
 		return;
 	}
@@ -432,7 +433,7 @@ size_of(struct session *s, const struct model_info *m)
 static bool
 begin_whole(struct compact_plan *p, int64_t before)
 {
-	return (p->fixed + p->kept + llm_tokens_estimate(p->source.n)) * 100 <= p->room * ENOUGH_PERCENT &&
+	return (p->fixed + p->kept + compact_tokens(p, p->source.n)) * 100 <= p->room * ENOUGH_PERCENT &&
 	    compact_begin(p, COMPACT_WHOLE, buf_view(&p->source), STR_NONE, before);
 }
 

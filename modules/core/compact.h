@@ -33,6 +33,7 @@ enum compact_how { COMPACT_WHOLE, COMPACT_SUMMARY, COMPACT_FACTS };
 /* The rows of its history; room: the most tokens that a request should have. Free it, whatever this returned. */
 FALLIBLE compact_plan(struct compact_plan *p, struct session *s, int64_t room);
 void compact_plan_free(struct compact_plan *p);
+int64_t compact_tokens(const struct compact_plan *p, size_t bytes);     /* for the model that answered last */
 /* Chooses what stays, and puts the others in words; false: too little is left to condense. hard: a request is full. */
 bool compact_choose(struct compact_plan *p, bool hard);
 void compact_keep_from(struct compact_plan *p, int64_t seq);    /* or is told from where on all stays */

@@ -113,6 +113,12 @@ occurrences(struct str s, struct str of)
 	return n;
 }
 
+int64_t
+compact_tokens(const struct compact_plan *p, size_t bytes)
+{
+	return llm_tokens(p->s->a, p->s->prompt_model, bytes);
+}
+
 static bool
 take_row(void *arg, const struct message_row *m)
 {
@@ -134,7 +140,7 @@ take_row(void *arg, const struct message_row *m)
 	*r = (struct compact_row){ .seq = m->seq, .turn = m->turn, .at = m->created_at, .kind = m->kind,
 	    .content = arena_str(&p->ar, m->content),
 	    .role = str_eqz(m->role, "assistant") ? "assistant" : str_eqz(m->role, "system") ? "system" : "user" };
-	r->tokens = llm_tokens_estimate(m->content.n) +
+	r->tokens = compact_tokens(p, m->content.n) +
 	    PICTURE_TOKENS * (int64_t)occurrences(m->content, S("\"source\":{\"type\":\"media\""));
 	r->said = r->role[0] == 'u' && m->kind != MESSAGE_SUMMARY && str_find(m->content, S(RESULT_START)) == SIZE_MAX;
 	return p->ar.err == OK;
@@ -155,7 +161,7 @@ compact_plan(struct compact_plan *p, struct session *s, int64_t room)
 
 	*p = (struct compact_plan){ .s = s, .ar = ARENA_INIT(4 * (size_t)REQUEST_MAX), .room = room, .result_max = SIZE_MAX,
 	    .source = BUF_INIT(2 * REQUEST_MAX) };
-	p->fixed = llm_tokens_estimate(prompt.n + bus_tools_json(s->a).n);
+	p->fixed = compact_tokens(p, prompt.n + bus_tools_json(s->a).n);
 	buf_free(&prompt);
 	if (e == OK || e == ERR_NOTFOUND)
 		e = store_messages(s->a->db, s->id, s->history_seq, take_row, p);
@@ -394,7 +400,7 @@ bool
 compact_begin(struct compact_plan *p, enum compact_how how, struct str text, struct str facts, int64_t before)
 {
 	struct agent *a = p->s->a;
-	int64_t after = p->fixed + p->kept + llm_tokens_estimate(text.n + facts.n);
+	int64_t after = p->fixed + p->kept + compact_tokens(p, text.n + facts.n);
 
 	if (after * 10 >= before * 9)
 		return false;

@@ -46,7 +46,7 @@ struct rows {
 	int64_t documents;              /* PDFs */
 	int64_t file_bytes, file_tokens;
 	size_t new_bytes;               /* of what the provider has not counted yet */
-	int64_t new_file_tokens;
+	int64_t new_file_tokens, new_documents;
 	bool lost;                      /* a file that should be there is not */
 	enum err err;
 };
@@ -438,18 +438,23 @@ static void
 count_input(const struct session *s, const struct rows *r, const struct model_info *m, size_t bytes, struct context *out)
 {
 	int64_t known = 0, files = r->file_tokens;
+	/* a program may bring other tools each time */
+	int64_t own = (int64_t)(out->request.tools.n + out->request.schema.n) - (int64_t)bus_tools_json(s->a).n;
 
+	if (own < 0)                            /* fewer than were counted: the count holds */
+		own = 0;
 	if (s->prompt_tokens && s->prompt_seq > s->history_seq && strcmp(s->prompt_model, m->id) == 0) {
 		known = s->prompt_tokens;
 		files = r->new_file_tokens;
 		bytes = r->new_bytes;
 	}
-	out->estimated_input = known + llm_tokens_estimate(bytes) + files;
-	out->most_input = known + (int64_t)bytes + files + (known ? 0 : (int64_t)r->n * MESSAGE_TOKENS + PROMPT_TOKENS);
+	out->documents = (known ? r->new_documents : r->documents) > 0;
+	out->estimated_input = known + llm_tokens(s->a, m->id, bytes) + files;
+	out->most_input = known + (int64_t)bytes + files + (known ? own : (int64_t)r->n * MESSAGE_TOKENS + PROMPT_TOKENS);
 	if (strchr(m->id, '/'))                 /* every server has its own measure of a picture */
 		out->most_input += (FILES_FACTOR - 1) * files;
-	if (out->most_input > m->window)
-		out->most_input = m->window;    /* more is refused, and costs nothing */
+	if ((m->flags & MODEL_WINDOW) && out->most_input > m->window)
+		out->most_input = m->window;
 }
 
 /* Is a cache entry of an hour worth its price? It pays when the next message comes after five minutes and within the
@@ -461,7 +466,7 @@ choose_ttl(const struct session *s, const struct rows *r, const struct model_inf
 	int64_t n_short, n_long, all = out->estimated_input;
 	/* what is written now: all of it where nothing is held any more */
 	int64_t fresh = s->cached_until > clock_us() && s->prompt_seq > s->history_seq && strcmp(s->prompt_model, m->id) == 0 ?
-	    llm_tokens_estimate(r->new_bytes) + r->new_file_tokens : all;
+	    llm_tokens(r->a, m->id, r->new_bytes) + r->new_file_tokens : all;
 	enum err e = store_session_pauses(r->a->db, s->id, s->history_seq, 300 * US_PER_S, 3600 * US_PER_S, &n_short, &n_long);
 	double likely = (1.0 / PAUSES_PRIOR + (double)n_long) / (1.0 + (double)(n_short + n_long));
 
@@ -549,13 +554,14 @@ render(struct session *s, struct rows *r, const struct model_info *m, struct con
 		r->n = HISTORY_MESSAGES_MAX;
 	}
 	for (size_t i = 0; i < r->n && e == OK && r->err == OK; i++) {
-		int64_t files = r->file_tokens;
+		int64_t files = r->file_tokens, documents = r->documents;
 
 		if (r->e[i].media)
 			r->e[i].content = look_up_media(r, m, r->e[i].content, &r->e[i] == last_said(r, r->n));
 		if (r->e[i].seq >= s->prompt_seq) {
 			r->new_bytes += r->e[i].content.n + MESSAGE_TOKENS;
 			r->new_file_tokens += r->file_tokens - files;
+			r->new_documents += r->documents - documents;
 		}
 	}
 	messages = arena_array(&out->arena, 2 * r->n + 1, sizeof(*messages));
@@ -575,11 +581,15 @@ render(struct session *s, struct rows *r, const struct model_info *m, struct con
 		e = ERR_NOTFOUND;
 	if (e != OK)
 		return e;
-	bytes = out->request.system.n + out->request.tools.n;
+	bytes = out->request.system.n + out->request.tools.n + out->request.schema.n;
 	for (size_t i = 0; i < out->request.n_messages; i++)
 		bytes += messages[i].content.n;
+	out->bytes = (int64_t)bytes;
+	out->own_bytes = (int64_t)(out->request.system.n + bus_tools_json(a).n);
+	for (size_t i = 0; i < r->n; i++)
+		out->own_bytes += r->e[i].role[0] == 's' ? (int64_t)r->e[i].content.n : 0;
+	out->file_tokens = r->file_tokens;
 	count_input(s, r, m, bytes, out);
-	out->documents = r->documents > 0;
 	e = choose_ttl(s, r, m, out);
 	if (e != OK)
 		return e;
@@ -598,6 +608,7 @@ context_render(struct agent *a, int64_t session, const struct model_info *model,
 		struct rows r = { .ar = &out->arena, .a = a, .thinking_seq = drop_thinking ? INT64_MAX : s->thinking_seq };
 
 		arena_init(&out->arena, CONTEXT_ARENA);
+		out->request = (struct llm_request){ .model = NULL };
 		e = render(s, &r, model, out, f);
 		if (e == OK && !r.lost)
 			return OK;
@@ -608,6 +619,25 @@ context_render(struct agent *a, int64_t session, const struct model_info *model,
 		agent_wrote(a, store_session_drop_thinking(a->db, s->id, s->next_seq));
 	}
 	return e;
+}
+
+size_t
+context_bytes(struct agent *a, const char *budget)
+{
+	return (size_t)config_i64(a->config, budget) * 7 / 2;   /* llm_tokens_estimate */
+}
+
+void
+context_check(struct agent *a, size_t prompt)
+{
+	size_t n = prompt + bus_tools_json(a).n;
+	int64_t tokens = llm_tokens_estimate(n);
+
+	if (n > context_bytes(a, "context.static_budget"))
+		log_warn("context", "what begins every request (agent.system_prompt or its file, tools, standing instructions) has about"
+		    " %lld tokens, more than context.static_budget = %lld: all of it is sent, and paid for, each time; next: shorten it,"
+		    " or `blufio config set context.static_budget %lld`", (long long)tokens,
+		    (long long)config_i64(a->config, "context.static_budget"), (long long)(tokens / 1000 + 1) * 1000);
 }
 
 void

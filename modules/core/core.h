@@ -32,6 +32,17 @@ struct inbound_row {
 	struct str options;
 	enum inbound_kind kind;
 };
+struct batch_row { int64_t id, key, total, done, failed, created_at, completed_at; };     /* completed_at 0: not yet */
+#define BATCH_KEEP_US (30 * 86400 * US_PER_S)   /* of one that is complete */
+enum batch_state { BATCH_WAITS, BATCH_RUNS, BATCH_DONE, BATCH_FAILED };
+struct batch_item_row {
+	int64_t id, batch, key, number, created_at;
+	enum batch_state state;
+	int64_t tries;                  /* begun so often */
+	int64_t round;                  /* its turn ended so often with nothing but that it may not be asked now */
+	int64_t next_at;                /* not before; 0: at any time */
+	struct str request, answer;     /* answer: of one that waits why, else a response or an error */
+};
 struct job_row {
 	int64_t id, session, user;
 	struct str name;                /* as the configuration calls it; empty: a person added it */
@@ -183,8 +194,9 @@ FALLIBLE store_job_runs_expire(struct db *db, int64_t before, int64_t newest_kep
 FALLIBLE store_heartbeat_item(struct db *db, const char *name, struct str item, int64_t due_at, struct heartbeat_item *out);
 FALLIBLE store_heartbeat_item_put(struct db *db, const char *name, struct str item, const struct heartbeat_item *i);
 FALLIBLE store_heartbeat_note_add(struct db *db, int64_t session, struct str text, bool shown);
-/* What a conversation's model was not told yet; what its person was not shown yet. Both become so. */
-FALLIBLE store_heartbeat_notes(struct db *db, int64_t session, bool to_model, void (*fn)(void *arg, struct str text), void *arg);
+/* What a conversation's model was not told yet; what its person was not shown yet. It becomes so, up to where fn returns
+ * false. */
+FALLIBLE store_heartbeat_notes(struct db *db, int64_t session, bool to_model, bool (*fn)(void *arg, struct str text), void *arg);
 FALLIBLE store_session_set_prompt(struct db *db, int64_t id, struct str prompt);
 FALLIBLE store_session_count(struct db *db, int64_t *n);
 
@@ -319,6 +331,28 @@ FALLIBLE store_api_key_revoke(struct db *db, int64_t id);                  /* an
 FALLIBLE store_api_key_holds(struct db *db, int64_t id, int64_t login, bool *holds);
 FALLIBLE store_api_key_used(struct db *db, int64_t id, int64_t at);
 /* *fresh = false for a nonce that this device has used. Those older than keep_us are forgotten. */
+
+/* Batches of requests. name: by an Idempotency-Key, may be empty; digest: of what was sent. */
+FALLIBLE store_batch_add(struct db *db, int64_t key, struct str name, struct str digest, int64_t total, int64_t *id);
+FALLIBLE store_batch_item_add(struct db *db, int64_t batch, int64_t number, struct str request);
+FALLIBLE store_batch_known(struct db *db, int64_t key, struct str name, struct str digest, int64_t *id, bool *same);   /* 0: none */
+/* One, if it is of that key (0: of any); ERR_NOTFOUND. */
+FALLIBLE store_batch_get(struct db *db, int64_t id, int64_t key, struct batch_row *out);
+FALLIBLE store_batches(struct db *db, int64_t key, const struct page *p, bool (*fn)(void *arg, const struct batch_row *b), void *arg);
+FALLIBLE store_batch_items(struct db *db, int64_t batch, const struct page *p,
+    bool (*fn)(void *arg, const struct batch_item_row *i), void *arg);
+/* Why the first of those that were put off waits; nothing: none was. */
+FALLIBLE store_batch_why(struct db *db, int64_t batch, struct buf *out);
+FALLIBLE store_batch_open(struct db *db, int64_t key, int64_t *n);         /* items; key 0: of all that do not run */
+/* The next that may run, when the caps leave so much; fn is called if there is one. */
+FALLIBLE store_batch_next(struct db *db, int64_t now, int64_t room, void (*fn)(void *arg, const struct batch_item_row *i), void *arg);
+/* It runs, or waits: until next_at, or until the caps leave more than room (-1: for the time alone). */
+FALLIBLE store_batch_item_put(struct db *db, const struct batch_item_row *i, int64_t room);
+/* state: BATCH_DONE, BATCH_FAILED. With the last one its batch is complete. */
+FALLIBLE store_batch_item_ends(struct db *db, const struct batch_item_row *i, enum batch_state state, struct str answer);
+FALLIBLE store_batches_load(struct db *db);     /* none runs */
+FALLIBLE store_batches_expire(struct db *db, int64_t before);
+
 FALLIBLE store_nonce_add(struct db *db, int64_t device, struct str nonce, int64_t now, int64_t keep_us, bool *fresh);
 /* Makes secret, which is seen this once; id and kind's limits as above. The oldest beyond LOGINS_MAX ends. */
 FALLIBLE store_login_mint(struct db *db, const struct login_row *l, int64_t now, struct buf *secret, int64_t *id);
@@ -353,6 +387,7 @@ struct turn {
 	int64_t hold_until;             /* of an album in PREPARE */
 	int64_t attachments;            /* of its message */
 	bool job;                       /* a schedule asks, not a person */
+	bool batch;                     /* an item of one */
 	bool told;
 	bool slot;                      /* counts against max_sessions */
 	bool waiting;                   /* stands in the admission queue */
@@ -374,6 +409,7 @@ struct turn {
 	int64_t model_step;             /* row of the running model call */
 	int64_t reservation;            /* row of what it may cost */
 	int64_t estimate;               /* its input tokens, estimated or counted */
+	int64_t bytes, own_bytes, file_tokens;  /* as in its struct context */
 	int64_t condensed;              /* the round whose request was too full for what was before it, plus 1 */
 	int64_t counted;                /* what the provider counted; 0 not asked, -1 it could not say */
 	void *counting;                 /* its question */
@@ -525,8 +561,9 @@ void heartbeat_free(struct agent *a);
 void heartbeat_clear(struct agent *a);  /* memory only; cancels what runs */
 FALLIBLE heartbeat_load(struct agent *a);
 void heartbeat_stop(struct agent *a);   /* the call that runs, if one does; it is booked */
-/* Appends what was said to a conversation unasked: what its model does not know yet; what goes in front of an answer. */
-FALLIBLE heartbeat_tell(struct agent *a, int64_t session, struct buf *out);
+/* Appends what was said to a conversation unasked: what its model does not know yet, up to most bytes in all, the rest
+ * another time; what goes in front of an answer. */
+FALLIBLE heartbeat_tell(struct agent *a, int64_t session, size_t most, struct buf *out);
 FALLIBLE heartbeat_show(struct agent *a, int64_t session, struct buf *out);
 void heartbeat_status(struct agent *a, struct jw *w);
 
@@ -534,8 +571,8 @@ void heartbeat_status(struct agent *a, struct jw *w);
 #define RULES_MAX 50                    /* of a person: all stand in every prompt of theirs */
 #define RULE_BYTES_MAX 1000
 FALLIBLE rules_prompt(struct agent *a, int64_t user, struct buf *out);
-/* Appends what changed since; seen > 0. */
-FALLIBLE rules_changes(struct agent *a, int64_t user, int64_t seen, struct buf *out);
+/* Appends what changed since (seen > 0); were it more than most bytes, those that hold now. */
+FALLIBLE rules_changes(struct agent *a, int64_t user, int64_t seen, size_t most, struct buf *out);
 void rules_word(struct agent *a, int64_t user, struct str arg, struct buf *out);
 
 /* compact.c */
@@ -562,10 +599,18 @@ void providers_moved(struct agent *a, struct buf *told);     /* instances that a
 const char *llm_model(struct agent *a);              /* the default model of the default provider */
 int64_t llm_max_tokens(struct agent *a, const struct provider *p);
 struct str llm_family(struct str model);             /* "claude-opus": its rate limits are shared */
-int64_t llm_tokens_estimate(size_t bytes);           /* rough, for the ledger's estimates */
+int64_t llm_tokens_estimate(size_t bytes);           /* rough, for the ledger's estimates and for budgets of texts */
+int64_t llm_tokens(const struct agent *a, const char *model, size_t bytes);  /* as its provider has counted lately */
+/* So many tokens its provider counted for such a prompt. */
+void llm_counted(struct agent *a, const char *model, int64_t bytes, int64_t tokens);
 
 /* cost.c */
 FALLIBLE cost_load(struct agent *a);                 /* settles what was running, before turns are loaded */
+
+/* context.c */
+size_t context_bytes(struct agent *a, const char *budget);   /* of text that such a budget of tokens allows */
+/* Says in the log when what begins every request, with so many bytes of prompt, is more than its budget. */
+void context_check(struct agent *a, size_t prompt);
 
 /* agent.c */
 FALLIBLE agent_prompt(struct agent *a, struct buf *out);   /* the system prompt in force */

@@ -32,8 +32,8 @@ cost_model(struct agent *a, const char *model, struct model_info *out, struct fa
 		{ "pricing.*.context_window", offsetof(struct model_info, window) },
 		{ "pricing.*.max_output", offsetof(struct model_info, max_output) },
 	};
-	/* one that is not in the table is taken for the least that is sold: what it refuses costs nothing */
-	struct model_info m = { .id = NULL, .window = 200000, .max_output = 64000, .cache_min = 4096, .images_max = 100,
+	/* one that is not in the table is taken for the least that is sold */
+	struct model_info m = { .id = NULL, .max_output = 64000, .cache_min = 4096, .images_max = 100,
 	    .in = -1, .out = -1, .write_5m = -1, .write_1h = -1, .read = -1, .band_factor = 1, .flags = MODEL_PDF };
 	const struct provider *p = provider_of(a, str_z(model));
 	const struct provider_ops *ops = p->feature->provider;
@@ -69,6 +69,10 @@ cost_model(struct agent *a, const char *model, struct model_info *out, struct fa
 		m.write_1h = own ? m.in : m.in * 2;
 	if (m.read < 0)
 		m.read = own ? m.in : m.in / 10;        /* others' discount is not known */
+	if (m.window)
+		m.flags |= MODEL_WINDOW;
+	else
+		m.window = 200000;
 	m.id = model;
 	*out = m;
 	return OK;
@@ -115,6 +119,7 @@ static const struct cap {
 	{ "cost.monthly_budget_usd", "this month's budget", "", true, false },
 	{ "cost.user_daily_usd", "your budget for today", "", false, true },
 	{ "jobs.daily_usd", "today's budget for jobs", "job", false, false },
+	{ "batch.daily_usd", "today's budget for batches", "batch", false, false },
 	{ "heartbeat.daily_usd", "today's budget for heartbeats", "heartbeat", false, false },
 	{ "heartbeat.monthly_usd", "this month's budget for heartbeats", "heartbeat", true, false },
 };
@@ -164,10 +169,19 @@ cost_today(struct agent *a)
 }
 
 static enum err
+unreadable(struct agent *a, enum err e, struct fail *f)
+{
+	return fail_set(f, e, "the ledger cannot be read (%s), so nothing is spent; next: `blufio status`", a->db->why);
+}
+
+static enum err
 refuse(const struct cap *c, const struct cost_room *r, int64_t need, struct fail *f)
 {
 	char spent[32], cap[32], left[32], wanted[32];
+	int64_t enough;
 
+	if (add_i64(r->spent, need, &enough) || enough < 2 * r->cap)
+		enough = 2 * r->cap;
 	cost_usd(r->spent, spent);
 	cost_usd(r->cap, cap);
 	cost_usd(need, wanted);
@@ -179,7 +193,36 @@ refuse(const struct cap *c, const struct cost_room *r, int64_t need, struct fail
 	    " To raise it now: `blufio config set %s %lld`, then `blufio reload`.", c->what[0] - 'a' + 'A', c->what + 1,
 	    r->spent >= r->cap ? "is used up" : "does not reach", spent, cap, r->spent >= r->cap ? "" : ", and this may cost ",
 	    r->spent >= r->cap ? "" : wanted, c->month ? " on the first" : "", left, c->key,
-	    (long long)(r->cap / 500000000 + 1));           /* about twice as much */
+	    (long long)(enough / 1000000000 + 1));
+}
+
+static enum err
+refuse_paused(struct fail *f)
+{
+	return fail_set(f, ERR_LIMIT, "I am paused: nothing is asked of a model. /resume (or `blufio resume`) lifts it.");
+}
+
+FALLIBLE
+cost_left(struct agent *a, enum cost_feature feature, int64_t *nano, struct fail *f)
+{
+	*nano = INT64_MAX;
+	for (size_t i = 0; i < ARRAY_LEN(caps); i++) {
+		struct cost_room r;
+		enum err e;
+
+		if (!applies(a, &caps[i], cost_feature_name(feature), 0))
+			continue;
+		e = look(a, &caps[i], 0, &r);
+		if (e != OK)
+			return unreadable(a, e, f);
+		if (r.spent >= r.cap) {
+			e = refuse(&caps[i], &r, 0, f);
+			return r.cap ? e : ERR_DENIED;
+		}
+		if (r.cap - r.spent < *nano)
+			*nano = r.cap - r.spent;
+	}
+	return a->paused ? refuse_paused(f) : OK;
 }
 
 /* ---- reserve ---------------------------------------------------------------------------------- */
@@ -221,8 +264,7 @@ fit(struct agent *a, struct cost_order *o, struct fail *f)
 			continue;
 		e = look(a, &caps[i], o->user, &r);
 		if (e != OK)
-			return fail_set(f, e, "the ledger cannot be read (%s), so nothing is spent; next: `blufio status`",
-			    a->db->why);
+			return unreadable(a, e, f);
 		left = r.cap - r.spent;
 		o->again = r.to;
 		if (need > left)
@@ -245,9 +287,7 @@ cost_reserve(struct agent *a, struct cost_order *o, int64_t *id, struct fail *f)
 	    .intended = str_z(o->intended ? o->intended : o->model->id), .input = o->input, .hour = o->hour };
 	enum err e;
 
-	if (a->paused)
-		return fail_set(f, ERR_LIMIT, "I am paused: nothing is asked of a model. /resume (or `blufio resume`) lifts it.");
-	e = fit(a, o, f);
+	e = a->paused ? refuse_paused(f) : fit(a, o, f);
 	if (e != OK)
 		return e;
 	if (o->answer < wanted)
@@ -270,7 +310,7 @@ struct settling {
 	bool known;
 	/* what becomes of it */
 	struct usage booked;
-	int64_t nano, session;
+	int64_t nano, session, user;
 	char feature[16];
 	bool estimated;
 	struct str request_id;
@@ -307,6 +347,7 @@ settle(void *arg, const struct reservation_row *r)
 	priced = cost_model(s->a, model, &m, &f) == OK; /* it was when it was asked */
 	s->booked = *s->usage;
 	s->session = r->session;
+	s->user = r->user;
 	snprintf(s->feature, sizeof(s->feature), "%.*s", STR_ARG(r->feature));
 	if (!s->known && priced)
 		estimate(s, r, &m);
@@ -326,11 +367,10 @@ settle(void *arg, const struct reservation_row *r)
 		metrics_owe_usage(s->a, model, &s->booked, s->nano);
 }
 
-/* 80 % of a cap is told once in its day or month. */
+/* 80 % of a cap is told once in its day or month, where the next call was made that is of a conversation. */
 static enum err
-warn(struct agent *a, const char *feature, int64_t session, int64_t nano)
+warn(struct agent *a, const char *feature, int64_t session, int64_t user)
 {
-	const struct session *s = session_get(a, session);
 	struct buf b = BUF_INIT(256);
 	enum err e = OK;
 
@@ -339,40 +379,47 @@ warn(struct agent *a, const char *feature, int64_t session, int64_t nano)
 		struct cost_room r;
 		int64_t told;
 
-		if (caps[i].own || !applies(a, &caps[i], feature, 0))
+		if (!applies(a, &caps[i], feature, user))
 			continue;
-		e = look(a, &caps[i], 0, &r);
-		if (e != OK || r.cap == 0 || r.spent < r.cap / 5 * 4 || r.spent - nano >= r.cap / 5 * 4)
+		e = look(a, &caps[i], user, &r);
+		if (e != OK || r.cap == 0 || r.spent < r.cap / 5 * 4)
 			continue;
-		snprintf(key, sizeof(key), "warned.%s", caps[i].key);
+		snprintf(key, sizeof(key), caps[i].own ? "warned.%s.%lld" : "warned.%s", caps[i].key, (long long)user);
 		e = store_meta_get(a->db, key, 0, &told);
 		if (e != OK || told == r.from)
 			continue;
-		e = store_meta_set(a->db, key, r.from);
 		cost_usd(r.spent, spent);
 		cost_usd(r.cap, cap);
 		log_warn("cost", "80 %% of %s is used: %s of %s", caps[i].what, spent, cap);
 		buf_reset(&b);
 		buf_fmt(&b, "80 %% of %s is used: %s of %s. /cost shows what for.", caps[i].what, spent, cap);
-		if (e == OK && s)
-			e = outbox_put(a, OUTBOX_NOTICE, s->id, 0, &s->to, buf_view(&b), STR_NONE);
+		e = session_say(a, session, buf_view(&b));
+		if (e == OK)
+			e = store_meta_set(a->db, key, r.from);
 	}
 	buf_free(&b);
-	return e;
+	return e == ERR_NOTFOUND ? OK : e;      /* it was erased meanwhile */
+}
+
+static const struct usage nothing;
+
+static enum err
+book(struct settling *s, int64_t id)
+{
+	enum err e = store_reservation_get(s->a->db, id, settle, s);
+
+	if (e == OK)
+		e = s->err;
+	return e == OK ? store_reservation_end(s->a->db, id) : e;
 }
 
 FALLIBLE
 cost_settle(struct agent *a, int64_t id, const struct usage *u, bool known, struct str request_id)
 {
-	static const struct usage nothing;
 	struct settling s = { .a = a, .usage = u ? u : &nothing, .known = known, .request_id = request_id };
-	enum err e = store_reservation_get(a->db, id, settle, &s);
+	enum err e = book(&s, id);
 
-	if (e == OK)
-		e = s.err;
-	if (e == OK)
-		e = store_reservation_end(a->db, id);
-	return e == OK && s.nano ? warn(a, s.feature, s.session, s.nano) : e;
+	return e == OK && s.nano && s.session ? warn(a, s.feature, s.session, s.user) : e;
 }
 
 FALLIBLE
@@ -381,7 +428,8 @@ cost_release(struct agent *a, int64_t id)
 	return store_reservation_end(a->db, id);
 }
 
-/* Nothing runs when memory is built from the rows: whatever was asked before was cut. */
+/* Nothing runs when memory is built from the rows: whatever was asked before was cut. Of 80 % the next call tells: the
+ * outbox is not there yet. */
 FALLIBLE
 cost_load(struct agent *a)
 {
@@ -394,8 +442,11 @@ cost_load(struct agent *a)
 		e = store_reservations(a->db, id_list_add, &ids);
 	if (e == OK)
 		e = ids.err;
-	for (size_t i = 0; i < ids.n && e == OK; i++)
-		e = cost_settle(a, ids.p[i], NULL, false, STR_NONE);
+	for (size_t i = 0; i < ids.n && e == OK; i++) {
+		struct settling s = { .a = a, .usage = &nothing };
+
+		e = book(&s, ids.p[i]);
+	}
 	free(ids.p);
 	return e;
 }
@@ -417,6 +468,9 @@ cost_pause(struct agent *a, bool paused)
 	}
 	compact_drop(a, 0);
 	heartbeat_stop(a);
+	for (size_t i = 0; i < a->n_channels; i++)
+		if (a->channels[i].feature->channel->paused)
+			a->channels[i].feature->channel->paused(a->channels[i].self);
 	while (sessions_next(a, &it, &s))
 		if (s->turn && s->turn->state == TURN_STREAM)
 			turn_stop(s->turn, false);

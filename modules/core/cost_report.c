@@ -42,6 +42,22 @@ report_period(struct agent *a, struct jw *w, const char *name, int64_t from, int
 	return e;
 }
 
+/* Since the start: how much of a prompt is neither the person's words nor history. */
+static void
+report_prompts(struct agent *a, struct jw *w)
+{
+	jw_key(w, "prompts");
+	jw_arr(w);
+	for (size_t i = 0; i < metrics_series(a, METRIC_PROMPTS); i++) {
+		jw_obj(w);
+		jw_kstr(w, "tier", metrics_label(a, METRIC_PROMPTS, LABEL_TIER, i));
+		jw_ki64(w, "prompts", metrics_value(a, METRIC_PROMPTS, i));
+		jw_ki64(w, "overhead_tokens", metrics_value(a, METRIC_OVERHEAD, i));
+		jw_end_obj(w);
+	}
+	jw_end_arr(w);
+}
+
 FALLIBLE
 cost_report(struct agent *a, struct jw *w)
 {
@@ -74,6 +90,7 @@ cost_report(struct agent *a, struct jw *w)
 		e = report_period(a, w, "today", day, day + 86400 * US_PER_S);
 	if (e == OK)
 		e = report_period(a, w, "month", from, to);
+	report_prompts(a, w);
 	jw_end_obj(w);
 	return e;
 }
@@ -121,6 +138,24 @@ text_cap(const struct json *c, struct buf *out)
 	buf_fmt(out, "; resets in %s.\n", left);
 }
 
+static void
+text_prompts(const struct json *tiers, struct buf *out)
+{
+	const char *before = "Beside what was said a prompt had, since the start: ";
+
+	for (const struct json *t = tiers ? tiers->first : NULL; t; t = t->next) {
+		int64_t n = json_i64(t, "prompts", 0);
+
+		if (n == 0)
+			continue;
+		buf_fmt(out, "%s%lld tokens (%.*s, %lld)", before, (long long)(json_i64(t, "overhead_tokens", 0) / n),
+		    STR_ARG(json_str(t, "tier", STR_NONE)), (long long)n);
+		before = ", ";
+	}
+	if (before[0] == ',')
+		buf_puts(out, ".\n");
+}
+
 void
 cost_text(const struct json *report, struct buf *out)
 {
@@ -139,4 +174,5 @@ cost_text(const struct json *report, struct buf *out)
 	if (prompt > 0)
 		buf_fmt(out, "Of this month's prompts %lld %% came from the provider's cache.\n",
 		    (long long)(json_i64(total, "cached_tokens", 0) * 100 / prompt));
+	text_prompts(json_at(report, "prompts"), out);
 }

@@ -415,8 +415,11 @@ prepare(struct heartbeat *h, int64_t now, bool *again)
 		return e;
 	h->message = (struct llm_message){ "user", buf_view(&h->text), false };
 	h->request = (struct llm_request){ .model = h->model, .max_tokens = o.answer, .system = buf_view(&h->system),
-	    .messages = &h->message, .n_messages = 1, .reservation = h->reservation,
-	    .schema = str_z(strcmp(h->plain, h->model) == 0 ? NULL : schema) };
+	    .messages = &h->message, .n_messages = 1, .reservation = h->reservation };
+	if (strcmp(h->plain, h->model) != 0) {
+		h->request.schema = str_z(schema);
+		h->request.effort = str_z(m.flags & MODEL_ADAPTIVE ? "low" : NULL);
+	}
 	agent_after(a, &h->ask);
 	return mark(h, false);
 }
@@ -600,27 +603,37 @@ look(void *arg)
 
 /* ---- what was said, for the conversation ---------------------------------------------------------- */
 
-static void
+struct telling { struct buf *out; size_t most; };
+
+static bool
 add_known(void *arg, struct str text)
 {
-	struct buf *out = arg;
+	static const char unasked[] = "From their checklist, and unasked, you have told this person: ";
+	struct telling *t = arg;
 
-	if (out->n)
-		buf_putc(out, '\n');
-	buf_fmt(out, "From their checklist, and unasked, you have told this person: %.*s", STR_ARG(text));
+	if (t->out->n + sizeof(unasked) + text.n > t->most)
+		return false;
+	if (t->out->n)
+		buf_putc(t->out, '\n');
+	buf_puts(t->out, unasked);
+	buf_str(t->out, text);
+	return true;
 }
 
 FALLIBLE
-heartbeat_tell(struct agent *a, int64_t session, struct buf *out)
+heartbeat_tell(struct agent *a, int64_t session, size_t most, struct buf *out)
 {
-	return store_heartbeat_notes(a->db, session, true, add_known, out);
+	struct telling t = { out, most };
+
+	return store_heartbeat_notes(a->db, session, true, add_known, &t);
 }
 
-static void
+static bool
 add_shown(void *arg, struct str text)
 {
 	buf_str(arg, text);
 	buf_puts(arg, "\n\n---\n\n");
+	return true;
 }
 
 FALLIBLE

@@ -18,6 +18,9 @@
  */
 #include "core.h"
 
+#define SCALE_BYTES_MIN (8 << 10)       /* of a prompt by which tokens are reckoned */
+#define SCALE_BYTES_KEPT (256 << 10)    /* so much of the past counts */
+#define SCALE_MOST 8                    /* bytes a token: who counts fewer tokens is not believed */
 #define TOKENS_MAX 1000000000           /* of one count: a sum of money stays far from 2^63 */
 
 enum block_kind {
@@ -50,6 +53,7 @@ struct llm_call {
 	enum llm_stop stop;
 	size_t text_bytes, other_bytes; /* received so far, for estimates */
 	int64_t asked_at;               /* monotonic */
+	bool probe;                     /* of an open breaker (provider.c) */
 	bool spoke;                     /* something of the answer came */
 	bool unsent;                    /* the question never reached the provider */
 	enum err err;                   /* sticky: out of memory, too many blocks */
@@ -533,7 +537,7 @@ llm_feed_end(struct llm_call *c, enum llm_class class, unsigned status, int64_t 
 	c->class = class;
 	c->status = status;
 	c->retry_after_us = retry_after_us;
-	provider_ended(c->p, class == LLM_OK, class == LLM_RETRY && status != 429);
+	provider_ended(c->p, c->probe, class == LLM_OK, class == LLM_RETRY && status != 429);
 	if (status == 429 && retry_after_us >= 0)
 		limits_end(c->a, c->model, retry_after_us);
 	if (class != LLM_OK) {
@@ -579,7 +583,7 @@ llm_start(struct agent *a, const struct llm_request *r, const struct llm_sink *s
 		call_free(c);
 		return e;
 	}
-	provider_asked(c->p);
+	c->probe = provider_asked(c->p);
 	*out = c;
 	return OK;
 }
@@ -594,7 +598,7 @@ llm_cancel(struct llm_call *c, struct usage *seen)
 	if (seen)
 		estimate_cut(c, seen);
 	if (!c->ended)
-		provider_ended(c->p, false, false);
+		provider_ended(c->p, c->probe, false, false);
 	metrics_count(c->a, METRIC_CALLS, LLM_GONE);
 	call_free(c);
 }
@@ -641,6 +645,44 @@ int64_t
 llm_tokens_estimate(size_t bytes)
 {
 	return (int64_t)((bytes * 2 + 6) / 7);
+}
+
+/* Tokenizers differ within a family, so each model has its own. */
+static bool
+is_scale_of(const struct llm_scale *s, const char *model)
+{
+	return s->model[0] && strncmp(s->model, model, sizeof(s->model) - 1) == 0;
+}
+
+int64_t
+llm_tokens(const struct agent *a, const char *model, size_t bytes)
+{
+	for (const struct llm_scale *s = a->scales; s < &a->scales[LLM_SCALES_MAX]; s++)
+		if (is_scale_of(s, model))
+			return (int64_t)((double)bytes * s->tokens / s->bytes) + 1;
+	return llm_tokens_estimate(bytes);
+}
+
+/* Short prompts say little: what a provider puts around them weighs too much. */
+void
+llm_counted(struct agent *a, const char *model, int64_t bytes, int64_t tokens)
+{
+	struct llm_scale *s = a->scales;
+
+	if (bytes < SCALE_BYTES_MIN || tokens < bytes / SCALE_MOST || tokens > bytes)
+		return;
+	while (s < &a->scales[LLM_SCALES_MAX - 1] && s->model[0] && !is_scale_of(s, model))
+		s++;
+	if (!is_scale_of(s, model)) {
+		*s = (struct llm_scale){ .bytes = 0 };
+		snprintf(s->model, sizeof(s->model), "%s", model);
+	}
+	if (s->bytes > SCALE_BYTES_KEPT) {
+		s->bytes /= 2;
+		s->tokens /= 2;
+	}
+	s->bytes += (double)bytes;
+	s->tokens += (double)tokens;
 }
 
 const char *

@@ -31,6 +31,7 @@ static const char *const classes[] = { "ok", "retry", "bad_key", "billing", "bad
 static const char *const errors[] = { "storage", "model", "tool", "delivery" };
 static const char *const compactions[] = { "arithmetic", "model", "failed" };
 static const char *const unasked[] = { "job", "job_missed", "heartbeat_said", "heartbeat_silent", "heartbeat_failed" };
+static const char *const tiers[] = { "simple", "standard", "complex" };
 static const char *const queues[] = { "inbound", "outbox", "admission" };
 static const char *const codes[] = { "1xx", "2xx", "3xx", "4xx", "5xx" };
 static const char *const limits[] = { "connections", "descriptors", "peer", "unauthenticated", "head_time", "body_time",
@@ -60,7 +61,9 @@ enum {
 	AT_ERRORS = AT_CALLS + LLM_GONE + 1,
 	AT_COMPACTIONS = AT_ERRORS + METRIC_ERR_COUNT,
 	AT_UNASKED = AT_COMPACTIONS + COMPACTION_COUNT,
-	AT_REQUESTS = AT_UNASKED + UNASKED_COUNT,
+	AT_PROMPTS = AT_UNASKED + UNASKED_COUNT,
+	AT_OVERHEAD = AT_PROMPTS + TIER_COUNT - 1,
+	AT_REQUESTS = AT_OVERHEAD + TIER_COUNT - 1,
 	AT_LIMITS = AT_REQUESTS + REQUEST_CLASSES,
 	AT_CONNECTIONS = AT_LIMITS + REACHED_COUNT,
 	AT_RESPONSE = AT_CONNECTIONS + CONNECTION_COUNT,
@@ -103,6 +106,10 @@ static const struct metric_family families[METRIC_COUNT] = {
 	    "Conversations condensed: without a model, with one, and tries that failed." },
 	[METRIC_UNASKED] = { "blufio_unasked", METRIC_COUNTER, NULL, 0, { LABEL_UNASKED }, NULL, AT_UNASKED,
 	    "What was done at its time: jobs run or told as missed, and what heartbeats came to." },
+	[METRIC_PROMPTS] = { "blufio_prompts", METRIC_COUNTER, NULL, 0, { LABEL_TIER }, NULL, AT_PROMPTS,
+	    "Prompts of turns that were answered and counted, by the tier of model that the message wants." },
+	[METRIC_OVERHEAD] = { "blufio_prompt_overhead_tokens", METRIC_COUNTER, "tokens", 0, { LABEL_TIER }, NULL, AT_OVERHEAD,
+	    "Tokens of those prompts that were neither the person's words nor history." },
 	[METRIC_RESPONSE] = { "blufio_response_latency_seconds", METRIC_HISTOGRAM, "seconds", 6, { LABEL_NONE },
 	    bounds_answer, AT_RESPONSE, "From a message's storing to its reply's delivery." },
 	[METRIC_FIRST_TOKEN] = { "blufio_first_token_seconds", METRIC_HISTOGRAM, "seconds", 6, { LABEL_NONE },
@@ -217,6 +224,14 @@ metrics_owe_usage(struct agent *a, const char *model, const struct usage *u, int
 }
 
 void
+metrics_owe_prompt(struct agent *a, size_t tier, int64_t overhead)
+{
+	tier = tier == TIER_NONE ? TIER_STANDARD : tier;
+	add(a, true, METRIC_PROMPTS, tier - 1, 1);
+	add(a, true, METRIC_OVERHEAD, tier - 1, overhead);
+}
+
+void
 metrics_undone(struct agent *a)
 {
 	if (a->metrics.owes)
@@ -277,7 +292,7 @@ const char *
 metrics_label_name(enum metric_label l)
 {
 	static const char *const names[] = { "", "channel", "outcome", "result", "model", "kind", "class", "class",
-	    "what", "queue", "version", "code", "limit", "credential", "kind" };
+	    "what", "queue", "version", "code", "limit", "credential", "kind", "tier" };
 
 	return names[l];
 }
@@ -300,6 +315,7 @@ label_values(const struct agent *a, enum metric_label l)
 	case LABEL_LIMIT: return ARRAY_LEN(limits);
 	case LABEL_CREDENTIAL: return ARRAY_LEN(credentials);
 	case LABEL_COMPACTION: return ARRAY_LEN(compactions);
+	case LABEL_TIER: return ARRAY_LEN(tiers);
 	}
 	return 1;
 }
@@ -328,6 +344,7 @@ metrics_label(const struct agent *a, enum metric m, enum metric_label l, size_t 
 	case LABEL_UNASKED: return str_z(unasked[i]);
 	case LABEL_QUEUE: return str_z(queues[i]);
 	case LABEL_COMPACTION: return str_z(compactions[i]);
+	case LABEL_TIER: return str_z(tiers[i]);
 	case LABEL_VERSION: return S(BLUFIO_VERSION);
 	case LABEL_CODE: return str_z(codes[i]);
 	case LABEL_LIMIT: return str_z(limits[i]);

@@ -31,6 +31,7 @@ enum metric {
 	METRIC_LIMITS,          /* enum metric_limit */
 	METRIC_COMPACTIONS,     /* enum metric_compaction */
 	METRIC_UNASKED,         /* enum metric_unasked */
+	METRIC_PROMPTS, METRIC_OVERHEAD,        /* enum tier, less 1 */
 	METRIC_RESPONSE, METRIC_FIRST_TOKEN, METRIC_CALL, METRIC_TOOL, METRIC_COMMIT,   /* histograms */
 	METRIC_CONNECTIONS,     /* enum metric_connection: a gauge that the gateway keeps */
 	/* taken by metrics_gather */
@@ -76,6 +77,8 @@ void metrics_owe(struct agent *a, enum metric m, size_t series);
 void metrics_owe_time(struct agent *a, enum metric m, int64_t us);
 void metrics_owe_message(struct agent *a, struct str channel);
 void metrics_owe_usage(struct agent *a, const char *model, const struct usage *u, int64_t nano);
+/* Of a turn's prompt so many tokens were neither the person's words nor history. */
+void metrics_owe_prompt(struct agent *a, size_t tier, int64_t overhead);
 /* agent.c: the transaction is committed, or it never was. */
 void metrics_committed(struct agent *a);
 void metrics_undone(struct agent *a);
@@ -88,7 +91,8 @@ void metrics_models(struct agent *a);
 enum metric_type { METRIC_COUNTER, METRIC_GAUGE, METRIC_HISTOGRAM, METRIC_INFO };
 enum metric_label {
 	LABEL_NONE, LABEL_CHANNEL, LABEL_OUTCOME, LABEL_DELIVERY, LABEL_MODEL, LABEL_KIND, LABEL_CLASS, LABEL_ERROR,
-	LABEL_UNASKED, LABEL_QUEUE, LABEL_VERSION, LABEL_CODE, LABEL_LIMIT, LABEL_CREDENTIAL, LABEL_COMPACTION
+	LABEL_UNASKED, LABEL_QUEUE, LABEL_VERSION, LABEL_CODE, LABEL_LIMIT, LABEL_CREDENTIAL, LABEL_COMPACTION,
+	LABEL_TIER
 };
 struct metric_family {
 	const char *name;               /* without _total, _info, _bucket … */

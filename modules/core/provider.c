@@ -188,24 +188,29 @@ provider_ready(const struct provider *p)
 	return p->open_for == 0 || (clock_mono_us() >= p->open_until && !p->probing);
 }
 
-void
+bool
 provider_asked(struct provider *p)
 {
-	p->probing = p->open_for > 0;
+	bool probe = p->open_for > 0 && provider_ready(p);
+
+	p->probing = p->probing || probe;
+	return probe;
 }
 
-/* A call has ended: well, by the provider's fault, or by something that says nothing about it. */
+/* A call has ended: well, by the provider's fault, or by something that says nothing about it. Those that were under way
+ * when a breaker opened say nothing new. */
 void
-provider_ended(struct provider *p, bool good, bool its_fault)
+provider_ended(struct provider *p, bool probe, bool good, bool its_fault)
 {
-	p->probing = false;
+	p->probing = p->probing && !probe;
+	p->failures += its_fault && !good;
 	if (good) {
 		if (p->open_for)
 			log_info("provider", "%s answers again", p->name);
 		p->failures = 0;
 		p->open_for = 0;
 		p->told = false;
-	} else if (its_fault && (++p->failures >= BREAKER_FAILURES || p->open_for)) {
+	} else if (its_fault && (p->open_for ? probe : p->failures >= BREAKER_FAILURES)) {
 		p->open_for = p->open_for == 0 ? BREAKER_OPEN_US : p->open_for < BREAKER_OPEN_MAX_US / 2 ? p->open_for * 2 :
 		    BREAKER_OPEN_MAX_US;
 		p->open_until = clock_mono_us() + p->open_for;

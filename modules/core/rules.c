@@ -8,6 +8,8 @@
  */
 #include "core.h"
 
+#define HEADING "\n\nStanding instructions of the person you talk with. They hold always:\n"
+
 struct writing { struct buf *out; size_t n; };
 
 static void
@@ -27,7 +29,7 @@ rules_prompt(struct agent *a, int64_t user, struct buf *out)
 	enum err e = store_rules(a->db, user, 0, list_rule, &w);
 
 	if (e == OK && w.n) {
-		buf_puts(out, "\n\nStanding instructions of the person you talk with. They hold always:\n");
+		buf_puts(out, HEADING);
 		buf_str(out, buf_view(&list));
 	}
 	e = e != OK ? e : list.err;
@@ -50,11 +52,17 @@ tell_change(void *arg, const struct rule_row *r)
 }
 
 FALLIBLE
-rules_changes(struct agent *a, int64_t user, int64_t seen, struct buf *out)
+rules_changes(struct agent *a, int64_t user, int64_t seen, size_t most, struct buf *out)
 {
 	struct writing w = { out, 0 };
+	size_t from = out->n;
+	enum err e = store_rules(a->db, user, seen, tell_change, &w);
 
-	return store_rules(a->db, user, seen, tell_change, &w);
+	if (e != OK || out->n <= most)
+		return e;
+	buf_cut(out, from);
+	buf_puts(out, "The standing instructions have changed. No other holds any longer than these:");
+	return rules_prompt(a, user, out);
 }
 
 /* ---- /rules ------------------------------------------------------------------------------------- */
@@ -73,6 +81,31 @@ show(struct agent *a, int64_t user, struct buf *out)
 	buf_puts(out, "\n\n/rules add TEXT adds one, /rules remove NUMBER takes one away.");
 }
 
+/* They stand in every request: is there room for one more? */
+static bool
+has_room(struct agent *a, int64_t user, struct str text, struct buf *out)
+{
+	struct buf prompt = BUF_INIT(2u << 20);
+	enum err e = agent_prompt(a, &prompt);
+	size_t most = context_bytes(a, "context.static_budget"), n;
+	int64_t tokens;
+
+	if (e == OK)
+		e = rules_prompt(a, user, &prompt);
+	n = prompt.n + text.n + bus_tools_json(a).n + (str_find(buf_view(&prompt), S(HEADING)) == SIZE_MAX ? sizeof(HEADING "1. ") :
+	    sizeof("\n1. ")) - 1;
+	buf_free(&prompt);
+	agent_wrote(a, e);
+	if (e != OK || n <= most)
+		return e == OK;
+	tokens = llm_tokens_estimate(n);
+	buf_fmt(out, "There is no room for it: what begins every request (instructions, tools, standing instructions) would have about"
+	    " %lld tokens and may have %lld. Take one away with /rules remove NUMBER, or allow more: `blufio config set"
+	    " context.static_budget %lld`, then `blufio reload`.", (long long)tokens,
+	    (long long)config_i64(a->config, "context.static_budget"), (long long)(tokens / 1000 + 1) * 1000);
+	return false;
+}
+
 static void
 add(struct agent *a, int64_t user, struct str text, struct buf *out)
 {
@@ -85,7 +118,7 @@ add(struct agent *a, int64_t user, struct str text, struct buf *out)
 		buf_fmt(out, "An instruction has at most %d bytes; this one has %zu.", RULE_BYTES_MAX, text.n);
 	else if (e == OK && n >= RULES_MAX)
 		buf_fmt(out, "There are %d standing instructions already; take one away first: /rules remove NUMBER", RULES_MAX);
-	else if (e == OK && (e = store_rule_add(a->db, user, text, &number)) == OK)
+	else if (e == OK && has_room(a, user, text, out) && (e = store_rule_add(a->db, user, text, &number)) == OK)
 		buf_fmt(out, "From now on, and in every conversation of yours:\n%lld. %.*s", (long long)number, STR_ARG(text));
 	agent_wrote(a, e);
 }

@@ -153,6 +153,7 @@ session_prompt(struct session *s)
 			e = store_session_rules_told(s->a->db, s->id, rules);
 		if (e == OK)
 			e = store_session_set_prompt(s->a->db, s->id, buf_view(&prompt));
+		context_check(s->a, prompt.n);
 	}
 	buf_free(&prompt);
 	return e;

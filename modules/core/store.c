@@ -172,9 +172,23 @@ static const char schema_7[] =
     " shown INTEGER NOT NULL, known INTEGER NOT NULL DEFAULT 0, created_at INTEGER NOT NULL);"
     "CREATE INDEX heartbeat_notes_open ON heartbeat_notes(session_id) WHERE shown = 0 OR known = 0;";
 
+/* Requests that programs left to be answered. */
+static const char schema_7b[] =
+    "CREATE TABLE batches(id INTEGER PRIMARY KEY, key INTEGER NOT NULL REFERENCES api_keys(id), name TEXT NOT NULL,"
+    " digest TEXT NOT NULL, total INTEGER NOT NULL, created_at INTEGER NOT NULL, completed_at INTEGER NOT NULL DEFAULT 0);"
+    "CREATE UNIQUE INDEX batches_name ON batches(key, name) WHERE name <> '';"
+    "CREATE INDEX batches_key ON batches(key);"
+    "CREATE INDEX batches_age ON batches(completed_at) WHERE completed_at > 0;"
+    /* state: enum batch_state; room: of one that the caps refused, what they left then, else -1 */
+    "CREATE TABLE batch_items(id INTEGER PRIMARY KEY, batch_id INTEGER NOT NULL REFERENCES batches(id), number INTEGER NOT NULL,"
+    " state INTEGER NOT NULL DEFAULT 0, tries INTEGER NOT NULL DEFAULT 0, round INTEGER NOT NULL DEFAULT 0,"
+    " next_at INTEGER NOT NULL DEFAULT 0, room INTEGER NOT NULL DEFAULT -1, request TEXT NOT NULL, answer TEXT NOT NULL DEFAULT '',"
+    " UNIQUE(batch_id, number));"
+    "CREATE INDEX batch_items_open ON batch_items(tries, id) WHERE state < 2;";
+
 /* migrations[v] takes a database of version v to v + 1 (in parts: C99 promises strings of 4095 bytes) */
 static const char *const migrations[SCHEMA_VERSION][2] = { { schema_1, schema_1b }, { schema_2, "" }, { schema_3, "" },
-    { schema_4, "" }, { schema_5, "" }, { schema_6, schema_6b }, { schema_7, "" } };
+    { schema_4, "" }, { schema_5, "" }, { schema_6, schema_6b }, { schema_7, schema_7b } };
 
 #define ROWS(db, r, sql, ...) \
 	db_query((db), (r), (sql), (const struct db_val[]){ __VA_ARGS__ }, \
@@ -717,31 +731,31 @@ store_heartbeat_note_add(struct db *db, int64_t session, struct str text, bool s
 	    DBS(text), DBI(shown), DBI(clock_us()));
 }
 
-/* The newest of them; there are more when nobody was here for weeks. */
+/* A person is shown the newest of them; there are more when nobody was here for weeks. */
 FALLIBLE
-store_heartbeat_notes(struct db *db, int64_t session, bool to_model, void (*fn)(void *arg, struct str text), void *arg)
+store_heartbeat_notes(struct db *db, int64_t session, bool to_model, bool (*fn)(void *arg, struct str text), void *arg)
 {
 	static const char *const sql[][2] = {
-		{ "SELECT text FROM (SELECT id, text FROM heartbeat_notes WHERE session_id = ?1 AND shown = 0 ORDER BY id DESC LIMIT ?2)"
-		  " ORDER BY id",
-		  "UPDATE heartbeat_notes SET shown = 1 WHERE session_id = ?1 AND shown = 0" },
-		{ "SELECT text FROM (SELECT id, text FROM heartbeat_notes WHERE session_id = ?1 AND known = 0 ORDER BY id DESC LIMIT ?2)"
-		  " ORDER BY id",
-		  "UPDATE heartbeat_notes SET known = 1 WHERE session_id = ?1 AND known = 0" },
+		{ "SELECT text, id FROM (SELECT id, text FROM heartbeat_notes WHERE session_id = ?1 AND shown = 0 ORDER BY id DESC"
+		  " LIMIT ?2) ORDER BY id",
+		  "UPDATE heartbeat_notes SET shown = 1 WHERE session_id = ?1 AND id <= ?2" },
+		{ "SELECT text, id FROM heartbeat_notes WHERE session_id = ?1 AND known = 0 ORDER BY id LIMIT ?2",
+		  "UPDATE heartbeat_notes SET known = 1 WHERE session_id = ?1 AND id <= ?2" },
 	};
-	const struct db_val v[] = { DBI(session), DBI(HEARTBEAT_NOTES_MAX) };
+	struct db_val v[] = { DBI(session), DBI(HEARTBEAT_NOTES_MAX) };
 	struct db_row r;
-	size_t n = 0;
+	int64_t last = 0;
 	enum err e;
 
 	db_query(db, &r, sql[to_model][0], v, 2);
-	for (; db_step(&r); n++)
-		fn(arg, db_str(&r, 0));
+	while (db_step(&r) && fn(arg, db_str(&r, 0)))
+		last = db_i64(&r, 1);
 	e = db_end(&r);
-	if (e != OK || n == 0)
+	if (e != OK || last == 0)
 		return e;
-	e = db_exec(db, sql[to_model][1], v, 1, NULL, NULL);
-	return e != OK ? e : DB_EXEC(db, "DELETE FROM heartbeat_notes WHERE session_id = ?1 AND shown = 1 AND known = 1", DBI(session));
+	v[1] = DBI(last);
+	e = db_exec(db, sql[to_model][1], v, 2, NULL, NULL);
+	return e != OK ? e : DB_EXEC(db, "DELETE FROM heartbeat_notes WHERE shown = 1 AND known = 1 AND session_id = ?1", DBI(session));
 }
 
 FALLIBLE
@@ -1795,6 +1809,173 @@ store_nonce_add(struct db *db, int64_t device, struct str nonce, int64_t now, in
 	if (e == OK)
 		*fresh = changes > 0;
 	return e;
+}
+
+/* ---- batches ---------------------------------------------------------------------------------------- */
+
+FALLIBLE
+store_batch_add(struct db *db, int64_t key, struct str name, struct str digest, int64_t total, int64_t *id)
+{
+	const struct db_val v[] = { DBI(key), DBS(name), DBS(digest), DBI(total), DBI(clock_us()) };
+
+	return db_exec(db, "INSERT INTO batches(key, name, digest, total, created_at) VALUES(?1, ?2, ?3, ?4, ?5)", v, ARRAY_LEN(v), id,
+	    NULL);
+}
+
+FALLIBLE
+store_batch_item_add(struct db *db, int64_t batch, int64_t number, struct str request)
+{
+	return DB_EXEC(db, "INSERT INTO batch_items(batch_id, number, request) VALUES(?1, ?2, ?3)", DBI(batch), DBI(number),
+	    DBS(request));
+}
+
+FALLIBLE
+store_batch_known(struct db *db, int64_t key, struct str name, struct str digest, int64_t *id, bool *same)
+{
+	struct db_row r;
+
+	*id = 0;
+	ROWS(db, &r, "SELECT id, digest = ?3 FROM batches WHERE key = ?1 AND name = ?2 AND name <> ''", DBI(key), DBS(name), DBS(digest));
+	if (db_step(&r)) {
+		*id = db_i64(&r, 0);
+		*same = db_i64(&r, 1) != 0;
+	}
+	return db_end(&r);
+}
+
+#define BATCH_COLUMNS "SELECT id, key, total, (SELECT count(*) FROM batch_items WHERE batch_id = b.id AND state = 2)," \
+	" (SELECT count(*) FROM batch_items WHERE batch_id = b.id AND state = 3), created_at, completed_at FROM batches b "
+
+static struct batch_row
+batch_row(struct db_row *r)
+{
+	return (struct batch_row){ db_i64(r, 0), db_i64(r, 1), db_i64(r, 2), db_i64(r, 3), db_i64(r, 4), db_i64(r, 5), db_i64(r, 6) };
+}
+
+FALLIBLE
+store_batch_get(struct db *db, int64_t id, int64_t key, struct batch_row *out)
+{
+	struct db_row r;
+	bool found;
+	enum err e;
+
+	ROWS(db, &r, BATCH_COLUMNS "WHERE id = ?1 AND (?2 = 0 OR key = ?2)", DBI(id), DBI(key));
+	found = db_step(&r);
+	if (found)
+		*out = batch_row(&r);
+	e = db_end(&r);
+	return e == OK && !found ? ERR_NOTFOUND : e;
+}
+
+FALLIBLE
+store_batches(struct db *db, int64_t key, const struct page *p, bool (*fn)(void *arg, const struct batch_row *b), void *arg)
+{
+	bool more = true;
+	struct db_row r;
+
+	ROWS(db, &r, p->newest_first ? BATCH_COLUMNS "WHERE (?1 = 0 OR key = ?1) AND id < ?2 ORDER BY id DESC" :
+	    BATCH_COLUMNS "WHERE (?1 = 0 OR key = ?1) AND id > ?2 ORDER BY id", DBI(key),
+	    DBI(p->after || !p->newest_first ? p->after : INT64_MAX));
+	while (more && db_step(&r)) {
+		const struct batch_row b = batch_row(&r);
+
+		more = fn(arg, &b);
+	}
+	return db_end(&r);
+}
+
+#define BATCH_ITEM_COLUMNS "SELECT i.id, batch_id, key, number, created_at, state, tries, round, next_at, request, answer" \
+	" FROM batch_items i JOIN batches b ON b.id = batch_id WHERE "
+
+static struct batch_item_row
+batch_item_row(struct db_row *r)
+{
+	return (struct batch_item_row){ db_i64(r, 0), db_i64(r, 1), db_i64(r, 2), db_i64(r, 3), db_i64(r, 4),
+	    (enum batch_state)db_i64(r, 5), db_i64(r, 6), db_i64(r, 7), db_i64(r, 8), db_str(r, 9), db_str(r, 10) };
+}
+
+FALLIBLE
+store_batch_items(struct db *db, int64_t batch, const struct page *p, bool (*fn)(void *arg, const struct batch_item_row *i),
+    void *arg)
+{
+	bool more = true;
+	struct db_row r;
+
+	ROWS(db, &r, p->newest_first ? BATCH_ITEM_COLUMNS "batch_id = ?1 AND i.id < ?2 ORDER BY i.id DESC" :
+	    BATCH_ITEM_COLUMNS "batch_id = ?1 AND i.id > ?2 ORDER BY i.id", DBI(batch),
+	    DBI(p->after || !p->newest_first ? p->after : INT64_MAX));
+	while (more && db_step(&r)) {
+		const struct batch_item_row i = batch_item_row(&r);
+
+		more = fn(arg, &i);
+	}
+	return db_end(&r);
+}
+
+FALLIBLE
+store_batch_why(struct db *db, int64_t batch, struct buf *out)
+{
+	struct db_row r;
+
+	ROWS(db, &r, "SELECT answer FROM batch_items WHERE batch_id = ?1 AND state = 0 AND answer <> '' ORDER BY id LIMIT 1", DBI(batch));
+	if (db_step(&r))
+		buf_str(out, db_str(&r, 0));
+	return db_end(&r);
+}
+
+FALLIBLE
+store_batch_open(struct db *db, int64_t key, int64_t *n)
+{
+	return get_i64(db, "SELECT count(*) FROM batch_items WHERE state < 2 AND CASE WHEN ?1 = 0 THEN state = 0 ELSE"
+	    " (SELECT key FROM batches WHERE id = batch_id) = ?1 END", DBI(key), 0, n);
+}
+
+/* A time that is farther away than any wait was set by a clock that was wrong. */
+FALLIBLE
+store_batch_next(struct db *db, int64_t now, int64_t room, void (*fn)(void *arg, const struct batch_item_row *i), void *arg)
+{
+	struct db_row r;
+
+	ROWS(db, &r, BATCH_ITEM_COLUMNS "state < 2 AND state = 0 AND (next_at <= ?1 OR next_at > ?1 + 86400000000"
+	    " OR (room >= 0 AND room < ?2)) ORDER BY tries, i.id LIMIT 1", DBI(now), DBI(room));
+	if (db_step(&r)) {
+		const struct batch_item_row i = batch_item_row(&r);
+
+		fn(arg, &i);
+	}
+	return db_end(&r);
+}
+
+FALLIBLE
+store_batch_item_put(struct db *db, const struct batch_item_row *i, int64_t room)
+{
+	return DB_EXEC(db, "UPDATE batch_items SET state = ?2, tries = ?3, round = ?4, next_at = ?5, answer = ?6, room = ?7"
+	    " WHERE id = ?1", DBI(i->id), DBI(i->state), DBI(i->tries), DBI(i->round), DBI(i->next_at), DBS(i->answer), DBI(room));
+}
+
+FALLIBLE
+store_batch_item_ends(struct db *db, const struct batch_item_row *i, enum batch_state state, struct str answer)
+{
+	enum err e = DB_EXEC(db, "UPDATE batch_items SET request = '', state = ?2, answer = ?3 WHERE id = ?1", DBI(i->id), DBI(state),
+	    DBS(answer));
+
+	return e != OK ? e : DB_EXEC(db, "UPDATE batches SET completed_at = ?2 WHERE id = ?1"
+	    " AND NOT EXISTS(SELECT 1 FROM batch_items WHERE batch_id = ?1 AND state < 2)", DBI(i->batch), DBI(clock_us()));
+}
+
+FALLIBLE
+store_batches_load(struct db *db)
+{
+	return db_exec(db, "UPDATE batch_items SET state = 0 WHERE state < 2 AND state = 1", NULL, 0, NULL, NULL);
+}
+
+FALLIBLE
+store_batches_expire(struct db *db, int64_t before)
+{
+	enum err e = DB_EXEC(db, "DELETE FROM batch_items WHERE batch_id IN (SELECT id FROM batches WHERE completed_at > 0"
+	    " AND completed_at < ?1)", DBI(before));
+
+	return e != OK ? e : DB_EXEC(db, "DELETE FROM batches WHERE completed_at > 0 AND completed_at < ?1", DBI(before));
 }
 
 /* ---- what stands for a credential for a while ---------------------------------------------------- */

@@ -573,16 +573,17 @@ static void
 append_conditional(struct turn *t)
 {
 	struct buf text = BUF_INIT(CONDITIONAL_MAX), json = BUF_INIT(6 * CONDITIONAL_MAX);
+	size_t most = context_bytes(t->a, "context.conditional_budget");
 	int64_t seen, newest;
 	enum err e = store_session_rules(t->a->db, t->s->id, &seen, &newest);
 
 	if (e == OK && newest > seen) {
-		e = rules_changes(t->a, t->s->user, seen, &text);
+		e = rules_changes(t->a, t->s->user, seen, most, &text);
 		if (e == OK)
 			e = store_session_rules_told(t->a->db, t->s->id, newest);
 	}
 	if (e == OK)
-		e = heartbeat_tell(t->a, t->s->id, &text);
+		e = heartbeat_tell(t->a, t->s->id, most, &text);
 	if (e == OK && text.n) {
 		json_quote(&json, buf_view(&text));
 		e = text.err != OK ? text.err : json.err;
@@ -868,12 +869,11 @@ count(struct turn *t)
 	return t->counting != NULL;
 }
 
-/* A large request, or one with a new file whose size nobody can guess, is counted before it is made. */
+/* A large request, or one with a file whose size nobody can guess, is counted before it is made. */
 static bool
 count_first(struct turn *t, const struct model_info *m)
 {
-	return (t->estimate > LLM_COUNT_ABOVE || t->estimate > m->window - m->window / 10 ||
-	    (t->context->documents && t->attachments && t->round == 0)) && count(t);
+	return (t->estimate > LLM_COUNT_ABOVE || t->estimate > m->window - m->window / 10 || t->context->documents) && count(t);
 }
 
 /* Question and answer share the model's window. What does not fit into it, or into the budget of a request, although what
@@ -924,7 +924,7 @@ uncached(const struct turn *t)
 	for (size_t i = r->n_messages; i-- > 0 && !r->messages[i].media;) {
 		bytes += r->messages[i].content.n;
 		if (strcmp(r->messages[i].role, "assistant") == 0)
-			return llm_tokens_estimate(bytes);
+			return llm_tokens(t->a, t->model, bytes);
 	}
 	return t->estimate;
 }
@@ -935,9 +935,9 @@ static enum err
 reserve(struct turn *t, const struct model_info *m, struct fail *f)
 {
 	struct llm_request *r = &t->context->request;
-	struct cost_order o = { .feature = t->job ? COST_JOB : t->round ? COST_TOOL : COST_MESSAGE, .session = t->s->id,
-	    .turn = t->id, .user = t->s->user, .model = m, .intended = t->intended, .hour = r->hour, .answer = r->max_tokens,
-	    .input = t->context->most_input };
+	struct cost_order o = { .feature = t->batch ? COST_BATCH : t->job ? COST_JOB : t->round ? COST_TOOL : COST_MESSAGE,
+	    .session = t->s->id, .turn = t->id, .user = t->s->user, .model = m, .intended = t->intended, .hour = r->hour,
+	    .answer = r->max_tokens, .input = t->context->most_input };
 	enum err e;
 
 	if (t->counted > 0)             /* nearly what will be billed */
@@ -1012,6 +1012,9 @@ go_asking(struct turn *t, const struct model_info *m)
 		return conclude_fail(t, e == ERR_LIMIT ? OUTCOME_NO_BUDGET : OUTCOME_FAILED, &f);
 	llm_limits_take(a, t->model, input);
 	agent_wrote(a, store_step_add(a->db, t->id, t->round, &step, &t->model_step));
+	t->bytes = t->context->bytes;
+	t->own_bytes = t->context->own_bytes;
+	t->file_tokens = t->context->file_tokens;
 	t->round_from = t->answer.n;
 	t->result_set = false;
 	t->saved_at = ev_now(a->ev);
@@ -1124,6 +1127,12 @@ remember_size(struct turn *t, const struct usage *u)
 	snprintf(s->prompt_model, sizeof(s->prompt_model), "%s", t->model);
 	s->cached_until = t->result.usage_known ? clock_us() + (t->hour ? 3600 : 300) * US_PER_S : 0;
 	agent_wrote(t->a, store_session_prompt_size(t->a->db, s->id, s->prompt_tokens, s->prompt_seq, str_z(t->model), s->cached_until));
+	if (s->prompt_tokens == 0)
+		return;
+	if (t->file_tokens == 0)
+		llm_counted(t->a, t->model, t->bytes, prompt);
+	if (t->bytes > 0 && prompt > t->file_tokens)    /* the same bytes a token throughout */
+		metrics_owe_prompt(t->a, s->tier, (int64_t)((double)(prompt - t->file_tokens) * (double)t->own_bytes / (double)t->bytes));
 }
 
 static enum step
@@ -1687,6 +1696,7 @@ take_inbound(void *arg, const struct inbound_row *r)
 	t->attachments = r->attachments;
 	buf_str(&t->options, r->options);
 	t->job = r->kind == INBOUND_JOB;
+	t->batch = r->kind == INBOUND_BATCH;
 }
 
 static enum err

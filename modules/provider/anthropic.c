@@ -6,7 +6,8 @@
  * choice, no `thinking` field at all (the 5.5 models think adaptively when it is
  * left out; what they thought is replayed verbatim from the rows). Two cache
  * breakpoints: the end of the static zone (system), and the automatic one that
- * the server moves to the newest block. Unknown events, blocks, deltas and
+ * the server moves to the newest block; a third where the newest answer and what
+ * follows it are more blocks than a breakpoint looks back over. Unknown events, blocks, deltas and
  * fields are passed over.
  *
  * A stream is complete only with message_stop; anything else is an incomplete
@@ -27,6 +28,7 @@
 #define PAGE "100"                      /* models of one page */
 #define PAGES_MAX 10
 #define EVENT_ARENA_MAX (16u << 20)
+#define LOOKBACK 20                     /* blocks in which a breakpoint finds what is cached, its own included */
 #define TRACE "traceparent: "
 #define SLOWEST_US 10                   /* a byte, of a large body: a side question may take that long on top */
 
@@ -44,6 +46,7 @@ struct op {
 	struct buf body;                /* of an answer that is no stream */
 	char trace[sizeof(TRACE) + TRACE_HEADER_SIZE];  /* a header; "" none */
 	unsigned status;
+	bool hour;                      /* what it writes to the cache is kept that long */
 	bool input_said;                /* by a usage block: without it nothing is known of the bill */
 	/* plain questions: who takes the answer (NULL: there is none), and whom it is for */
 	void (*plain)(struct op *op, const struct json *answer);
@@ -126,9 +129,9 @@ on_usage(struct op *op, const struct json *u, bool final)
 	v.cache_read = json_i64(u, "cache_read_input_tokens", -1);
 	v.write_5m = json_i64(u, "cache_creation.ephemeral_5m_input_tokens", -1);
 	v.write_1h = json_i64(u, "cache_creation.ephemeral_1h_input_tokens", -1);
-	if (writes >= 0 && v.write_5m < 0 && v.write_1h < 0) {
-		v.write_5m = writes;
-		v.write_1h = 0;
+	if (writes >= 0 && v.write_5m < 0 && v.write_1h < 0) {  /* message_delta has the sum alone: all is of one life */
+		v.write_5m = op->hour ? 0 : writes;
+		v.write_1h = op->hour ? writes : 0;
 	}
 	op->input_said |= v.input >= 0;
 	llm_feed_usage(op->call, &v, final && op->input_said && v.output >= 0);
@@ -442,6 +445,57 @@ write_blocks(struct jw *w, struct body *b, struct agent *a, struct str content)
 	return e;
 }
 
+/* The newest answer, when with all behind it the automatic breakpoint cannot see the end of the request before;
+ * SIZE_MAX: it can. */
+static size_t
+find_mark(const struct llm_request *r)
+{
+	size_t i = r->n_messages, n = 1;        /* a system message may be the last */
+
+	while (i > 0 && !r->once) {
+		struct str rest = r->messages[--i].content;
+
+		/* at least as many as there are: inputs of tools may hold such bytes too, strings cannot */
+		for (size_t at; (at = str_find(rest, S("{\"type\":\""))) != SIZE_MAX; n++)
+			rest = str_sub(rest, at + 1, rest.n);
+		if (r->messages[i].role[0] == 'a')
+			return n >= LOOKBACK ? i : SIZE_MAX;
+	}
+	return SIZE_MAX;
+}
+
+/* The answer with a breakpoint on its first block that may have one. */
+static enum err
+write_marked(struct jw *w, const struct llm_request *r, struct str content)
+{
+	struct arena ar = ARENA_INIT(JSON_TREE_MAX(content.n));
+	const struct json *blocks = NULL;
+	enum err e = json_parse(&ar, content, &blocks, NULL);
+	bool marked = false;
+
+	jw_key(w, "content");
+	jw_arr(w);
+	for (const struct json *k = e == OK ? blocks->first : NULL; k; k = k->next) {
+		struct str type = json_str(k, "type", STR_NONE);
+
+		if (marked || (!str_eqz(type, "text") && !str_eqz(type, "tool_use"))) {
+			jw_raw(w, k->raw);
+			continue;
+		}
+		marked = true;
+		jw_obj(w);
+		for (const struct json *m = k->first; m; m = m->next) {
+			jw_key_str(w, m->key);
+			jw_raw(w, m->raw);
+		}
+		write_cache_control(w, r);
+		jw_end_obj(w);
+	}
+	jw_end_arr(w);
+	arena_free(&ar);
+	return e;
+}
+
 /* What the request asks for beyond its words. Without tools there is nothing to choose. */
 static void
 write_wishes(struct jw *w, const struct llm_request *r)
@@ -475,6 +529,7 @@ write_wishes(struct jw *w, const struct llm_request *r)
 static enum err
 write_body(struct body *b, struct agent *a, const struct llm_request *r, bool counting)
 {
+	size_t mark = find_mark(r);
 	struct jw w;
 	enum err e = OK;
 
@@ -504,7 +559,9 @@ write_body(struct body *b, struct agent *a, const struct llm_request *r, bool co
 	for (size_t i = 0; i < r->n_messages && e == OK; i++) {
 		jw_obj(&w);
 		jw_kz(&w, "role", r->messages[i].role);
-		if (r->messages[i].media)
+		if (i == mark)
+			e = write_marked(&w, r, r->messages[i].content);
+		else if (r->messages[i].media)
 			e = write_blocks(&w, b, a, r->messages[i].content);
 		else
 			jw_kraw(&w, "content", r->messages[i].content);
@@ -586,6 +643,7 @@ anthropic_call(void *self, const struct llm_request *r, struct llm_call *call, v
 	if (op == NULL)
 		return ERR_NOMEM;
 	op->call = call;
+	op->hour = r->hour;
 	return post(op, "/v1/messages", r, out);
 }
 

@@ -23,12 +23,13 @@
 #define NAMED "providers.*."
 
 static const struct oa_server servers[] = {
-	/*                              limit  role   usage  files  insists */
-	{ "openai", "api.openai.com",   true,  true,  true,  true,  false },
-	{ "openrouter", "openrouter.ai", false, false, true, true,  false },
-	{ "deepseek", "api.deepseek.com", false, false, true, false, true },
-	{ "plain", NULL,                false, false, false, false, false },
-	{ "other", "",                  false, false, true,  false, false },    /* Ollama, llama.cpp, Groq, vLLM … */
+	/*                              limit  role   usage  files  insists choice schema effort */
+	{ "openai", "api.openai.com",   true,  true,  true,  true,  false, true,  true,  "reasoning_effort" },
+	{ "openrouter", "openrouter.ai", false, false, true, true,  false, true,  true,  "reasoning" },
+	{ "deepseek", "api.deepseek.com", false, false, true, false, true, false, false, "reasoning_effort" },
+	{ "plain", NULL,                false, false, false, false, false, false, false, NULL },
+	/* Ollama (which has no tool_choice), llama.cpp, Groq, vLLM … */
+	{ "other", "",                  false, false, true,  false, false, false, true,  "reasoning_effort" },
 };
 
 static struct oa_op *
@@ -176,13 +177,13 @@ on_done(void *arg, struct fetch_op *f, const struct fetch_result *r)
 
 /* body NULL: a GET. Takes what is in body. A call must not be sent twice: it would be billed twice and booked once. */
 static enum err
-send(struct oa_op *op, const char *path, struct body *body)
+send(struct oa_op *op, const char *path, struct body *body, struct str trace)
 {
 	static const struct fetch_cb cb = { on_head, on_data, on_done };
 	const struct config *c = op->p->a->config;
 	struct str name = str_z(op->p->name);
 	const struct secret *secret = config_wild_secret(c, NAMED "api_key", name);
-	struct buf url = BUF_INIT(2048), key = BUF_INIT(1024);
+	struct buf url = BUF_INIT(2048), key = BUF_INIT(1024), parent = BUF_INIT(128);
 	enum err e;
 
 	buf_str(&url, config_wild_str(c, NAMED "base_url", name));
@@ -191,19 +192,26 @@ send(struct oa_op *op, const char *path, struct body *body)
 		buf_puts(&key, "authorization: Bearer ");
 		buf_str(&key, secret_reveal(secret));
 	}
-	e = url.err != OK ? url.err : key.err;
+	buf_fmt(&parent, "traceparent: %.*s", STR_ARG(trace));
+	e = url.err != OK ? url.err : key.err != OK ? key.err : parent.err;
 	if (e == OK) {
-		const char *headers[] = { "content-type: application/json", secret ? key.p : NULL, NULL };
+		const char *headers[4] = { "content-type: application/json" };
+		size_t n = 1;
 		const struct fetch_req req = { .method = body ? "POST" : "GET", .url = url.p, .headers = headers, .body_from = body,
 		    .idle_us = is_local(c, name) ? IDLE_LOCAL_US : IDLE_US, .once = body != NULL,
 		    .total_us = body ? TURN_DEADLINE_US : LLM_PLAIN_US, .body_max = body ? 256u << 20 : PLAIN_MAX };
 
+		if (secret)
+			headers[n++] = key.p;
+		if (trace.n)
+			headers[n] = parent.p;
 		e = fetch_start(op->p->a->fetch, &req, &cb, op, &op->fetch);
 	}
 	if (key.p)
 		secret_wipe(key.p, key.n);
 	buf_free(&url);
 	buf_free(&key);
+	buf_free(&parent);
 	return e;
 }
 
@@ -220,7 +228,7 @@ openai_call(void *self, const struct llm_request *r, struct llm_call *call, void
 	body_init(&body, REQUEST_MAX);
 	e = oa_question(&body, op->p, server_of(op->p->a->config, str_z(op->p->name)), r);
 	if (e == OK)
-		e = send(op, "/chat/completions", &body);
+		e = send(op, "/chat/completions", &body, r->trace);
 	body_free(&body);
 	if (e != OK)
 		op_free(op);
@@ -239,7 +247,7 @@ openai_list(void *self, llm_list_fn *fn, void *arg, void **out)
 		return ERR_NOMEM;
 	op->list = fn;
 	op->arg = arg;
-	e = send(op, "/models", NULL);
+	e = send(op, "/models", NULL, STR_NONE);
 	if (e != OK)
 		op_free(op);
 	else
@@ -307,7 +315,7 @@ openai_describe(const struct config *c, struct str name, struct model_info *m)
 	int64_t images = 1;
 
 	if (is_local(c, name))          /* unless it is said to cost something */
-		m->in = m->out = m->read = 0;
+		m->in = m->out = 0;
 	(void)config_wild(c, NAMED "input", name, &m->in);
 	(void)config_wild(c, NAMED "output", name, &m->out);
 	(void)config_wild(c, NAMED "cache_read", name, &m->read);

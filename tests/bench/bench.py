@@ -81,7 +81,7 @@ def row(what, value, unit, floor=None, bar=None, least=False, note=""):
                  "-" if floor is None else number(floor),
                  "-" if not floor else "%.2f" % (value / floor),
                  "-" if bar is None else (">= " if least else "<= ") + number(bar),
-                 "-" if bar is None else "%.2f" % (value / bar),
+                 "-" if not bar else "%.2f" % (value / bar),
                  "" if bar is None else "met" if met else "missed", note))
 
 
@@ -710,7 +710,8 @@ def bench_router(place):
     run(CC, "-std=c11", "-D_POSIX_C_SOURCE=200809L", "-O2", "-I" + modules, "-o", place.path("router"),
         os.path.join(HERE, "router.c"), *[os.path.join(modules, s) for s in sources])
     mean, slowest, long = run(place.path("router"), os.path.join(ROOT, "tests/data/messages.tsv")).split()
-    row("tier of a message, mean", int(mean), "ns", note="the labelled ones; slowest %s, of 1 MB %s ns" % (slowest, long))
+    row("tier of a message, mean", int(mean) / 1e3, "us", note="the labelled ones; slowest %.0f, of 1 MB %.0f us" % (
+        int(slowest) / 1e3, int(long) / 1e3))
 
 
 def bench_money(place):

@@ -139,6 +139,12 @@ def key_of(body):
     return number, rounds
 
 
+def owed(events):
+    """Numbers of messages that were sent and of which the model has not been asked."""
+    sent = [e[3].get("message", {}) for e in events if e[1] == "pushed"]
+    return {number_of(m.get("text") or m.get("caption", "")) for m in sent} - {e[2] for e in events if e[1] == "asked"} - {""}
+
+
 def words_of(text):
     return " ".join(text.replace("`", "").split())
 
@@ -349,9 +355,12 @@ class Images:
         return self
 
     def save(self, wanted, where):
-        """Some images as files: (folder, position). For starts."""
-        all_of_them = [(p, name) for p, name, _, _ in self.candidates()]
-        chosen = set(random.Random(self.seed).sample(range(len(all_of_them)), min(wanted, len(all_of_them))))
+        """Some images as files: (folder, position). For starts, one of which at least has the model to ask."""
+        rng, positions = random.Random(self.seed), [p for p, _, _, _ in self.candidates()]
+        owing = {p for p in set(positions) if owed(self.events(p))}
+        chosen = rng.sample(range(len(positions)), min(wanted, len(positions)))
+        if not any(positions[n] in owing for n in chosen):
+            chosen[0] = rng.choice([n for n, p in enumerate(positions) if p in owing])
         out = []
         for n, (p, name, choice, disk) in enumerate(self.candidates()):
             if n in chosen:
@@ -458,6 +467,8 @@ def start_on(image, day):
         assert stored == pushed, "call %d, %s: stored %s, of %s" % (p, name, stored, pushed)
         odd = w.b.query("SELECT id, outcome FROM turns WHERE outcome NOT IN (?1, ?2)", ANSWERED, STOPPED)
         assert not odd, "call %d, %s: outcomes %s" % (p, name, odd)
+        left = owed(events) - {e[2] for e in seen.events if e[1] == "asked"}
+        assert not left, "call %d, %s: the model was not asked for %s" % (p, name, left)
         return len(w.ai.requests)
 
 
@@ -584,8 +595,7 @@ def power_failures_leave_it_sound(day):
 def starts(day, power=True):
     where = tempfile.mkdtemp(prefix="blufio-starts-")
     try:
-        images = Images(day, power).save(min(STARTS, CRASH_MAX // SHARE_OF_POINTS) if CRASH_MAX else STARTS, where)
-        assert images
+        images = Images(day, power).save(min(STARTS, max(1, CRASH_MAX // SHARE_OF_POINTS)) if CRASH_MAX else STARTS, where)
         with concurrent.futures.ThreadPoolExecutor(AT_A_TIME) as pool:
             asked = list(pool.map(lambda image: start_on(image, day), images))
         assert any(asked), "none had anything left to do"

@@ -1336,6 +1336,7 @@ class Answer:
         # In the books before the last event leaves: a client that has it all may ask again.
         self.finish()
         usage = self.usage(output_tokens_details={"thinking_tokens": 0})
+        del usage["cache_creation"]     # as in recorded streams: the life of what was written is said at the start alone
         self.event("message_delta", {
             "type": "message_delta", "usage": usage,
             "delta": {"stop_reason": self.stop, "stop_sequence": None,

@@ -16,26 +16,30 @@ from the messages that were sent before (.prefix_violations), as the caches of t
 import base64
 import json
 import random
+import re
 
 from billing import compact, picture, tokens
-from fake_anthropic import default_answer, text_answer, unique
+from fake_anthropic import TRACEPARENT, default_answer, text_answer, unique
 from fakehttp import FakeServer, Faults, Gone
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
 COMMON = {"model", "messages", "stream", "stream_options", "tools", "max_tokens", "max_completion_tokens"}
+WISHES = {"stop", "response_format", "parallel_tool_calls"}
+EFFORTS = ("low", "medium", "high", "xhigh", "max")
 CACHE_STEP = 64                 # tokens that a cached prefix is a multiple of
 MODES = {
     # base: of its addresses; fields: beside COMMON; message: members of an assistant message beside the usual
-    "openai": {"base": "/v1", "models": ["gpt-6.2-sol", "gpt-6-luna"], "fields": {"tool_choice", "reasoning_effort"},
+    "openai": {"base": "/v1", "models": ["gpt-6.2-sol", "gpt-6-luna"], "fields": WISHES | {"tool_choice", "reasoning_effort"},
                "message": {"refusal"}},
-    "ollama": {"base": "/v1", "models": ["qwen3:8b", "llama4:latest"], "fields": {"temperature"}, "message": {"reasoning"}},
-    "llamacpp": {"base": "/v1", "models": ["gemma-4.gguf"], "fields": {"temperature", "chat_template_kwargs", "tool_choice"},
+    "ollama": {"base": "/v1", "models": ["qwen3:8b", "llama4:latest"], "fields": WISHES | {"temperature", "reasoning_effort"},
+               "message": {"reasoning"}},
+    "llamacpp": {"base": "/v1", "models": ["gemma-4.gguf"], "fields": WISHES | {"chat_template_kwargs", "tool_choice", "reasoning_effort"},
                  "message": {"reasoning_content"}},
-    "openrouter": {"base": "/api/v1", "models": ["anthropic/claude-sonnet-5", "qwen/qwen3:free"], "fields": {"reasoning", "provider"},
+    "openrouter": {"base": "/api/v1", "models": ["anthropic/claude-sonnet-5", "qwen/qwen3:free"], "fields": WISHES | {"tool_choice", "reasoning"},
                    "message": {"reasoning", "reasoning_details"}},
-    "groq": {"base": "/openai/v1", "models": ["llama-3.3-70b-versatile"], "fields": {"temperature", "tool_choice"},
+    "groq": {"base": "/openai/v1", "models": ["llama-3.3-70b-versatile"], "fields": WISHES | {"tool_choice", "reasoning_effort"},
              "message": {"reasoning"}},
-    "deepseek": {"base": "", "models": ["deepseek-v4-flash", "deepseek-v4-pro"], "fields": {"thinking", "reasoning_effort"},
+    "deepseek": {"base": "", "models": ["deepseek-v4-flash", "deepseek-v4-pro"], "fields": {"thinking", "reasoning_effort", "stop", "response_format"},
                  "message": {"reasoning_content"}},
 }
 KEYLESS = ("ollama", "llamacpp")
@@ -76,6 +80,7 @@ class Check:
         need(options is None or (body.get("stream") and set(options) <= {"include_usage", "include_obfuscation"}),
              "stream_options: only with stream")
         self.tools(body.get("tools"))
+        self.wishes(body)
         need(isinstance(body.get("messages"), list) and body["messages"], "messages: [] is too short")
         for i, m in enumerate(body["messages"]):
             self.message("messages[%d]" % i, m)
@@ -99,6 +104,23 @@ class Check:
             f = t["function"]
             need(set(f) <= {"name", "description", "parameters", "strict"} and f["name"].replace("_", "").replace("-", "").isalnum()
                  and len(f["name"]) <= 64 and isinstance(f["parameters"], dict), "tools[].function: not as it should be")
+
+    def wishes(self, body):
+        for name in ("tool_choice", "parallel_tool_calls"):
+            need(name not in body or body.get("tools"), "'%s' is only allowed when 'tools' are specified.", name)
+        need(body.get("tool_choice", "auto") in ("auto", "none"), "tool_choice: %s", body.get("tool_choice"))
+        need(type(body.get("parallel_tool_calls", False)) is bool, "parallel_tool_calls: boolean expected")
+        stop = body.get("stop", ["x"])
+        need(isinstance(stop, list) and 0 < len(stop) <= 4 and all(isinstance(s, str) and s for s in stop), "stop: up to four strings")
+        need(body.get("reasoning_effort", "low") in EFFORTS, "reasoning_effort: %s", body.get("reasoning_effort"))
+        need(body.get("reasoning", {"effort": "low"}).get("effort") in EFFORTS, "reasoning: %s", body.get("reasoning"))
+        form = body.get("response_format", {"type": "text"})
+        if form["type"] == "json_schema":
+            need(self.mode != "deepseek", "This response_format type is unavailable now")
+            need(set(form) == {"type", "json_schema"} and {"name", "schema"} <= set(form["json_schema"]) <= {"name", "schema", "strict"}
+                 and isinstance(form["json_schema"]["schema"], dict), "response_format: not as it should be")
+        else:
+            need(form in ({"type": "text"}, {"type": "json_object"}), "response_format: %s", form)
 
     def message(self, where, m):
         role, extra = m.get("role"), {"tool_calls"} | self.rules["message"]
@@ -186,7 +208,7 @@ class Ask:
             self.results.insert(0, m)
         self.user_texts = [t for m in messages if m["role"] == "user" for t in self.texts(m)]
         self.text = self.user_texts[-1].split("\n\n")[-1] if self.user_texts else ""     # what failed may stand before it
-        self.tools = {t["function"]["name"] for t in body.get("tools", [])}
+        self.tools = {t["function"]["name"] for t in body.get("tools", [])} if body.get("tool_choice") != "none" else set()
 
     @staticmethod
     def texts(m):
@@ -277,6 +299,8 @@ class FakeOpenAI(FakeServer):
         if (request.method, request.path) != ("POST", base + "/chat/completions"):
             raise Refused(404, "Unknown request URL: %s %s" % (request.method, request.path), "unknown_url")
         need(request.header("content-type").split(";")[0] == "application/json", "content-type")
+        trace = request.header("traceparent")
+        need(not trace or re.match(TRACEPARENT, trace), "traceparent: %s is not one", trace)
         body = json.loads(request.body.decode("utf-8"), object_pairs_hook=unique)
         record = {"body": body, "raw": request.body, "headers": request.headers, "status": None}
         with self.cond:

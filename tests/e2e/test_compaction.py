@@ -124,6 +124,7 @@ def test_thirty_plants_with_a_summary():
             assert len(talks(w)[1]) >= 1 and status(w)["model"] >= 1
             assert short(None) in first_text(body)
             assert not any("cache_control" in json.dumps(b) or "tools" in b for b in talks(w)[1])
+            assert all(b["output_config"] == {"effort": "low"} for b in talks(w)[1])
             assert w.settle_up() == []
             assert w.b.query("SELECT count(*) FROM cost_ledger WHERE feature = 'compaction' AND model = 'claude-haiku-5-5'"
                              " AND estimated = 0 AND session_id = 1 AND user_id = 1")[0][0] == len(talks(w)[1])

@@ -37,6 +37,7 @@ ROUTES = {
     ("POST", "/v1/session/ticket"): ("read", "tools"),
     ("POST", "/v1/chat/completions"): ("read", "tools"), ("POST", "/v1/responses"): ("read", "tools"),
     ("GET", "/v1/models"): ("tools",), ("GET", "/v1/models/{id}"): ("tools",),
+    ("POST", "/v1/batch"): ("read", "tools"), ("GET", "/v1/batch"): ("read", "tools"), ("GET", "/v1/batch/{id}"): ("read", "tools"),
 }
 
 
@@ -875,7 +876,7 @@ def test_tools_and_cost():
         w.g.say("words 50")
         doc = w.g.ask("GET", "/v1/cost").json()
         spent = w.b.query("SELECT sum(nano_usd) FROM cost_ledger")[0][0]
-        assert set(doc) == {"paused", "caps", "today", "month"} and doc["paused"] is False, doc
+        assert set(doc) == {"paused", "caps", "today", "month", "prompts"} and doc["paused"] is False, doc
         day = doc["caps"][0]
         assert day["key"] == "cost.daily_budget_usd" and day["cap_nano_usd"] == 2.5e9 and day["reserved_nano_usd"] == 0, doc
         assert day["spent_nano_usd"] == spent > 0 and doc["today"]["total"][0]["nano_usd"] == spent, (doc, spent)

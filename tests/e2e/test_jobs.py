@@ -179,6 +179,7 @@ def test_a_checklist_over_kill_9():
         body = w.ai.requests[-1]["body"]
         assert body["model"] == HAIKU and "tools" not in body and len(body["messages"]) == 1
         assert body["output_config"]["format"]["schema"]["required"] == ["notify", "message"]
+        assert body["output_config"]["effort"] == "low"
         text = body["messages"][0]["content"][0]["text"]
         assert "Far" not in text and "Old" not in text and "You: the weather is fine" in text
         w.b.restart(hard=True)
@@ -213,8 +214,9 @@ def test_in_front_of_the_next_answer():
     with World() as w:
         answers(w, value(True, "Milk is due."))
         w.say("/help")
-        beat(w, "- [ ] Milk\n", delivery="on_next_message")
+        beat(w, "- [ ] Milk\n", delivery="on_next_message", model="claude-haiku-4-5")
         w.wait(lambda: w.b.query("SELECT shown, known FROM heartbeat_notes") == [(0, 0)], "the note")
+        assert "effort" not in w.ai.requests[-1]["body"]["output_config"]       # it does not steer its thinking by that
         w.b.kill9()
         w.b.start()
         assert w.say("say good morning") == "Milk is due.\n\n---\n\ngood morning"

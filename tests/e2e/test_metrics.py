@@ -32,8 +32,8 @@ def page(w):
 
 
 def counted(w):
-    """All counters, and of histograms how many they have seen, that are not 0. Nobody else counts commits and processor
-    time; what blufio_gateway_ counts is no business of turns."""
+    """All counters, and of histograms how many they have seen, that are not 0. Nobody else counts commits, processor time
+    and what of a prompt is overhead (test_budget.py does); what blufio_gateway_ counts is no business of turns."""
     samples, types = page(w)
     out = {}
     for series, value in samples.items():
@@ -42,8 +42,9 @@ def counted(w):
         if types[family] == "histogram" and name.endswith("_bucket"):
             assert value <= samples[family + "_count"], series
         elif value and (types[family] == "counter" or name == family + "_count") and family not in (
-                "blufio_commit_seconds", "process_cpu_seconds_total") and not family.startswith("blufio_gateway_"):
-            out[series] = round(value, 9)
+                "blufio_commit_seconds", "process_cpu_seconds_total", "blufio_prompt_overhead_tokens_total") and not family.startswith("blufio_gateway_"):
+            series = name if "tier=" in series else series      # of all tiers together
+            out[series] = round(out.get(series, 0) + value, 9)
     return out
 
 
@@ -100,6 +101,7 @@ class Day:
             u = b["usage"]
             self.add("first_token_seconds_count", u["output_tokens"] > 0)
             if b["completed"]:
+                self.add("prompts_total", self.w.ai.cost(b) > 0)        # what is refused before a word is not billed
                 used.append((b["model"], self.w.ai.cost(b), u["input_tokens"], u["output_tokens"], u["cache_read_input_tokens"],
                              u["cache_creation_input_tokens"]))
         # what a call that was cut has cost the ledger estimates, and not too low
@@ -228,7 +230,7 @@ def test_what_is_cut_short_in_figures():
         assert {k: v for k, v in have.items() if "{model" not in k} == {
             'blufio_turns_total{outcome="answered"}': 1, 'blufio_deliveries_total{result="sent"}': 1,
             'blufio_response_latency_seconds_count': 1, 'blufio_model_calls_total{class="ok"}': 1,
-            'blufio_model_call_seconds_count': 1, 'blufio_first_token_seconds_count': 1}, have
+            'blufio_model_call_seconds_count': 1, 'blufio_first_token_seconds_count': 1, 'blufio_prompts_total': 1}, have
 
 
 if __name__ == "__main__":

@@ -102,6 +102,29 @@ def test_a_day_of_estimates():
             books(w)
 
 
+def test_many_calls_at_once():
+    """A breakpoint looks back over 20 blocks. Behind an answer with many calls the end of the request before is found all the
+    same, whatever stands around it, and what was cached is read."""
+    for calls, think, config in ((8, False, {}), (10, False, {}), (10, True, {}), (18, False, {}), (19, True, {}), (32, True, {}),
+                                 (12, True, {"anthropic": {"default_model": "claude-sonnet-5"}})):
+        with world(agent={"system_prompt": SYSTEM}, **config) as w:
+            def answers(ask):
+                if len(ask.results) and ask.number % 4 == 0:
+                    return "done"
+                uses = [{"type": "tool_use", "name": "text_count", "input": {"text": "word %d" % i}} for i in range(calls)]
+                return {"blocks": ([{"type": "thinking", "thinking": ""}] if think else []) + uses, "stop_reason": "tool_use"}
+            w.ai.script = answers
+            w.say("one")
+            w.say("/rules add Be brief.")
+            w.say("two")                # a system message is the end of its first request
+            at_rest(w)
+            log = w.ai.log
+            assert len(log) == 8 and [c["miss"] for c in log] == [None] * 8, (calls, think, [c["miss"] for c in log])
+            marks = [str(r["body"]["messages"]).count("cache_control") for r in w.ai.requests]
+            assert set(marks) <= {0, 1} and any(marks) == (calls > 8), marks
+            books(w, flagged=False)
+
+
 def test_thinking_that_is_not_shown():
     """A stream that is cut after its thinking was billed for all of it, though nothing of it was to be seen: as much as a
     model thinks in the time."""
@@ -192,6 +215,17 @@ def test_beyond_the_band():
         books(w)
         per_token = [c["nano"] / sum(billing.counts(c["usage"])) for c in w.ai.log]
         assert per_token[1] > 4 * per_token[0], per_token
+
+
+def test_a_pdf_for_another_model():
+    """What only one model's tokens were counted of is counted for the next one, before it is asked; and once."""
+    with world() as w:
+        answer(w, document(w, b"%PDF-1.4\n" + b"x" * 5000, "a.pdf", "say read"))
+        assert len(w.ai.counts) == 1 and w.say("say on") == "on" and len(w.ai.counts) == 1
+        w.say("/model haiku")
+        assert w.say("say small") == "small" and len(w.ai.counts) == 2
+        assert w.say("say on") == "on" and len(w.ai.counts) == 2
+        books(w)
 
 
 def test_no_instant_is_over_the_cap():

@@ -6,11 +6,12 @@ import os
 import re
 import struct
 import threading
+import time
 import zlib
 
 from fake_anthropic import tool_answer
 from gateway_client import Connection, Cut, Gateway
-from harness import ROOT, World, main
+from harness import OWNER, ROOT, World, main
 
 TOKEN = "q7Vx2LkP9sZtR4mWb8NcYd3HfJ6aGe"
 CHAT, RESPONSES = "/v1/chat/completions", "/v1/responses"
@@ -673,6 +674,46 @@ def test_a_call_that_ends_while_the_daemon_drains():
         w.b.start()
 
 
+def test_a_pause_ends_calls():
+    """Of models as they are too, and what was used is booked."""
+    with world() as w:
+        gate = held(w)
+        s = stream(w.g, body("say alpha beta gamma"))
+        c = w.g.start("POST", CHAT, body("say delta"))
+        w.wait(lambda: len(w.ai.requests) == 2 and next(iter(s)), "the first piece of an answer")
+        assert w.b.cli("pause")[0] == 0
+        assert len(w.b.query(FEATURE_API)) == 2 and w.b.query("SELECT count(*) FROM reservations") == [(0,)]
+        list(s)
+        error_in({"error": s.error}, code="insufficient_quota", message="paused")
+        refused(c.response(), 429, code="insufficient_quota", message="paused")
+        release(w, gate)
+        refused(w.g.ask("POST", CHAT, body("say no")), 429, code="insufficient_quota", message="paused")
+        assert w.b.cli("resume")[0] == 0 and text_of(w.g.ask("POST", CHAT, body("say on"))) == "on"
+
+
+def test_memory_that_is_made_anew_ends_calls():
+    """A group moved: what was set aside for a call is booked then, so the call may not go on."""
+    group, new = -555, -1009876543210
+    with world() as w:
+        w.tg.add_chat(group, "group")
+        w.tg.send_text(OWNER, "@blufio_test_bot say one", chat_id=group, chat_type="group")
+        w.wait(lambda: w.tg.texts(group), "the answer")
+        gate = held(w)
+        s = stream(w.g, body("words 900"))
+        c = w.g.start("POST", CHAT, body("words 900"))
+        w.wait(lambda: len(w.ai.requests) == 3 and next(iter(s)), "the first piece of an answer")
+        w.tg.add_chat(new, "supergroup")
+        w.tg.push_update({"message": {"message_id": 900, "date": int(time.time()), "migrate_to_chat_id": new, "chat": {
+            "id": group, "type": "group"}, "from": {"id": OWNER, "is_bot": False, "first_name": "Ann"}}})
+        list(s)
+        error_in({"error": s.error}, message="ask again")
+        refused(c.response(), 503, message="ask again")
+        w.wait(lambda: not w.ai.book.open, "the provider to see that nobody listens")
+        release(w, gate)
+        assert text_of(w.g.ask("POST", CHAT, body("say on"))) == "on" and w.settle_up() == []
+        assert not [line for line in w.b.logs(True) if line["level"] == "error"]
+
+
 def test_a_slow_reader():
     with world() as w:
         w.ai.script = lambda ask: "x" * 500000
@@ -682,6 +723,19 @@ def test_a_slow_reader():
         w.wait(lambda: w.ai.requests, "asked")
         with Stream(c, c.head()) as s:
             assert Told(list(s)).text == "x" * 500000
+
+
+def test_many_failures_at_once():
+    """Calls that were under way when the provider failed are one outage, of which people are told in seconds."""
+    with world() as w:
+        w.ai.fail_next("500", n=16)
+        gate = w.ai.hold = threading.Event()
+        asked = [w.g.start("POST", CHAT, body("say %d" % i)) for i in range(16)]
+        w.wait(lambda: len(w.ai.requests) == 16, "asked")
+        w.ai.hold = None
+        gate.set()
+        assert [c.response().status for c in asked] == [503] * 16
+        assert w.say("say on", timeout=60) == "on"
 
 
 def test_so_many_calls_at_once():
@@ -1231,6 +1285,16 @@ def test_tools_that_change():
         w.ai.prefix_violations.clear()
 
 
+def test_tools_that_grow():
+    """What is set aside holds for the tools that come now, not for those that the provider has counted."""
+    large = [{"type": "function", "function": {"name": "large", "description": "some words " * 10000}}]
+    with world({"cost": {"daily_budget_usd": 0.02}, "routing": {"enabled": False}}) as w:
+        history = []
+        talk(w, history, "say one", max_tokens=50)
+        e = refused(w.g.ask("POST", CHAT, agent(*history, user("say two"), max_tokens=50, tools=large)), 429, code="insufficient_quota")
+        assert "does not reach" in e["message"] and len(w.ai.requests) == 1, e
+
+
 def test_names_of_tools_that_clash():
     with world() as w:
         for name in ("time_now", "text_count"):
@@ -1312,6 +1376,22 @@ def test_a_picture_over_a_death():
         w.b.start()
         assert text_of(w.g.ask("POST", CHAT, doc)) == "alpha beta gamma" and count(w, "turns") == 1
         assert images(sent(w, 0)["messages"][0]) == images(sent(w)["messages"][0]) == [one]
+
+
+def test_a_pdf_is_counted():
+    """What is set aside for a model as it is holds, whatever a file shows."""
+    with world({"cost": {"daily_budget_usd": 0.006}}) as w:
+        pdf = {"type": "file", "file": {"filename": "a.pdf", "file_data": data_url(b"%PDF-1.4 x", "application/pdf")}}
+        ask = body({"role": "user", "content": [{"type": "text", "text": "say on"}, pdf]}, model="claude-sonnet-5-5", max_tokens=10)
+        assert text_of(w.g.ask("POST", CHAT, ask)) == "on" and len(w.ai.counts) == 1 and w.settle_up() == []
+        refused(w.g.ask("POST", CHAT, ask), 429, code="insufficient_quota")
+        assert len(w.ai.requests) == 1 and len(w.ai.counts) == 2
+        gate = w.ai.hold_count = threading.Event()
+        c = w.g.start("POST", CHAT, ask)
+        w.wait(lambda: len(w.ai.counts) == 3, "the count")
+        c.close()
+        gate.set()
+        assert w.g.ask("GET", "/health").status == 200
 
 
 def test_a_large_picture():

@@ -2,13 +2,15 @@
 """test_providers.py - other servers than Claude's: each with its own habits (fake_openai.py), the ledger by their count;
 and who answers when one of several providers does not."""
 import json
+import os
 import re
+import tempfile
 import threading
 import time
 
 from fake_openai import MODES, FakeOpenAI
 from gateway_client import Gateway
-from harness import OWNER, World, main, wait_for
+from harness import OWNER, World, built, main, wait_for
 from test_telegram import answer, document, photo, png
 
 CLAUDE = "claude-sonnet-5-5"
@@ -42,9 +44,9 @@ def world(mode, **config):
     return w
 
 
-def pair(fallback=("near/qwen3:8b",), mode="ollama", **config):
+def pair(fallback=("near/qwen3:8b",), mode="ollama", options=None, **config):
     """Claude, and a server that stands in."""
-    w = Providers("anthropic", {"near": FakeOpenAI(mode)}, dict(config, providers={"fallback": list(fallback)}))
+    w = Providers("anthropic", {"near": FakeOpenAI(mode)}, dict(config, providers={"fallback": list(fallback)}), **options or {})
     w.oa = w.others["near"]
     return w
 
@@ -117,6 +119,58 @@ def server_of_mode(mode):
 
 for _mode in MODES:
     globals()["test_server_" + _mode] = server_of_mode(_mode)
+
+
+def test_what_nobody_says():
+    """What is read from a cache costs as input where no price is given, and a window that is not given is no bound."""
+    gateway = {"enabled": True, "host": "127.0.0.1", "port": 0, "bearer_token": "q7Vx2LkP9sZtR4mWb8NcYd3HfJ6aGe"}
+    with world("openai", more={"far": {"cache_read": None}}, gateway=gateway, cost={"daily_budget_usd": 0.8}) as w:
+        for i in range(2):
+            w.say("say number %d " % i + "x y z " * 400)
+        for model, fresh, read, out, _, nano, _ in ledger(w):
+            assert nano == (fresh + read) * 2000 + out * 10000
+        assert read > 0
+        g = Gateway(w.b, gateway["bearer_token"])
+        n = len(w.oa.requests)
+        ask = {"model": model, "max_tokens": 100, "messages": [{"role": "user", "content": "say on " + "1 2 3 4 " * 125000}]}
+        assert g.ask("POST", "/v1/chat/completions", ask).status == 429 and len(w.oa.requests) == n
+
+
+SCHEMA = {"type": "object", "properties": {"x": {"type": "string"}}, "required": ["x"], "additionalProperties": False}
+
+
+def test_what_a_request_asks_for():
+    """Each wish as the server takes it, and nothing that nobody asked for: what a server has no word for is left out, tools that
+    may not be used are not shown where they cannot be forbidden, a schema is asked for in words."""
+    token = "blf-test-token-0123456789abcdef"
+    trace = "0af7651916cd43dd8448eb211c80319c"
+    form = {"type": "json_schema", "json_schema": {"name": "answer", "schema": SCHEMA}}
+    for mode in MODES:
+        with world(mode, gateway={"enabled": True, "port": 0, "bearer_token": token}) as w:
+            g = Gateway(w.b, token)
+            strange = {"tool_choice", "parallel_tool_calls", "stop", "response_format", "reasoning_effort", "reasoning"}
+
+            def wishes(**more):
+                doc = dict({"model": "blufio", "messages": [{"role": "user", "content": "say x"}]}, **more)
+                r = g.ask("POST", "/v1/chat/completions", doc, {"traceparent": "00-%s-b7ad6b7169203331-01" % trace})
+                assert r.status == 200, (mode, r.body)
+                assert w.oa.requests[-1]["headers"]["traceparent"].startswith("00-%s-" % trace)
+                w.oa.prefix_violations.clear()          # each is a conversation of its own
+                return {k: v for k, v in asked(w).items() if k in strange}
+            assert wishes() == {} and asked(w)["tools"]
+            effort = {"reasoning": {"effort": "high"}} if mode == "openrouter" else {"reasoning_effort": "high"}
+            assert wishes(reasoning_effort="high") == effort, mode
+            assert wishes(stop=["END", "."]) == {"stop": ["END", "."]}, mode
+            words = "Its JSON Schema: " + json.dumps(SCHEMA)
+            said = wishes(response_format=form)
+            if mode == "deepseek":
+                assert said == {} and asked(w)["messages"][-1]["content"].endswith(words), asked(w)["messages"]
+            else:
+                assert said == {"response_format": form} and words not in json.dumps(asked(w)["messages"]), mode
+            assert wishes(parallel_tool_calls=False) == ({} if mode == "deepseek" else {"parallel_tool_calls": False}), mode
+            said = wishes(tool_choice="none", parallel_tool_calls=False)
+            assert said == ({"tool_choice": "none"} if mode in ("openai", "openrouter") else {}), (mode, said)
+            assert ("tools" in asked(w)) == (mode in ("openai", "openrouter"))
 
 
 def test_a_pdf():
@@ -532,16 +586,36 @@ def up(w):
         oa.faults.clear()
 
 
+class Hasty:
+    """A pair whose daemon's clocks can be made to run faster. A sanitizer wants to be loaded first: then it takes its time."""
+
+    def __enter__(self):
+        self.file = tempfile.NamedTemporaryFile()
+        self.run(1)
+        options = {} if os.environ.get("E2E_MEMORY") == "0" else {"preload": built("haste.so"), "env": {"HASTE": self.file.name}}
+        self.w = pair(options=options, telegram={"poll_timeout": 1})
+        return self.w.__enter__(), self.run
+
+    def run(self, speed):
+        os.pwrite(self.file.fileno(), bytes([speed]), 0)
+
+    def __exit__(self, *what):
+        self.w.__exit__(*what)
+        self.file.close()
+
+
 def test_all_are_down():
     """One sentence with the cause and when it is tried again; what needs no model works meanwhile; then all is well again by
     itself, and what nobody asked for is not asked."""
-    with pair() as w:
+    with Hasty() as (w, run):
         w.say("say one")
         down(w)
+        run(10)
         replies, again = [], 0
-        while again < 18 and len(replies) < 12:         # beyond what one waits for
+        while again < 30 and len(replies) < 12:         # well beyond what one waits for
             replies.append(w.say("say %d" % len(replies), timeout=60))
             again = int((re.findall(r"I try again in (\d+) s", replies[-1]) + [0])[0])
+        run(1)
         last = replies[-1]
         assert "The model provider anthropic does not answer (Overloaded), nor do those that could stand in. I try again in" in last, replies
         assert all("after 5 tries (" in t or "I try again in" in t for t in replies), replies
@@ -555,6 +629,7 @@ def test_all_are_down():
         text = w.b.cli("status")[1]
         assert "anthropic, not asked (Overloaded), next try in" in text and "beside it: near/qwen3:8b of near, not asked (" in text, text
         up(w)
+        run(10)
         wait_for(lambda: "I try again in" not in w.say("say eight", timeout=60), 180, "an answer")
         wait_for(lambda: w.say("say on", timeout=60) and health(w, "anthropic")["state"] == "answering", 180, "Claude's return")
         assert w.say("say nine") == "nine"

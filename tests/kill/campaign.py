@@ -42,6 +42,7 @@ sys.path.insert(0, os.path.join(ROOT, "tests", "e2e"))
 from harness import SLOW, Blufio, FakeAnthropic, FakeTelegram, binary, clean_up  # noqa: E402
 from test_telegram import document, photo  # noqa: E402
 from programs import CONFIG, STOP_KILLS, Programs  # noqa: E402
+from schedules import Schedules, is_unasked, speak  # noqa: E402
 from step import picture  # noqa: E402
 
 CELL_MIN = 10
@@ -60,6 +61,7 @@ SLOW_ITEMS = {"retry": "turn CALL", "flood": "outbox ready", "slow": "step:UPDAT
               "page": "step:DELETE FROM logins WHERE id =", "pages": "step:DELETE FROM logins WHERE id IN"}
 WAIT_S = 30.0
 DAY_MAX_S = 240.0           # one that takes longer hangs
+CUT_TOKENS = 256            # an answer that was cut is booked at least so long (cost.c)
 LOOK_S = 0.015              # the grain of looking at the database while it changes
 ANN, BEN, CAT, SAM = 1001, 1002, 1003, 777      # CAT blocks the bot, SAM is a stranger
 GROUP, MOVED = -555, -1001234567890             # a group, and what it becomes
@@ -72,18 +74,11 @@ CALLS = ["send:socket", "recv:socket", "epoll", "pwrite:db-wal", "fdatasync:db-w
 DONE = 5
 ANSWERED, STOPPED, FAILED, REFUSED, NO_BUDGET, SET_ASIDE = range(1, 7)
 CHECKS = ("integrity", "answers", "models", "tools", "history", "ledger", "intake", "files", "backup",
-          "fakes", "life", "programs")
+          "fakes", "life", "programs", "schedules")
 ATTACHMENT_READY, ATTACHMENT_FAILED = 1, 2
 
 
 # ---- which statements there are --------------------------------------------------------------
-
-
-# What schedules and standing instructions write: no day has them yet, so nobody dies there on purpose. Told as skipped.
-NO_DAY = tuple("step:" + x for x in (
-    "DELETE FROM heartbeat_items", "DELETE FROM heartbeat_notes", "DELETE FROM job_runs", "INSERT INTO heartbeat_items",
-    "INSERT INTO heartbeat_notes", "INSERT INTO job_runs", "INSERT INTO jobs", "INSERT INTO rules", "UPDATE heartbeat_items",
-    "UPDATE heartbeat_notes", "UPDATE jobs", "UPDATE rules"))
 
 
 def statements():
@@ -103,8 +98,10 @@ def statements():
                 continue
             if not sql.startswith(("ALTER", "CREATE", "PRAGMA")) if schema else not text.startswith(sql[:20]):
                 continue
+            if sql == "UPDATE ":        # a macro puts the table behind it; days learn what it makes
+                continue
             labels.add("step:" + sql[:60])
-    return {x for x in labels if not x.startswith(NO_DAY)}
+    return labels
 
 
 def is_birth(label):
@@ -122,19 +119,27 @@ def is_summary(content):
     return isinstance(content, list) and content[0].get("text", "").startswith("<conversation>")
 
 
+def number_of(text):
+    """The NNN of a message "#NNN KIND"; of what a job asks the job and its time; else empty."""
+    found = re.match(r"#(\d{3}) |Scheduled job (\d+), due \S+ (\S+) (\d\d:\d\d)", text)
+    return (found.group(1) or "%s@%sT%s" % found.group(2, 3, 4)) if found else ""
+
+
 def key_of(body):
     """(message number, round) of a request: its newest numbered text, tool results after it."""
     if is_summary(body["messages"][0]["content"]):
         return "summary", 0
+    if is_unasked(body):
+        return "unasked", 0
     number, rounds = None, 0
     for m in body["messages"]:
         if m["role"] != "user":
             continue
         blocks = m["content"] if isinstance(m["content"], list) else [{"type": "text", "text": m["content"]}]
         for b in blocks:
-            found = re.match(r"#(\d{3}) ", b["text"]) if b["type"] == "text" else None
+            found = number_of(b["text"]) if b["type"] == "text" else None
             if found:
-                number, rounds = found.group(1), 0
+                number, rounds = found, 0
         rounds += any(b["type"] == "tool_result" for b in blocks)
     return number, rounds
 
@@ -149,8 +154,10 @@ def answer(number, kind):
 def script(ask):
     if is_summary(ask.body["messages"][0]["content"]):
         return "Many numbers were said."
-    found = re.match(r"#(\d{3}) (.*)", ask.user_texts[-1])
-    number, kind = found.group(1), found.group(2)
+    if is_unasked(ask.body):
+        return speak(ask.body)
+    text = ask.user_texts[-1]
+    number, kind = number_of(text), text.split("\n\n" if text[0] != "#" else " ", 1)[1]
     thought = [{"type": "thinking", "thinking": "hm"}] if kind.startswith("think ") else []
     kind = kind[6:] if thought else kind
     if kind == "refuse":
@@ -169,7 +176,7 @@ def words_of(text):
     return text.replace("`", "").split()
 
 
-class Day(Programs):
+class Day(Programs, Schedules):
     """spec: seed, kind, partials, durability, rich, sessions, binary, shim, short, profile, plan."""
 
     def __init__(self, spec):
@@ -206,6 +213,7 @@ class Day(Programs):
             "telegram": {"partials": spec["partials"], "rich": spec["rich"], "allowed_users": [ANN, BEN, CAT]},
             "gateway": CONFIG, "log": {"level": "info"}}, self.tg, self.ai, preload=spec["shim"])
         self.begin_programs()
+        self.begin_schedules()
         self.arm_path = os.path.join(self.b.dir, "armed")
         self.log_path = os.path.join(self.b.dir, "points")
         self.log_at = 0
@@ -222,6 +230,8 @@ class Day(Programs):
     def bad(self, check, text, *args):
         if len(self.wrong) < 40:
             self.wrong.append((check, text % args if args else text))
+        if self.spec.get("first"):
+            raise Wrong()
 
     # -- deaths ----------------------------------------------------------------------------
 
@@ -282,7 +292,7 @@ class Day(Programs):
         self.target, self.at_once, self.armed = target, at_once, False
         if os.path.exists(self.arm_path):
             os.unlink(self.arm_path)
-        env = {"KP_LOG": self.log_path, "KP_ARM": self.arm_path}
+        env = {"KP_LOG": self.log_path, "KP_ARM": self.arm_path, "KP_CLOCK": str(self.ahead)}
         if target and target[2] in ("before", "after"):
             env.update(KP_AT="%s#%d" % (target[0], target[1]), KP_WHEN=target[2])
         if at_once:
@@ -432,13 +442,15 @@ class Day(Programs):
             n = len(self.ai.requests)
         for r in c.execute("SELECT i.text, s.round FROM steps s JOIN turns t ON t.id = s.turn_id JOIN inbound i ON"
                            " i.id = t.inbound_id WHERE s.kind = 0 AND s.state = 2 AND s.failed = 0 AND i.text <> ''"):
-            self.rounds.setdefault((r["text"][1:4], r["round"]), n)
+            self.rounds.setdefault((number_of(r["text"]), r["round"]), n)
         for r in c.execute("SELECT id, output FROM steps WHERE kind = 1 AND state = 2"):
             self.tool_rows.setdefault(r["id"], r["output"])
         for r in c.execute("SELECT session_id, seq, role, content FROM messages"):
             self.history.setdefault((r["session_id"], r["seq"]), (r["role"], r["content"]))
         self.inspect_programs(c)
-        stored = {int(r[0].split(":")[0]) for r in c.execute("SELECT dedup FROM inbound WHERE channel = 'telegram'")}
+        self.inspect_schedules(c)
+        stored = {int(r[0].split(":")[0]) for r in c.execute("SELECT dedup FROM inbound WHERE channel = 'telegram' AND"
+                                                             " dedup NOT LIKE 'job:%'")}
         with self.tg.lock:
             confirmed = set(self.tg.received_updates)
         for update, user, number, text in self.sent:
@@ -650,6 +662,7 @@ class Day(Programs):
             ("stranger", lambda: self.say((SAM, "hello?"))),
             ("long", lambda: self.say((BEN, "words 3000"), (ANN, "say"))),
             ("keys", self.item_keys),
+            ("batch", self.item_batch),
             ("thinking", lambda: self.say((ANN, "think tools"))),
             ("stop", self.item_stop),
             ("socket", self.item_socket),
@@ -750,7 +763,9 @@ class Day(Programs):
         self.say((ANN, "say"))
         self.kill()
         self.b.wait_exit()
-        self.doomed("step:UPDATE inbound SET dedup", STOP_KILLS)
+        for begins in ("UPDATE inbound SET dedup", "DELETE FROM job_runs", "DELETE FROM batch_items", "DELETE FROM batches",
+                       "UPDATE batch_items SET state = 0"):
+            self.doomed("step:" + begins, STOP_KILLS)
         self.launch(None, False)
         self.say((ANN, "say"))
 
@@ -789,7 +804,8 @@ class Day(Programs):
         self.expected_aside = set()
         try:
             {"day": self.play, "birth": self.play_birth, "hours": self.play_hours,
-             "poison": self.play_poison, "programs": self.play_programs, "compact": self.play_compact}[self.spec["kind"]]()
+             "poison": self.play_poison, "programs": self.play_programs, "compact": self.play_compact,
+             "schedules": self.play_schedules}[self.spec["kind"]]()
             self.final = True
             if not self.alive() or self.target is not None:
                 self.kill()
@@ -823,6 +839,7 @@ class Day(Programs):
                 self.bad("integrity", "at the end of the day")
             self.inspect_promises(c)
             self.check_script(c)
+            self.check_unasked(c)
             self.check_seen(c)
             self.check_models(c)
             self.check_tools(c)
@@ -850,7 +867,8 @@ class Day(Programs):
             c = sqlite3.connect(path)
             try:
                 why = c.execute("PRAGMA integrity_check").fetchone()[0]
-                n = c.execute("SELECT count(*) FROM turns WHERE state = 5").fetchone()[0]
+                n = c.execute("SELECT count(*) FROM turns t JOIN inbound i ON i.id = t.inbound_id WHERE t.state = 5"
+                              " AND i.kind = 0").fetchone()[0]
                 if why == "ok" and n == sum(1 for s in self.sent if s[2]):
                     return
                 why = "%s, %d turns done" % (why, n)
@@ -868,16 +886,16 @@ class Day(Programs):
         for user in CHATS:
             want = [s[3] for s in self.sent if s[1] == user and (user != SAM or s[2])]
             got = [r[0] for r in c.execute("SELECT i.text FROM inbound i JOIN sessions s ON s.id = i.session_id"
-                                           " WHERE s.chat = ?1 ORDER BY i.id", (str(user),))]
+                                           " WHERE s.chat = ?1 AND i.kind = 0 ORDER BY i.id", (str(user),))]
             if want != got:
                 self.bad("answers", "messages of %d are stored as %r" % (user, got))
         replies = defaultdict(list)
         for r in c.execute("SELECT o.*, i.text AS asked FROM outbox o JOIN turns t ON t.id = o.turn_id JOIN inbound i"
                            " ON i.id = t.inbound_id WHERE o.kind = 0 ORDER BY o.id"):
-            replies[r["asked"][1:4]].append(r)
+            replies[number_of(r["asked"])].append(r)
         turns = defaultdict(list)
         for r in c.execute("SELECT t.*, i.text AS asked FROM turns t JOIN inbound i ON i.id = t.inbound_id"):
-            turns[r["asked"][1:4]].append(r)
+            turns[number_of(r["asked"])].append(r)
         notices = Counter()
         for r in c.execute("SELECT text FROM outbox WHERE kind = 1"):
             notices["offer" if "pairing code" in r[0] else re.sub(r"\d+ other.*", "", r[0])[:20]] += 1
@@ -888,6 +906,7 @@ class Day(Programs):
                 self.bad("answers", "%s has %d turns" % (text, len(turns[number])))
                 continue
             self.check_reply(number, user, text, turns[number][0], replies[number])
+        self.check_jobs(turns, replies)
         stops = sum(1 for s in self.sent if s[3] == "/stop")
         stopped = c.execute("SELECT count(*) FROM turns WHERE outcome = ?1", (STOPPED,)).fetchone()[0]
         if stopped + notices["Nothing is running."[:20]] != stops:
@@ -918,7 +937,7 @@ class Day(Programs):
         if len(rows) != 1:
             self.bad("answers", "%s: %d replies" % (text, len(rows)))
             return
-        said, state = rows[0]["text"], rows[0]["state"]
+        said, state = self.take_notes(rows[0]["text"]), rows[0]["state"]
         if outcome == STOPPED:
             head = said[:-len("(Stopped.)")].rstrip()
             good = said.endswith("(Stopped.)") and full.startswith(head)
@@ -958,10 +977,10 @@ class Day(Programs):
 
     def assign(self, user, rows, seen):
         """Visible messages -> outbox rows, by their numbers or, for notices, their words."""
-        by_number = {r["asked"][1:4]: r["id"] for r in rows if r["kind"] == 0}
+        by_number = {number_of(r["asked"]): r["id"] for r in rows if r["kind"] == 0}
         notices = defaultdict(list)
         for r in rows:
-            if r["kind"] == 1 or not re.search(r"#\d{3}", r["text"]):
+            if r["kind"] == 1 or not re.search(r"#(\d{3}|\d+@)", r["text"]):
                 notices[" ".join(words_of(r["text"]))].append(r["id"])
         got, loose = defaultdict(list), []
         used, fresh = Counter(), Counter()
@@ -970,7 +989,7 @@ class Day(Programs):
             fresh[" ".join(words_of(text))] += not marked
         for at, (marked, text) in enumerate(seen):
             flat = " ".join(words_of(text))
-            found = re.search(r"#(\d{3})|\b(\d{3})w\d+", text)
+            found = re.search(r"#(\d{3}|\d+@[-:T\d]+)|\b(\d{3})w\d+", text)
             number = found and (found.group(1) or found.group(2))
             if flat in notices:
                 ids = notices[flat]
@@ -1021,13 +1040,13 @@ class Day(Programs):
         rows, good = Counter(), Counter()
         for r in c.execute("SELECT i.text, s.round, s.state, s.failed FROM steps s JOIN turns t ON t.id = s.turn_id"
                            " JOIN inbound i ON i.id = t.inbound_id WHERE s.kind = 0 AND i.text <> ''"):
-            key = (r["text"][1:4], r["round"])
+            key = (number_of(r["text"]), r["round"])
             rows[key] += 1
             good[key] += r["state"] == 2 and not r["failed"]
             if r["state"] < 2:
                 self.bad("models", "the call %s is still open" % (key,))
         for key, n in Counter(asked).items():
-            if n > rows[key] and key[0] != "summary" and key[0] not in self.numbers_gone():
+            if n > rows[key] and key[0] not in ("summary", "unasked") and key[0] not in self.numbers_gone():
                 self.bad("models", "round %s of #%s was asked %d times, journalled %d times" % (
                     key[1], key[0], n, rows[key]))
         for key, n in self.rounds.items():
@@ -1079,7 +1098,7 @@ class Day(Programs):
             bodies = {r["id"]: key_of(r["body"]) for r in self.ai.requests}
             billed = {bodies[b["id"]]: b["usage"] for b in self.ai.billing if b["completed"]}
         for t in c.execute("SELECT t.id, t.outcome, i.text FROM turns t JOIN inbound i ON i.id = t.inbound_id WHERE i.text <> ''").fetchall():
-            number = t["text"][1:4]
+            number = number_of(t["text"])
             ledger = c.execute("SELECT * FROM cost_ledger WHERE turn_id = ?1", (t["id"],)).fetchall()
             want = []
             cut = 0
@@ -1101,7 +1120,16 @@ class Day(Programs):
             estimates = sum(r["estimated"] for r in ledger)
             if estimates > cut or (estimates < cut and t["outcome"] != STOPPED):
                 self.bad("ledger", "#%s: %d calls cut off, %d estimates" % (number, cut, estimates))
-
+        # of summaries and of what is said unasked, too; no model writes as fast as the fake whose answer a death cuts
+        heard = {r[0] for r in c.execute("SELECT request_id FROM cost_ledger WHERE NOT estimated")}
+        with self.ai.lock:
+            billed = sum(self.ai.cost(b if b["id"] in heard else dict(b, usage=dict(b["usage"], output_tokens=min(
+                b["usage"]["output_tokens"], CUT_TOKENS)))) for b in self.ai.billing)
+        booked = c.execute("SELECT total(nano_usd) FROM cost_ledger").fetchone()[0]
+        if booked < billed:
+            self.bad("ledger", "%d was billed, %d booked" % (billed, booked))
+        if c.execute("SELECT 1 FROM reservations").fetchone():
+            self.bad("ledger", "something is still set aside")
 
     def check_files(self, c):
         """What was sent is there, was shown to the model with its words, and nothing else lies about."""
@@ -1199,7 +1227,7 @@ class Campaign:
             describe(result)
         sys.stdout.flush()
 
-    def run(self, enough, specials=("birth", "programs", "poison", "hours", "compact"), quiet=False, days_max=DAYS_MAX, **more):
+    def run(self, enough, specials=("birth", "programs", "poison", "hours", "compact", "schedules"), quiet=False, days_max=DAYS_MAX, **more):
         """Days until enough() says so; more goes into what a day is told."""
         context = multiprocessing.get_context("fork")
         with concurrent.futures.ProcessPoolExecutor(JOBS, mp_context=context) as pool:
@@ -1207,7 +1235,7 @@ class Campaign:
             for kind in specials:
                 for seed in (1, 2) if kind == "poison" else (1,):
                     spec = day_spec(seed - 1, {}, {}, self.program, self.shim, kind, seed)
-                    spec["statements"] = sorted(self.labels)
+                    spec.update(more, statements=sorted(self.labels))
                     running.add(pool.submit(run_day, spec))
             while running or not enough():
                 while len(running) < JOBS and n < days_max and not enough():
@@ -1254,6 +1282,13 @@ PLANTED = [
     ("the gateway answers before the commit", ("programs",), "modules/channel/gateway/request.c",
      "	if (r->a->phase != AGENT_STORAGE_FAILED && (!r->stored || r->a->db->in_tx)) {",
      "	if (r->a->phase == AGENT_DRAINING) {"),
+    ("a job's time is taken, and what it asks is written in the next turn of the loop", ("schedules",), "modules/core/jobs.c",
+     "	if (e == OK && j.due_at) {\n		n = passed(&j, now);\n		e = store_job_run(a->db, id, j.due_at, n, &fresh);\n	}\n",
+     "	static int64_t taken;\n	static bool first;\n\n	if (e == OK && j.due_at && taken != j.due_at) {\n"
+     "		taken = j.due_at;\n		e = store_job_run(a->db, id, taken, passed(&j, now), &first);\n"
+     "		buf_free(&j.text);\n		return e;\n	}\n	n = passed(&j, now);\n	fresh = first;\n"),
+    ("a call for what is due is not counted before it is made", ("schedules",), "modules/core/heartbeat.c",
+     "	return mark(h, false);\n", "	return OK;\n"),
 ]
 
 
@@ -1304,7 +1339,8 @@ def planted(shim, profile):
             c = Campaign(program, shim)
             for item, labels in profile.items():
                 c.profile[item].update(labels)
-            c.run(lambda: bool(c.wrong), specials, quiet=True, days_max=0 if specials else 16, items=PLANTED_ITEMS)
+            c.run(lambda: bool(c.wrong), specials, quiet=True, days_max=0 if specials else 16, items=PLANTED_ITEMS,
+                  first=True)
             if c.wrong:
                 found += 1
                 print("ok planted: %s: found after %d days and %d kills (%.1f s): %s" % (
@@ -1347,8 +1383,7 @@ def main():
         found, missed = planted(c.shim, c.profile)
         c.passed += found
         c.failed += missed
-    print("skipped: the statements of schedules and instructions, which no day has: %s" % ", ".join(x[5:] for x in NO_DAY))
-    print("campaign.py: %d passed, %d failed, 1 skipped" % (c.passed, c.failed))
+    print("campaign.py: %d passed, %d failed, 0 skipped" % (c.passed, c.failed))
     return 1 if c.failed else 0
 
 

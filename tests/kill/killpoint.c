@@ -26,6 +26,7 @@
  *                        first write is cut short and the next ones fail, as on a full disk.
  *   KP_FAIL_WHILE=file   … only while this file exists (an outage that ends)
  *   KP_ARM=file          nothing counts, kills or fails unless this file exists
+ *   KP_CLOCK=us          the time of day is so many microseconds ahead
  *
  * KP_AT and KP_FAIL count separately, each the points that match it. A k-th
  * point of a label that does not occur never happens: the test sees a daemon
@@ -63,6 +64,7 @@
 #include <sys/syscall.h>
 #include <sys/types.h>
 #include <sys/uio.h>
+#include <time.h>
 #include <unistd.h>
 
 #define LABEL_MAX 96
@@ -92,6 +94,7 @@ static struct {
 	atomic_int log_fd;      /* -1 none */
 	bool after, detail;
 	const char *while_file, *arm_file;
+	long long ahead;        /* microseconds */
 	struct rule at, fail;
 	atomic_long events;
 	atomic_int pid;         /* the process that counts, 0 none yet */
@@ -118,6 +121,7 @@ static struct {
 	int (*close)(int);
 	int (*epoll_wait)(int, struct epoll_event *, int, int);
 	int (*epoll_pwait)(int, struct epoll_event *, int, int, const sigset_t *);
+	int (*clock_gettime)(clockid_t, struct timespec *);
 } real;
 
 static pthread_once_t once = PTHREAD_ONCE_INIT;
@@ -189,7 +193,7 @@ find(void *slot, const char *name)
 static void
 setup(void)
 {
-	const char *log = getenv("KP_LOG"), *when = getenv("KP_WHEN");
+	const char *log = getenv("KP_LOG"), *when = getenv("KP_WHEN"), *ahead = getenv("KP_CLOCK");
 
 	find(&real.sqlite3_step, "sqlite3_step");
 	find(&real.sqlite3_sql, "sqlite3_sql");
@@ -206,10 +210,12 @@ setup(void)
 	find(&real.close, "close");
 	find(&real.epoll_wait, "epoll_wait");
 	find(&real.epoll_pwait, "epoll_pwait");
+	find(&real.clock_gettime, "clock_gettime");
 	kp.after = when != NULL && strcmp(when, "after") == 0;
 	kp.detail = getenv("KP_DETAIL") != NULL;
 	kp.while_file = getenv("KP_FAIL_WHILE");
 	kp.arm_file = getenv("KP_ARM");
+	kp.ahead = ahead != NULL ? strtoll(ahead, NULL, 10) : 0;
 	parse_rule(&kp.at, getenv("KP_AT"), false);
 	parse_rule(&kp.fail, getenv("KP_FAIL"), true);
 	atomic_store(&kp.log_fd, -1);
@@ -648,4 +654,22 @@ epoll_pwait(int fd, struct epoll_event *events, int max, int timeout, const sigs
 {
 	ready();
 	return woke(real.epoll_pwait(fd, events, max, timeout, mask));
+}
+
+/* ---- the time of day ------------------------------------------------------------- */
+
+int
+clock_gettime(clockid_t id, struct timespec *t)
+{
+	int r;
+
+	ready();
+	r = real.clock_gettime(id, t);
+	if (r == 0 && id == CLOCK_REALTIME) {
+		long long us = t->tv_nsec / 1000 + kp.ahead;
+
+		t->tv_sec += us / 1000000;
+		t->tv_nsec = us % 1000000 * 1000 + t->tv_nsec % 1000;
+	}
+	return r;
 }

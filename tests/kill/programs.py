@@ -34,7 +34,11 @@ REVOKED = ["UPDATE api_keys SET revoked_at"]
 BRANCHED = ["INSERT INTO media_uses(hash, session_id, seq) SELECT", "UPDATE sessions SET (prompt"]
 ERASED = ["DELETE FROM messages WHERE session_id", "DELETE FROM media_uses WHERE session_id", "UPDATE inbound SET text = ''",
           "UPDATE outbox SET text = ''", "UPDATE steps SET input = ''", "UPDATE turns SET answer = ''",
+          "UPDATE jobs SET text = ''", "DELETE FROM heartbeat_notes WHERE session_id",
           "UPDATE sessions SET channel = 'erased'"]
+# Of a batch: it is left, and its first item begun; an item ends, with a turn that counts its deaths.
+LEFT = ["INSERT INTO batches", "INSERT INTO batch_items", "UPDATE batch_items SET state = ?2"]
+ENDED_ITEM = ["step:UPDATE batch_items SET request", "step:UPDATE batches SET completed_at"]
 
 
 def is_young(headers):
@@ -55,6 +59,7 @@ class Programs:
         self.keys, self.revoked = {}, set()     # id -> secret or Device of what was minted, and ids
         self.gone, self.erased = {}, set()      # session -> numbers, from the first try on; confirmed
         self.signatures = []                    # (path, headers) that were answered
+        self.batches = []                       # (the request, its Idempotency-Key, the answers)
         self.chats = []                         # (all that was said, Idempotency-Key, answer) by the OpenAI API
         self.pages = defaultdict(list)          # key -> what each try to log in gave: a Browser, or None when nobody was told
         self.spent = []                         # tickets that opened their socket
@@ -115,6 +120,50 @@ class Programs:
     def chatted(self, history, key):
         r = self.granted(self.ask("POST", "/v1/chat/completions", {"model": "blufio", "messages": history}, key), 200)
         return r["choices"][0]["message"]["content"] if r else None
+
+    def batch(self, n):
+        """Requests to be answered in time."""
+        items = []
+        for _ in range(n):
+            number, body, key = self.compose("say")
+            del self.asked[number]
+            items.append({"model": "blufio", "messages": [{"role": "user", "content": body["content"]}]})
+        return {"items": items}, key
+
+    def left(self, batch):
+        """It was left, perhaps before, and is answered."""
+        made = self.granted(self.ask("POST", "/v1/batch", *batch), 202)
+        while self.granted(self.ask("GET", "/v1/batch/" + made["id"]), 200)["status"] != "completed":
+            time.sleep(0.01)
+        self.batches.append(batch + (self.fetched(batch),))
+        want = ["%s answered" % i["messages"][0]["content"].split()[0] for i in batch[0]["items"]]
+        if self.batches[-1][2] != want:
+            self.bad("programs", "a batch of %r was answered %r", want, self.batches[-1][2])
+
+    def fetched(self, batch):
+        id_ = self.granted(self.ask("POST", "/v1/batch", *batch), 202)["id"]
+        return [(i["response"] or {"choices": [{"message": {"content": i["error"]}}]})["choices"][0]["message"]["content"]
+                for i in self.granted(self.ask("GET", "/v1/batch/" + id_), 200)["items"]]
+
+    def doomed_batch(self, label, times):
+        """Left, and so many deaths at that label."""
+        def leave():
+            try:
+                self.wait(self.gateway.listening, "the gateway to listen")
+                self.gateway.ask("POST", "/v1/batch", *batch)
+            except (Cut, EOFError, OSError):
+                pass                            # it may be stored
+        self.settle()
+        self.kill()
+        self.b.wait_exit()
+        batch = self.batch(1)
+        self.doomed(label, times, leave)
+        self.launch(None, False)
+        self.left(batch)
+
+    def item_batch(self):
+        self.left(self.batch(3))
+        self.settle()
 
     def item_programs(self):
         """Beside somebody on Telegram; the second message continues the first one's conversation."""
@@ -412,6 +461,10 @@ class Programs:
         self.chat("say", history)
         at(BRANCHED, lambda: self.chat("say", history[:2]))
         self.ai.prefix_violations.clear()       # where they part it was meant to change
+        batch = self.batch(2)
+        at(LEFT, lambda: self.left(batch))
+        for label in ENDED_ITEM * (STOP_KILLS // 2):
+            self.doomed_batch(label, 2)
 
     # -- promises ---------------------------------------------------------------------------------------------
 
@@ -468,6 +521,9 @@ class Programs:
         for history, key, answer in self.chats:
             if self.chatted(history, key) != answer:
                 self.bad("programs", "%r was answered %r, and is no more", history[-1], answer)
+        for body, key, answers in self.batches:
+            if self.fetched((body, key)) != answers:
+                self.bad("programs", "a batch was answered %r, and is no more", answers)
         if self.signatures:
             self.replay()
         for page in [p for tries in self.pages.values() for p in tries if p]:

@@ -78,7 +78,7 @@ def lanes():
             for start in ("warm", "cold"):
                 if kind not in SPANS or start == "warm":
                     yield ("telegram", start, kind, durability)
-        for way in ("stream", "socket", "chat", "mint"):
+        for way in ("stream", "socket", "chat", "mint", "batch"):
             for kind in KINDS if (way, durability) == ("stream", "power") else ("alloc", "call"):
                 yield (way, "warm", kind, durability)
 
@@ -643,6 +643,21 @@ class GatewayShift(Shift):
             self.answers[number] = error["message"]
         else:
             assert error["code"] in ("storage", "overloaded", "unavailable", "begun_anew"), error
+
+    def by_batch(self, number, body, key):
+        """A request that is answered in time."""
+        item = {"model": "blufio", "messages": [{"role": "user", "content": body["content"]}]}
+        r = self.gateway.ask("POST", "/v1/batch", {"items": [item]}, key)
+        assert r.status in (202, 503), r
+        while r.status == 202 and number not in self.answers:
+            time.sleep(0.05)
+            told = self.gateway.ask("GET", "/v1/batch/" + r.json()["id"])
+            assert told.status in (200, 503), told
+            item = told.json()["items"][0] if told.status == 200 else {"status": "pending"}
+            if item["status"] == "completed":
+                self.answers[number] = item["response"]["choices"][0]["message"]["content"]
+            elif item["status"] == "failed":
+                self.failed_by(number, item["error"])
 
     def by_socket(self, number, body, key):
         seen = self.seen[number]

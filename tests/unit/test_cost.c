@@ -139,6 +139,8 @@ reserve(int64_t answer, enum err want, int64_t *granted)
 TEST(cap_exact)
 {
 	const struct usage all = { 0, 1750, 0, 1000, 0 };
+	struct fail f = FAIL_INIT;
+	struct cost_order o;
 	int64_t id, granted;
 
 	/* room for a prompt and 1,750 tokens */
@@ -152,6 +154,10 @@ TEST(cap_exact)
 		CHECK(FAULTED() || one("SELECT count(*) FROM cost_ledger WHERE request_id = 'req_1' AND estimated = 0 AND user_id = 3"
 		    " AND intended = 'claude-sonnet-5-5' AND feature = 'message'") == 1);
 		(void)reserve(1, ERR_LIMIT, NULL);
+		o = order(1024);
+		o.input = 2000000;      /* $5.03: what is told to be typed is enough for it */
+		CHECK_ERR(cost_reserve(&sc.a, &o, &id, &f), ERR_LIMIT);
+		CHECK(FAULTED() || strstr(f.text, "blufio config set cost.daily_budget_usd 6`"));
 	}
 	scratch_end(&sc);
 }
@@ -213,6 +219,41 @@ TEST(kinds_of_caps)
 		CHECK(FAULTED() || (strstr(f.text, "This month's budget") && strstr(f.text, "on the first")));
 		CHECK_OK(DB_EXEC(sc.a.db, "UPDATE cost_days SET day = day - ?1", DBI(40 * 86400 * US_PER_S)));
 		CHECK_OK(cost_reserve(&sc.a, &o, &id, &f));
+	}
+	scratch_end(&sc);
+}
+
+/* What is left to one that asks: the least of its caps, which others' do not touch, and what is reserved neither. */
+TEST(left)
+{
+	struct fail f = FAIL_INIT;
+	struct cost_order o;
+	int64_t id, left = 0;
+
+	if (begin("[cost]\ndaily_budget_usd = 1\n[batch]\ndaily_usd = 0.02\n[jobs]\ndaily_usd = 0\n")) {
+		CHECK_OK(cost_left(&sc.a, COST_BATCH, &left, &f));
+		CHECK(FAULTED() || left == 20000000);
+		CHECK_OK(cost_left(&sc.a, COST_MESSAGE, &left, &f));
+		CHECK(FAULTED() || left == 1000000000);
+		CHECK_ERR(cost_left(&sc.a, COST_JOB, &left, &f), ERR_DENIED);
+		CHECK(FAULTED() || strstr(f.text, "jobs.daily_usd 1"));
+		o = order(1024);
+		o.feature = COST_BATCH;
+		CHECK_OK(cost_reserve(&sc.a, &o, &id, &f));
+		CHECK_OK(cost_left(&sc.a, COST_BATCH, &left, &f));
+		CHECK(FAULTED() || left == 20000000);
+		CHECK_OK(cost_settle(&sc.a, id, &(struct usage){ 0, 1024, 0, 0, 0 }, true, STR_NONE));
+		CHECK_OK(cost_left(&sc.a, COST_BATCH, &left, &f));
+		CHECK(FAULTED() || left == 20000000 - 10240000);
+		CHECK_OK(cost_pause(&sc.a, true));
+		fail_clear(&f);
+		CHECK_ERR(cost_left(&sc.a, COST_BATCH, &left, &f), ERR_LIMIT);
+		CHECK(FAULTED() || strstr(f.text, "paused"));
+		CHECK_OK(cost_pause(&sc.a, false));
+		CHECK_OK(DB_EXEC(sc.a.db, "UPDATE cost_days SET nano_usd = ?1", DBI(20000000)));
+		fail_clear(&f);
+		CHECK_ERR(cost_left(&sc.a, COST_BATCH, &left, &f), ERR_LIMIT);
+		CHECK(FAULTED() || strstr(f.text, "Today's budget for batches is used up"));
 	}
 	scratch_end(&sc);
 }
@@ -305,8 +346,9 @@ TEST(cut_calls)
 TEST(warned_once)
 {
 	const struct usage much = { 0, 0, 0, 1000, 0 };
+	struct session *s;
 
-	if (begin("[cost]\ndaily_budget_usd = 0.0156\n")) {
+	if (begin("[cost]\ndaily_budget_usd = 0.0156\n") && scratch_session(&sc.a, "main", &s) == OK) {
 		for (int i = 0; i < 5 && !FAULTED(); i++) {
 			CHECK_OK(cost_settle(&sc.a, reserve(1, OK, NULL), &much, true, STR_NONE));
 			CHECK(one("SELECT count(*) FROM meta WHERE key = 'warned.cost.daily_budget_usd'") == (i == 4));
@@ -369,6 +411,7 @@ main(int argc, char **argv)
 	RUN(floor);
 	RUN(others);
 	RUN(kinds_of_caps);
+	RUN(left);
 	RUN(refusals);
 	RUN(hint_raises);
 	RUN(cut_calls);

@@ -273,6 +273,35 @@ TEST(waits)
 	CHECK(llm_tokens_estimate(35) == 10 && llm_tokens_estimate(REQUEST_MAX) == (REQUEST_MAX * 2 + 6) / 7);
 }
 
+/* What a provider has counted is how its model's texts are reckoned; what cannot be is not believed. */
+TEST(scales)
+{
+	char model[32];
+	const int64_t mib = 1 << 20;
+
+	memset(a.scales, 0, sizeof(a.scales));
+	CHECK(llm_tokens(&a, "x-1", 35000) == 10000 && llm_tokens(&a, "", 7) == 2);
+	llm_counted(&a, "x-1", 8191, 4000);
+	llm_counted(&a, "x-1", mib, mib + 1);
+	llm_counted(&a, "x-1", mib, mib / 8 - 1);
+	llm_counted(&a, "x-1", mib, -5);
+	CHECK(llm_tokens(&a, "x-1", 35000) == 10000);
+	llm_counted(&a, "x-1", 40000, 10000);
+	CHECK(llm_tokens(&a, "x-1", 35000) == 8751 && llm_tokens(&a, "x-2", 35000) == 10000 && llm_tokens(&a, "x-10", 7) == 2);
+	llm_counted(&a, "x-2", 20000, 10000);
+	CHECK(llm_tokens(&a, "x-2", 100) == 51 && llm_tokens(&a, "x-1", 100) == 26);
+	for (int i = 0; i < 20; i++)            /* another language than before: the past fades */
+		llm_counted(&a, "x-1", 100000, 50000);
+	CHECK(llm_tokens(&a, "x-1", 100000) > 49000);
+	for (int i = 0; i < 3 * LLM_SCALES_MAX; i++) {
+		snprintf(model, sizeof(model), "y-%d", i);
+		llm_counted(&a, model, mib, mib / 2);
+		CHECK(llm_tokens(&a, model, 100) == 51);
+	}
+	CHECK(llm_tokens(&a, "x-2", 100) == 51 && llm_tokens(&a, "y-8", 35000) == 10000);
+	memset(a.scales, 0, sizeof(a.scales));
+}
+
 /* ---- the Anthropic adapter ----------------------------------------------------------------- */
 
 #define EVENT(json) "event: x\ndata: " json "\n\n"
@@ -638,6 +667,7 @@ main(int argc, char **argv)
 	RUN(limits);
 	RUN(usage);
 	RUN(waits);
+	RUN(scales);
 	RUN(claude_stops);
 	RUN(claude_server_blocks);
 	RUN(claude_refusal);

@@ -478,6 +478,19 @@ TEST(question)
 	    "\"arguments\":\"{ \\\"a\\\":\\\"\\\\\\\"\\\"}\"}}]}]}");
 	openai_server = "plain";
 	r.messages = m;
+	r.schema = S("{\"type\":\"null\"}");          /* it has no word for what is asked for: the schema is told in ours */
+	r.effort = S("low");
+	r.no_tools = true;
+	asked(&r, BEGIN("hosted", "max_tokens") ",\"messages\":[{\"role\":\"user\",\"content\":\"one\\n\\nAnswer with one JSON value and"
+	    " nothing else. Its JSON Schema: {\\\"type\\\":\\\"null\\\"}\"}]}");
+	openai_server = "openai";               /* without tools there is nothing to choose */
+	r.one_call = true;
+	r.stop = S("[\".\"]");
+	asked(&r, BEGIN("hosted", "max_completion_tokens") STREAM ",\"stop\":[\".\"],\"reasoning_effort\":\"low\",\"response_format\":"
+	    "{\"type\":\"json_schema\",\"json_schema\":{\"name\":\"answer\",\"schema\":{\"type\":\"null\"}}},\"messages\":[{\"role\":\"user\","
+	    "\"content\":\"one\"}]}");
+	openai_server = "plain";
+	r.schema = r.effort = r.stop = STR_NONE;
 	r.tools = STR_NONE;
 	asked(&r, BEGIN("hosted", "max_tokens") ",\"messages\":[{\"role\":\"user\",\"content\":\"one\"}]}");
 	openai_server = "";
@@ -578,7 +591,7 @@ TEST(instances)
 	    "[providers.proxy]\nbase_url = \"http://localhost:2\"\nmodel = \"m\"\ninput = 3\noutput = 4\ncache_read = 0.5\n"
 	    "[pricing.\"dear/gpt\"]\ninput = 8\noutput = 40\n";
 	static const struct { const char *model; int64_t in, out, read, write, window, most, images; unsigned flags; } want[] = {
-		{ "ollama/anything:8b", 0, 0, 0, 0, 9000, 64000, 0, 0 },
+		{ "ollama/anything:8b", 0, 0, 0, 0, 9000, 64000, 0, MODEL_WINDOW },
 		{ "far/m", 2000, 10000, 2000, 2000, 200000, 70000, 100, 0 },
 		{ "dear/gpt", 8000, 40000, 8000, 8000, 200000, 64000, 100, MODEL_PDF | MODEL_SYSTEM_TURNS },
 		{ "proxy/m", 3000, 4000, 500, 3000, 200000, 64000, 100, 0 },

@@ -58,6 +58,7 @@ struct compat {
 	struct buf text;                /* of a pass-through, so far */
 	struct buf calls;               /* of the client's tools: blocks */
 	struct effect begin;
+	void *counting;                 /* its tokens, before it is made; of the model's provider */
 	char trace[TRACE_HEADER_SIZE];
 	/* responses.c */
 	int64_t seq;                    /* of the next event */
@@ -68,6 +69,13 @@ compat_of(const struct request *r)
 {
 	return r->own;
 }
+
+/* post.c */
+bool post_model_at(const struct request *r, size_t i, struct str *id);  /* that can be asked for; the agent is the first */
+bool post_is_model(const struct request *r, struct str name);
+void post_no_model(struct request *r, struct str name);         /* answers that it is not there */
+bool post_read(struct request *r, const struct shape *shape);   /* false: what is wrong is answered */
+void post_run(struct request *r);       /* what was read */
 
 /* ask.c: false: what is wrong with it is answered. */
 bool ask_read(struct request *r, struct ask *q, bool responses);

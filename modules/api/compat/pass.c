@@ -11,10 +11,12 @@
 #define PROMPT_TOKENS 1024              /* around all: what the provider says about tools itself */
 #define MESSAGE_TOKENS 16
 #define PICTURE_TOKENS 5000             /* the largest that is looked at */
+#define DOCUMENT_TOKENS 5000
+#define COUNT_MARGIN 20                 /* a twentieth: what the provider counts is "an estimate", as it says */
 
-/* How many tokens it has at most: of text as many as bytes; of a document half as many as it has in base64. */
+/* How many tokens it has at most: of text as many as bytes. Of a document nobody can tell: *documents, and some guess. */
 static int64_t
-most_input(const struct llm_request *q)
+most_input(const struct llm_request *q, bool *documents)
 {
 	size_t n = PROMPT_TOKENS + q->system.n + q->tools.n + q->schema.n;
 
@@ -27,9 +29,11 @@ most_input(const struct llm_request *q)
 		if (str_find(content, S("\"base64\"")) != SIZE_MAX && json_parse(&ar, content, &blocks, NULL) == OK)
 			for (const struct json *b = blocks->first; b; b = b->next) {
 				size_t data = json_str(b, "source.data", STR_NONE).n;
+				bool image = str_eqz(json_str(b, "type", STR_NONE), "image");
 
 				if (data)
-					n = n - data + (str_eqz(json_str(b, "type", STR_NONE), "image") ? PICTURE_TOKENS : data / 2);
+					n = n - data + (image ? PICTURE_TOKENS : DOCUMENT_TOKENS + data / 2);
+				*documents = *documents || (data && !image);
 			}
 		arena_free(&ar);
 	}
@@ -50,14 +54,38 @@ void
 pass_drop(struct request *r)
 {
 	struct usage seen = { 0 };
+	struct compat *c = compat_of(r);
 
-	effect_cancel(&compat_of(r)->begin);
+	effect_cancel(&c->begin);
+	if (c->counting)
+		provider_of(r->a, str_z(c->model))->feature->provider->cancel(c->counting);
+	c->counting = NULL;
 	if (r->call) {
 		llm_cancel(r->call, &seen);
 		r->call = NULL;
 		settle(r, &seen, false, STR_NONE);
 	}
 	settle(r, NULL, false, STR_NONE);       /* it was never asked */
+}
+
+/* When memory is made anew cost_load books it. Of one that was never asked request_lost tells. */
+static void
+cut(struct request *r, bool paused)
+{
+	bool asked = r->call;
+
+	if (compat_of(r)->ask.req.reservation == 0)
+		return;
+	if (!paused) {
+		llm_cancel(r->call, NULL);
+		r->call = NULL;
+		compat_of(r)->ask.req.reservation = 0;
+	}
+	pass_drop(r);
+	if ((asked || paused) && !r->c->dead)
+		reply_fail(r, paused ? 429 : 503, paused ? "insufficient_quota" : "overloaded", paused ?
+		    S("I am paused: nothing is asked of a model. /resume (or `blufio resume`) lifts it.") :
+		    S("the answer was broken off; ask again"));
 }
 
 static void
@@ -168,33 +196,30 @@ calls_running(const struct gateway *g)
 	return n;
 }
 
-void
-pass_run(struct request *r, struct str model)
+/* counted: by the provider; 0: by bytes. */
+static void
+reserve(struct request *r, const struct model_info *m, int64_t counted)
 {
 	struct compat *c = compat_of(r);
 	struct llm_request *q = &c->ask.req;
 	struct fail f = FAIL_INIT;
-	struct model_info m;
+	struct cost_order o = { .feature = r->answer ? COST_BATCH : COST_API, .model = m };
 	size_t bytes = q->system.n + q->tools.n;
-	struct cost_order o = { .feature = COST_API };
 	int64_t wait, input;
-	enum err e;
+	bool documents = false;
+	enum err e = OK;
 
-	snprintf(c->model, sizeof(c->model), "%.*s", STR_ARG(model));
-	snprintf(c->id, sizeof(c->id), "%s", r->id);
-	r->created_at = clock_us();
-	c->begin.run = ask;
 	for (size_t i = 0; i < q->n_messages; i++)
 		bytes += q->messages[i].content.n;
-	input = llm_tokens_estimate(bytes);
+	input = llm_tokens(r->a, c->model, bytes);
 	wait = llm_limits_wait(r->a, c->model, input);
-	e = cost_model(r->a, c->model, &m, &f);
-	if (e == OK && wait == 0 && calls_running(r->c->g) < PASS_CALLS_MAX) {
-		o.model = &m;
-		o.input = most_input(q) < m.window ? most_input(q) : m.window;
-		o.answer = q->max_tokens ? q->max_tokens : llm_max_tokens(r->a, provider_of(r->a, model));
-		if (o.answer > m.max_output)
-			o.answer = m.max_output;
+	if (wait == 0 && calls_running(r->c->g) < PASS_CALLS_MAX) {
+		o.input = counted ? counted + counted / COUNT_MARGIN + COUNT_MARGIN : most_input(q, &documents);
+		if ((m->flags & MODEL_WINDOW) && o.input > m->window)
+			o.input = m->window;
+		o.answer = q->max_tokens ? q->max_tokens : llm_max_tokens(r->a, provider_of(r->a, str_z(c->model)));
+		if (o.answer > m->max_output)
+			o.answer = m->max_output;
 		e = cost_reserve(r->a, &o, &q->reservation, &f);
 		q->max_tokens = o.answer;
 	}
@@ -203,8 +228,6 @@ pass_run(struct request *r, struct str model)
 		request_error(r, 429, "rate_limit", NULL, NULL, "%s", f.text);
 	} else if (e == ERR_LIMIT) {
 		request_error(r, 429, "insufficient_quota", NULL, NULL, "%s", f.text);
-	} else if (e == ERR_NOTFOUND) {
-		request_error(r, 404, "model_not_found", "model", NULL, "%s", f.text);
 	} else if (e != OK) {
 		request_error(r, 503, "storage", NULL, NULL, "%s", f.text);
 	} else if (wait > 0 || calls_running(r->c->g) >= PASS_CALLS_MAX) {
@@ -213,10 +236,49 @@ pass_run(struct request *r, struct str model)
 		    "too many requests are being answered");
 	} else {
 		llm_limits_take(r->a, c->model, input);
-		q->model = c->model;
 		if (trace_header(request_trace(r), c->trace) == OK)
 			q->trace = str_z(c->trace);
 		r->stored = false;      /* until then a storage that fails takes the request with it */
+		r->cut = cut;
 		agent_after(r->a, &c->begin);
 	}
+}
+
+static void
+on_counted(void *arg, int64_t tokens)
+{
+	struct request *r = arg;
+	struct fail f = FAIL_INIT;
+	struct model_info m;
+
+	compat_of(r)->counting = NULL;
+	if (r->a->phase == AGENT_STORAGE_FAILED || cost_model(r->a, compat_of(r)->model, &m, &f) != OK)
+		request_failed(r, ERR_IO);
+	else
+		reserve(r, &m, tokens > 0 ? tokens : 0);
+}
+
+void
+pass_run(struct request *r, struct str model)
+{
+	struct compat *c = compat_of(r);
+	struct llm_request *q = &c->ask.req;
+	const struct provider *p = provider_of(r->a, model);
+	bool documents = false;
+	struct fail f = FAIL_INIT;
+	struct model_info m;
+
+	snprintf(c->model, sizeof(c->model), "%.*s", STR_ARG(model));
+	snprintf(c->id, sizeof(c->id), "%s", r->id);
+	r->created_at = clock_us();
+	c->begin.run = ask;
+	q->model = c->model;
+	if (cost_model(r->a, c->model, &m, &f) != OK) {
+		request_error(r, 404, "model_not_found", "model", NULL, "%s", f.text);
+		return;
+	}
+	(void)most_input(q, &documents);
+	if (!documents || r->a->paused || p->feature->provider->count == NULL ||
+	    p->feature->provider->count(p->self, q, on_counted, r, &c->counting) != OK)
+		reserve(r, &m, 0);
 }

@@ -545,7 +545,13 @@ done(struct request *r, struct str text)
 	case OUTCOME_CALLS:
 		a.finish = FINISH_CALLS;
 		break;
-	case OUTCOME_NONE: case OUTCOME_ANSWERED: case OUTCOME_STOPPED: case OUTCOME_COUNT:
+	case OUTCOME_STOPPED:
+		if (r->answer && r->a->paused) {        /* it is to be answered when that is lifted */
+			reply_fail(r, 503, "paused", text);
+			return;
+		}
+		break;
+	case OUTCOME_NONE: case OUTCOME_ANSWERED: case OUTCOME_COUNT:
 		break;
 	}
 	if (e != OK)
@@ -600,7 +606,7 @@ put(struct talk *k, struct str key)
 {
 	struct request *r = k->r;
 	struct inbound in = { .text = buf_view(&k->text), .digest = str_z(k->digest), .attachments = k->files,
-	    .n_attachments = k->n_files };
+	    .n_attachments = k->n_files, .kind = r->answer ? INBOUND_BATCH : INBOUND_MESSAGE };
 	struct str user = k->q->user.n <= 64 && str_find(k->q->user, S("/")) == SIZE_MAX ? k->q->user : STR_NONE;
 	char sender[192], dedup[192];
 	enum err e = attend_name(r, key, r->ref, sizeof(r->ref));

@@ -78,7 +78,10 @@ struct request {
 	struct request *wait_next, **wait_prev; /* of gateway.waiting */
 	struct invocation *invocation;  /* of a tool, running */
 	struct llm_call *call;          /* of a model, for this request alone */
+	void (*cut)(struct request *r, bool paused);    /* set: ends it, with an error; else memory is made anew */
 	int64_t wait_s;                 /* Retry-After of an error; 0: none */
+	/* Set: of an item of a batch, which no connection waits for; takes the answer. */
+	void (*answer)(struct request *r, int status, struct str body);
 	void *own;                      /* of its route family; drop takes it away with the request */
 	void (*drop)(struct request *r);
 	bool on_socket;                 /* its answer is frames of the connection's socket */
@@ -137,11 +140,22 @@ struct gateway {
 	struct request *waiting;        /* for a turn's text and reply */
 	const struct auth_ops *auth;
 	void *auth_self;
+	const struct api_ops *api;
+	void *api_self;
 	bool stopping;
 	int fd_end;                     /* a client's descriptor is below: what the system's limit leaves */
 	struct ws_pool pool;
 	struct buf spare;               /* a read buffer: connections that wait have none */
 	uint64_t last_id;               /* of a request, for people and logs; begins anywhere */
+};
+
+/* A route family that works by itself. */
+struct api_ops {
+	FALLIBLE (*start)(struct gateway *g, void **self);
+	void (*load)(void *self);       /* after start, and whenever memory is made anew: from the rows */
+	void (*reset)(void *self);      /* before that: nothing is under way any more */
+	void (*paused)(void *self);     /* all calls end */
+	void (*free)(void *self);
 };
 
 /* listener.c */
@@ -205,7 +219,7 @@ struct list {
 	struct request *r;
 	struct page page;
 	int64_t left, last;             /* items still to be put; the one put last */
-	bool more;
+	bool more, closed;
 	struct buf b;
 	struct jw w;
 };
@@ -213,6 +227,7 @@ struct list {
 bool list_begin(struct list *l, struct request *r, const char *name, bool newest_first);
 /* Begins the object of an item; false when the page is full. */
 bool list_item(struct list *l, int64_t id);
+void list_close(struct list *l);        /* the items are all; further members may follow */
 void list_answer(struct list *l, enum err e);
 
 /* socket.c */

@@ -76,14 +76,22 @@ list_item(struct list *l, int64_t id)
 }
 
 void
-list_answer(struct list *l, enum err e)
+list_close(struct list *l)
 {
 	char next[24];
 
+	l->closed = true;
 	snprintf(next, sizeof(next), "%lld", (long long)l->last);
 	jw_end_arr(&l->w);
 	jw_kbool(&l->w, "has_more", l->more);
 	jw_kz(&l->w, "next", l->more ? next : NULL);
+}
+
+void
+list_answer(struct list *l, enum err e)
+{
+	if (!l->closed)
+		list_close(l);
 	jw_end_obj(&l->w);
 	request_answer_buf(l->r, 200, e == OK ? jw_done(&l->w) : e, &l->b);
 }

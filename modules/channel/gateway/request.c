@@ -230,6 +230,10 @@ request_answer_raw(struct request *r, int status, const char *type, struct str f
 	assert(!r->answered);
 	r->answered = true;
 	ev_timer_cancel(r->a->ev, &r->timer);
+	if (r->answer) {
+		r->answer(r, status, body);
+		return;
+	}
 	if (r->on_socket) {             /* only errors come this way */
 		socket_say(r, "error", STR_NONE, body);
 		request_free(r);

@@ -20,6 +20,9 @@ struct oa_server {
 	bool usage;                     /* stream_options.include_usage */
 	bool files;                     /* PDFs */
 	bool insists;                   /* on the thinking before tool calls */
+	bool choice;                    /* tool_choice; elsewhere whoever may call no tool is told of none */
+	bool schema;                    /* response_format with a schema, parallel_tool_calls; elsewhere it is asked for in words */
+	const char *effort;             /* its name for that; NULL: it has none */
 };
 struct oa {                             /* an instance */
 	struct agent *a;

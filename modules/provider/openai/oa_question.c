@@ -238,6 +238,37 @@ write_tools(struct jw *w, struct str tools)
 	return e;
 }
 
+/* What the request asks for beyond its words: nothing that it does not, since every server refuses something else. */
+static void
+write_wishes(struct jw *w, const struct oa_server *s, const struct llm_request *r)
+{
+	if (r->no_tools && r->tools.n > 2 && s->choice)
+		jw_kz(w, "tool_choice", "none");
+	if (r->one_call && !r->no_tools && r->tools.n > 2 && s->schema)
+		jw_kbool(w, "parallel_tool_calls", false);
+	if (r->stop.n)
+		jw_kraw(w, "stop", r->stop);
+	if (r->effort.n && s->effort && strcmp(s->effort, "reasoning") == 0) {
+		jw_key(w, s->effort);
+		jw_obj(w);
+		jw_kstr(w, "effort", r->effort);
+		jw_end_obj(w);
+	} else if (r->effort.n && s->effort) {
+		jw_kstr(w, s->effort, r->effort);
+	}
+	if (r->schema.n && s->schema) {
+		jw_key(w, "response_format");
+		jw_obj(w);
+		jw_kz(w, "type", "json_schema");
+		jw_key(w, "json_schema");
+		jw_obj(w);
+		jw_kz(w, "name", "answer");
+		jw_kraw(w, "schema", r->schema);
+		jw_end_obj(w);
+		jw_end_obj(w);
+	}
+}
+
 FALLIBLE
 oa_question(struct body *b, struct oa *p, const struct oa_server *s, const struct llm_request *r)
 {
@@ -254,13 +285,18 @@ oa_question(struct body *b, struct oa *p, const struct oa_server *s, const struc
 	jw_kbool(&x.w, "stream", true);
 	if (s->usage)
 		jw_kraw(&x.w, "stream_options", S("{\"include_usage\":true}"));
-	x.err = write_tools(&x.w, r->tools);
+	if (!r->no_tools || s->choice)
+		x.err = write_tools(&x.w, r->tools);
+	write_wishes(&x.w, s, r);
 	jw_key(&x.w, "messages");
 	jw_arr(&x.w);
 	if (r->system.n)
 		write_system(&x, buf_view(&system));
 	for (size_t i = 0; i < r->n_messages && x.err == OK; i++)
 		write_message(&x, &r->messages[i]);
+	if (r->schema.n && !s->schema)
+		buf_fmt(&x.text, "%sAnswer with one JSON value and nothing else. Its JSON Schema: %.*s", x.text.n ? "\n\n" : "",
+		    STR_ARG(r->schema));
 	user_end(&x);
 	jw_end_arr(&x.w);
 	if (x.strange && s->insists)
