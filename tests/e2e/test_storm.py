@@ -31,7 +31,7 @@ SEED = int(os.environ.get("STORM_SEED", "6"))
 KILLS = 5
 FLOOR = 24                                      # calls that stand before the provider; 16 in flight are wanted
 # Who spends: a new spender joins with an actor in Storm.go and its name here.
-SPENDERS = {"message", "tool", "compaction", "heartbeat", "job", "api"}
+SPENDERS = {"message", "tool", "compaction", "heartbeat", "job", "api", "batch"}
 TOKEN = "q7Vx2LkP9sZtR4mWb8NcYd3HfJ6aGe"
 SYSTEM = "You are a test. " * 160               # beyond the models' minimum for the cache
 MODELS = ("claude-sonnet-5-5", "claude-sonnet-5-5", "claude-opus-5-5", "claude-sonnet-5")
@@ -335,6 +335,23 @@ class Storm:
                     break
                 time.sleep(0.2 + 0.4 * rng.random())
 
+    def batcher(self):
+        """One batch after another, half of it for the agent."""
+        n, made = 0, None
+        while not self.over:
+            items = []
+            for n in range(n, n + 8):
+                text, rng = self.turn("batch", n, ("say",) * 4 + ("think", "long"))
+                items.append({"model": rng.choice(MODELS + ("blufio",) * 4), "messages": [{"role": "user", "content": text}]})
+            r = self.ask("/v1/batch", {"items": items})
+            self.answers["batch %s" % (r and r.status)] += 1
+            made = r.json()["id"] if r and r.status == 202 else None
+            while made and not self.over:
+                r = self.attempt(lambda: self.g.ask("GET", "/v1/batch/" + made))
+                if r and r.json()["status"] == "completed":
+                    break
+                time.sleep(0.2)
+
     def leave(self, body, rng):
         """Asks and does not wait for all of it."""
         with self.g.start("POST", "/v1/chat/completions", body) as c:
@@ -368,7 +385,7 @@ class Storm:
             f.write("- [ ] Thing number %d\n" % len(self.caps))
         usd = {k: v / 10**9 for k, v in caps.items()}
         self.b.configure(cost={"daily_budget_usd": usd["daily"], "monthly_budget_usd": usd["monthly"],
-                               "user_daily_usd": usd["user"]}, jobs={"daily_usd": usd["job"]},
+                               "user_daily_usd": usd["user"]}, jobs={"daily_usd": usd["job"]}, batch={"daily_usd": usd["batch"]},
                          heartbeat={"daily_usd": usd["beats"], "monthly_usd": usd["beats_month"]})
         if reload:
             code, _, err = self.b.cli("reload")
@@ -376,13 +393,15 @@ class Storm:
 
     def room(self, total, each):
         """Caps that leave so much in all, and a little of their own to a person, to jobs and to the checklist."""
-        job, beats, person = self.b.query(
+        job, batch, beats, person = self.b.query(
             "SELECT (SELECT coalesce(sum(nano_usd), 0) FROM cost_days WHERE feature = 'job'),"
+            " (SELECT coalesce(sum(nano_usd), 0) FROM cost_days WHERE feature = 'batch'),"
             " (SELECT coalesce(sum(nano_usd), 0) FROM cost_days WHERE feature = 'heartbeat'),"
             " (SELECT coalesce(max(n), 0) FROM (SELECT sum(nano_usd) AS n FROM cost_days WHERE user_id > 0 GROUP BY user_id))")[0]
         names = ["daily", "monthly"]
         self.rng.shuffle(names)                 # now the one is in the way, now the other
         return dict(zip(names, (total, total + self.rng.randrange(4 * each))), user=person + 2 * each, job=job + 2 * each,
+                    batch=batch + 2 * each,
                     beats=beats + 10**6, beats_month=beats + 2 * 10**6)
 
     def raise_caps(self, flood):
@@ -398,7 +417,7 @@ class Storm:
             return                              # something fits, or something will come that does
         new = self.room(self.ai.cap + self.rng.randrange(each // 4, each), each)
         if flood:
-            new = {k: v if k == "job" else v + 5 * each for k, v in new.items()}
+            new = {k: v if k in ("job", "batch") else v + 5 * each for k, v in new.items()}
         self.configure({k: max(v, self.caps[-1][1][k]) for k, v in new.items()})
 
     def at_rest(self, change):
@@ -463,7 +482,7 @@ class Storm:
 
     def go(self):
         threads = [threading.Thread(target=self.guard, args=(f,) + args, daemon=True) for f, args in
-                   [(self.people, ()), (self.observer, ())] + [(self.chatter, (i,)) for i in range(CHATTERS)]
+                   [(self.people, ()), (self.observer, ()), (self.batcher, ())] + [(self.chatter, (i,)) for i in range(CHATTERS)]
                    + [(self.compat, (i,)) for i in range(COMPATS)] + [(self.passer, (i,)) for i in range(PASSES)]]
         for t in threads:
             t.start()
@@ -484,7 +503,9 @@ class Storm:
         self.over = True
         for t in threads:
             t.join(120 * SLOW)
-        self.w.wait(lambda: not self.b.query("SELECT 1 FROM turns WHERE state < 5"), "all turns over", 60)
+        self.configure({k: v + 10**10 for k, v in self.caps[-1][1].items()})
+        self.w.wait(lambda: not self.b.query("SELECT 1 FROM turns WHERE state < 5 UNION ALL SELECT 1 FROM batches WHERE completed_at = 0"),
+                    "all turns and batches over", 60)
         self.w.wait(lambda: not self.b.query("SELECT 1 FROM reservations"), "all calls over", 60)
 
     def refused(self):
@@ -506,8 +527,8 @@ class Storm:
             sums = {"daily": r["day"] + r["reserved"], "monthly": r["month"] + r["reserved"]}
             if r["user"]:
                 sums["user"] = r["own"] + r["own_reserved"]
-            if r["feature"] == "job":
-                sums["job"] = r["of_feature"] + r["of_feature_reserved"]
+            if r["feature"] in ("job", "batch"):
+                sums[r["feature"]] = r["of_feature"] + r["of_feature_reserved"]
             if r["feature"] == "heartbeat":
                 sums["beats"] = r["of_feature"] + r["of_feature_reserved"]
                 sums["beats_month"] = r["feature_month"] + r["of_feature_reserved"]
@@ -547,7 +568,7 @@ def test_storm():
         s = Storm(w)
         s.at_rest(lambda db: db.executescript(WATCH_TABLE + WATCH % {"name": "begin", "event": "INSERT", "row": "NEW"}
                                               + WATCH % {"name": "end", "event": "DELETE", "row": "OLD"}))
-        s.configure(dict(daily=2 * 10**8, monthly=3 * 10**8, user=10**8, job=10**8, beats=10**6, beats_month=10**6), reload=False)
+        s.configure(dict(daily=2 * 10**8, monthly=3 * 10**8, user=10**8, job=10**8, batch=10**8, beats=10**6, beats_month=10**6), reload=False)
         w.b.start()
         s.go()
         wrong = s.wrong + w.ai.over + w.settle_up(lost=s.lost | s.left())
