@@ -85,10 +85,10 @@ class Call:
         asked = [m["content"][-1] for m in body["messages"] if m["role"] == "user"]
         text = next(b["text"] for b in reversed(asked) if b["type"] == "text")
         found = TAG.findall(text)
-        if "output_config" in body:
-            self.tag, self.verb = "list", "list"
-        elif text.startswith("<conversation>"):
+        if text.startswith("<conversation>"):
             self.tag, self.verb = "summary of " + found[0][0], "summary"
+        elif "format" in body.get("output_config", {}):
+            self.tag, self.verb = "list", "list"
         else:
             self.tag, self.verb = found[-1]
         self.n = ai.asked[self.tag]
@@ -409,7 +409,7 @@ class Storm:
         told, self.told = self.told, None
         if told is None or (len(self.ai.held) > FLOOR and not flood):
             return
-        limit = 3 if flood or time.monotonic() - self.moved > 0.3 else 0.2
+        limit = 3 if flood or time.monotonic() - self.moved > 0.1 else 0.2
         day, month = told["cost.daily_budget_usd"], told["cost.monthly_budget_usd"]
         each = min(max(day["reserved_nano_usd"] // max(self.ai.book.open, 1), 5 * 10**6), 50 * 10**6)
         left = min(c["cap_nano_usd"] - c["spent_nano_usd"] - c["reserved_nano_usd"] for c in (day, month))
