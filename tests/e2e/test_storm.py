@@ -581,7 +581,8 @@ def test_storm():
         booked, billed = sum(r["nano_usd"] for r in rows), sum(c["nano"] for c in w.ai.log)
         guessed = [r for r in rows if r["estimated"]]
         outcomes = Counter(c["outcome"] for c in w.ai.log)
-        print("    turns %d in %.1f s, calls %d: %s" % (len(w.ai.turns), time.monotonic() - begin, len(w.ai.log), dict(outcomes)))
+        print("    turns %d in %.1f s, calls %d: %s" % (
+            len(w.ai.turns), time.monotonic() - begin, len(w.ai.log), dict(outcomes)))
         print("    in flight %.1f by time, %.1f as answers begin, %d stalls" % (
             s.mean, sum(w.ai.together) / max(len(w.ai.together), 1), s.stalls))
         print("    admitted %d, near a cap %d (%.0f %%), answers shortened %d, caps raised %d times, refused %d" % (
