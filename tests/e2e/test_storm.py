@@ -540,9 +540,8 @@ class Storm:
 
 
 def world():
-    caps = {"daily_budget_usd": 1}
     users = list(PEOPLE) + list(JOBS) + [LIST]
-    w = World({"agent": {"system_prompt": SYSTEM, "max_sessions": 128}, "anthropic": {"max_tokens": ANSWER}, "cost": caps,
+    w = World({"agent": {"system_prompt": SYSTEM, "max_sessions": 128}, "anthropic": {"max_tokens": ANSWER},
                "context": {"budget": 6000}, "telegram": {"allowed_users": users}, "log": {"level": "info"},
                "gateway": {"enabled": True, "host": "", "socket": "gateway.sock", "bearer_token": TOKEN},
                "heartbeat": {"enabled": True, "chat": "telegram:%d" % LIST, "checklist": "list.md", "quiet_hours": ""},
@@ -568,15 +567,14 @@ def test_storm():
         s = Storm(w)
         s.at_rest(lambda db: db.executescript(WATCH_TABLE + WATCH % {"name": "begin", "event": "INSERT", "row": "NEW"}
                                               + WATCH % {"name": "end", "event": "DELETE", "row": "OLD"}))
-        s.configure(dict(daily=2 * 10**8, monthly=3 * 10**8, user=10**8, job=10**8, batch=10**8, beats=10**6, beats_month=10**6), reload=False)
+        s.configure(dict(daily=2 * 10**8, monthly=3 * 10**8, user=10**8, job=10**8, batch=10**8, beats=10**6,
+                         beats_month=10**6), reload=False)
         w.b.start()
         s.go()
         wrong = s.wrong + w.ai.over + w.settle_up(lost=s.lost | s.left())
         more, near, admitted = s.watched()
         rows = w.b.ledger()
-        spent = Counter()
-        for r in rows:
-            spent[r["feature"]] += 1
+        spent = Counter(r["feature"] for r in rows)
         days = w.b.query("SELECT sum(nano_usd) FROM cost_days")[0][0]
         booked, billed = sum(r["nano_usd"] for r in rows), sum(c["nano"] for c in w.ai.log)
         guessed = [r for r in rows if r["estimated"]]
@@ -597,7 +595,7 @@ def test_storm():
         assert booked == days and booked >= billed
         assert set(spent) == SPENDERS, spent
         assert sum(w.ai.together) >= FLOOR * len(w.ai.together) and near * 10 >= 3 * admitted
-        assert s.kills == KILLS
+        assert s.kills == KILLS and len(w.ai.turns) >= TURNS
 
 
 if __name__ == "__main__":
