@@ -33,13 +33,23 @@ struct db {
 	uint64_t commits, writes;     /* counters for status and tests */
 };
 
-/* A bound value. */
-enum db_kind { DB_NULL, DB_INT, DB_TEXT, DB_BLOB };
-struct db_val { enum db_kind kind; int64_t i; struct str s; };
-#define DBI(x) ((struct db_val){ DB_INT, (int64_t)(x), { NULL, 0 } })
-#define DBS(x) ((struct db_val){ DB_TEXT, 0, (x) })
-#define DBZ(x) ((struct db_val){ DB_TEXT, 0, str_z(x) })
-#define DBN    ((struct db_val){ DB_NULL, 0, { NULL, 0 } })
+/* A bound value, small because there are a thousand places where one is made: text of n bytes, or what n says else.
+ * An empty text is one wherever it points to. */
+struct db_val {
+	union { const char *text; int64_t i; };
+	size_t n;
+};
+#define DB_INT SIZE_MAX
+#define DB_NULL (SIZE_MAX - 1)
+#define DBI(x) ((struct db_val){ .i = (int64_t)(x), .n = DB_INT })
+#define DBS(x) db_text(x)
+#define DBZ(x) db_text(str_z(x))
+#define DBN    ((struct db_val){ .n = DB_NULL })
+static inline struct db_val
+db_text(struct str s)
+{
+	return (struct db_val){ .text = s.p, .n = s.n };
+}
 
 /* A running query. Views are valid until the next db_step or db_end. */
 struct db_row { struct db *db; void *stmt; enum err err; bool open, row; };

@@ -299,6 +299,8 @@ FALLIBLE store_reserve(struct db *db, const struct reservation_row *r, int64_t *
 FALLIBLE store_reservation_get(struct db *db, int64_t id, void (*fn)(void *arg, const struct reservation_row *r), void *arg);
 FALLIBLE store_reservations(struct db *db, void (*fn)(void *arg, int64_t id), void *arg);
 FALLIBLE store_reservation_end(struct db *db, int64_t id);
+/* What its turn has of the answer on disk (a reply that is being written). */
+FALLIBLE store_reservation_received(struct db *db, int64_t id, int64_t *bytes);
 /* Sums of open reservations and of days from <= day < to; feature empty: of all; user 0: of all. */
 FALLIBLE store_reserved(struct db *db, struct str feature, int64_t user, int64_t *nano);
 FALLIBLE store_spent(struct db *db, int64_t from, int64_t to, struct str feature, int64_t user, int64_t *nano);

@@ -313,6 +313,8 @@ struct settling {
 	int64_t nano, session, user;
 	char feature[16];
 	bool estimated;
+	int64_t received;               /* bytes of an answer that were on disk when the process died */
+	bool died;
 	struct str request_id;
 	enum err err;
 };
@@ -323,7 +325,12 @@ static void
 estimate(struct settling *s, const struct reservation_row *r, const struct model_info *m)
 {
 	int64_t seconds = (clock_us() - r->at) / US_PER_S, most = COST_CUT_TOKENS + seconds * COST_CUT_RATE;
+	int64_t received = llm_tokens_estimate((size_t)s->received);
 
+	if (s->died && most < received + COST_CUT_TOKENS + COST_CUT_RATE)
+		most = received + COST_CUT_TOKENS + COST_CUT_RATE;
+	if (s->died && strchr(m->id, '/'))      /* who is not known may be ten times as fast */
+		most = r->answer;
 	if (seconds < 0 || seconds > DAY_US / US_PER_S) /* the clock was set back, or this took too long to say */
 		most = r->answer;
 	if (s->booked.input + s->booked.cache_read + s->booked.write_5m + s->booked.write_1h == 0)
@@ -443,9 +450,11 @@ cost_load(struct agent *a)
 	if (e == OK)
 		e = ids.err;
 	for (size_t i = 0; i < ids.n && e == OK; i++) {
-		struct settling s = { .a = a, .usage = &nothing };
+		struct settling s = { .a = a, .usage = &nothing, .died = true };
 
-		e = book(&s, ids.p[i]);
+		e = store_reservation_received(a->db, ids.p[i], &s.received);
+		if (e == OK)
+			e = book(&s, ids.p[i]);
 	}
 	free(ids.p);
 	return e;

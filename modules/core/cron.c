@@ -112,6 +112,8 @@ take_item(struct str text, const struct field *d, uint64_t *bits, struct fail *f
 		to = d->max;
 	if (stepped && str_i64(step, 1, d->max, &by) != OK)
 		return fail_set(f, ERR_PARSE, "\"%.*s\": the step is 1 to %d", STR_ARG(shown), (int)d->max);
+	if (from > d->all && from > to)         /* from Sunday on */
+		from = d->min;
 	if (from > to)
 		return fail_set(f, ERR_PARSE, "\"%.*s\" runs backwards; write two ranges: %d-%d,%d-%d", STR_ARG(shown), (int)from,
 		    (int)d->all, (int)d->min, (int)to);
@@ -150,6 +152,20 @@ can_be(const struct cron *c)
 	return c->either;
 }
 
+/* Up to the next blank; *text is what is behind it. */
+static struct str
+take_blank(struct str *text)
+{
+	size_t n = 0;
+	struct str word;
+
+	while (n < text->n && text->p[n] != ' ' && text->p[n] != '\t')
+		n++;
+	word = str_sub(*text, 0, n);
+	*text = str_sub(*text, n, text->n);
+	return word;
+}
+
 static enum err
 take_fields(struct str *text, struct cron *out, struct fail *f)
 {
@@ -163,7 +179,7 @@ take_fields(struct str *text, struct cron *out, struct fail *f)
 		if (text->n == 0)
 			return fail_set(f, ERR_PARSE, "five fields are wanted (minute, hour, day of the month, month, day of the week);"
 			    " here are %zu", i);
-		(void)str_cut(text, ' ', &word);
+		word = take_blank(text);
 		star[i] = word.p[0] == '*';
 		e = take_field(word, &fields[i], &bits[i], f);
 	}
@@ -220,9 +236,9 @@ take_moment(struct str *text, struct cron *out, struct fail *f)
 	int64_t year, month, day;
 	enum err e;
 
-	(void)str_cut(text, ' ', &date);
+	date = take_blank(text);
 	*text = str_trim(*text);
-	(void)str_cut(text, ' ', &time);
+	time = take_blank(text);
 	rest = date;
 	year = digits(&rest, 4, '-');
 	month = digits(&rest, 2, '-');
@@ -245,7 +261,7 @@ cron_take(struct str *text, struct cron *out, struct fail *f)
 	enum err e;
 
 	*text = rest;
-	(void)str_cut(&rest, ' ', &word);
+	word = take_blank(&rest);
 	if (word.n && word.p[0] == '@') {
 		*text = rest;
 		e = take_word(word, &c, f);

@@ -1559,6 +1559,13 @@ store_reservation_end(struct db *db, int64_t id)
 }
 
 FALLIBLE
+store_reservation_received(struct db *db, int64_t id, int64_t *bytes)
+{
+	return get_i64(db, "SELECT coalesce((SELECT length(CAST(t.partial AS BLOB)) FROM turns t WHERE t.id = r.turn_id), 0)"
+	    " FROM reservations r WHERE r.id = ?1", DBI(id), 0, bytes);
+}
+
+FALLIBLE
 store_reserved(struct db *db, struct str feature, int64_t user, int64_t *nano)
 {
 	const struct db_val v[] = { DBS(feature), DBI(user) };

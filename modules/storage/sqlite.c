@@ -208,23 +208,13 @@ bind(struct stmt *st, const struct db_val *v, size_t n, sqlite3_destructor_type 
 		return refused(st->engine, "the number of values is not the number of parameters");
 	for (i = 0; i < n && rc == SQLITE_OK; i++) {
 		int at = (int)i + 1;
-		/* an empty view is an empty value; only DB_NULL is NULL */
-		const char *p = v[i].s.n > 0 ? v[i].s.p : "";
 
-		switch (v[i].kind) {
-		case DB_NULL:
+		if (v[i].n == DB_NULL)
 			rc = sqlite3_bind_null(st->s, at);
-			break;
-		case DB_INT:
+		else if (v[i].n == DB_INT)
 			rc = sqlite3_bind_int64(st->s, at, v[i].i);
-			break;
-		case DB_TEXT:
-			rc = sqlite3_bind_text64(st->s, at, p, v[i].s.n, life, SQLITE_UTF8);
-			break;
-		case DB_BLOB:
-			rc = sqlite3_bind_blob64(st->s, at, p, v[i].s.n, life);
-			break;
-		}
+		else
+			rc = sqlite3_bind_text64(st->s, at, v[i].n ? v[i].text : "", v[i].n, life, SQLITE_UTF8);
 	}
 	return rc == SQLITE_OK ? OK : failed(st->engine, rc);
 }

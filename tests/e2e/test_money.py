@@ -158,6 +158,22 @@ def test_killed_before_the_first_word():
         books(w)
 
 
+def test_killed_behind_many_words():
+    """What was on disk of an answer counts, however fast it came."""
+    with World({"cost": {"daily_budget_usd": 5}}) as w:
+        w.ai.delay, w.ai.piece = 0.3, 2500
+        w.tg.send_text(OWNER, "words 5000")
+        w.wait(lambda: w.b.query("SELECT 1 FROM turns WHERE length(partial) > 10000"), "much on disk")
+        on_disk = w.b.query("SELECT length(partial) FROM turns")[0][0]
+        w.b.kill9()
+        w.wait(lambda: not w.ai.book.open, "the end of the call")
+        w.ai.delay = 0
+        w.b.start()
+        w.wait(lambda: w.b.query("SELECT state FROM turns") == [(5,)], "the answer")
+        booked, estimated = w.b.query("SELECT output, estimated FROM cost_ledger ORDER BY id")[0]
+        assert estimated and booked >= on_disk * 2 // 7 + 256, (booked, on_disk)
+
+
 def test_killed_at_the_first_question():
     """All of the prompt is written to the cache, which is dearer than input."""
     with world(agent={"system_prompt": SYSTEM}) as w:
