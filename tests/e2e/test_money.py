@@ -193,7 +193,7 @@ def test_absurd_usage():
             for said, flagged in (({"output_tokens": 10**18}, 1), ({"output_tokens": 17000}, 1), ({"input_tokens": 2**63 - 1}, 1),
                                   ({"cache_read_input_tokens": 10**12}, 1), ({"output_tokens": -5}, 1), ({"output_tokens": 10**400}, 1),
                                   ({"output_tokens": "many"}, 1), ({"input_tokens": None, "output_tokens": []}, 1),
-                                  ({"cache_creation": {"ephemeral_5m_input_tokens": 10**18, "ephemeral_1h_input_tokens": -1}}, 1),
+                                  ({"cache_creation_input_tokens": 10**18}, 1),
                                   ({"input_tokens": 10**400}, 0)):              # message_start has said it
                 n = len(w.b.ledger())
                 Answer.usage = lambda self, said=said, **more: dict(
