@@ -251,7 +251,7 @@ clock_span(int64_t us, char out[32])
 	int many, rest;
 
 	if (us < US_PER_MS) {           /* a span that a clock set back made negative is none */
-		snprintf(out, 32, "0 s");
+		snprintf(out, 32, "%d s", 0);
 		return;
 	}
 	while (us < unit[i].us)

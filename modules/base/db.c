@@ -63,11 +63,9 @@ dir_of(const char *path, char out[DIR_MAX])
 	const char *slash = strrchr(path, '/');
 
 	if (slash == NULL)
-		snprintf(out, DIR_MAX, ".");
-	else if (slash == path)
-		snprintf(out, DIR_MAX, "/");
+		snprintf(out, DIR_MAX, "%c", '.');
 	else
-		snprintf(out, DIR_MAX, "%.*s", (int)(slash - path), path);
+		snprintf(out, DIR_MAX, "%.*s", slash == path ? 1 : (int)(slash - path), path);
 }
 
 enum err

@@ -307,7 +307,7 @@ sync_directory(const char *path, struct fail *f)
 
 	/* "/x" is in "/", "x" is in "." */
 	if (n == 0)
-		snprintf(dir, sizeof(dir), "%s", slash ? "/" : ".");
+		snprintf(dir, sizeof(dir), "%c", slash ? '/' : '.');
 	else
 		snprintf(dir, sizeof(dir), "%.*s", (int)n, path);
 	fd = open_retry(dir, O_RDONLY | O_DIRECTORY, 0);
