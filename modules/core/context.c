@@ -44,9 +44,9 @@ struct rows {
 	int64_t thinking_seq;           /* before it, thinking blocks are left out */
 	int64_t images, large;          /* pictures, and those beyond IMAGE_PIXELS_MANY */
 	int64_t documents;              /* PDFs */
-	int64_t file_bytes, file_tokens;
+	int64_t file_bytes, file_tokens, file_most;     /* most: no text has more tokens than bytes */
 	size_t new_bytes;               /* of what the provider has not counted yet */
-	int64_t new_file_tokens, new_documents;
+	int64_t new_file_tokens, new_file_most, new_documents;
 	bool lost;                      /* a file that should be there is not */
 	enum err err;
 };
@@ -170,7 +170,9 @@ static void
 count_media(void *arg, const struct media_row *m)
 {
 	struct rows *r = arg;
-	bool image = m->width > 0;
+	bool image = m->width > 0, text = str_eqz(m->type, "text/plain");
+	/* a picture by its area; text by its length; of a PDF nobody can tell: a page of 50 KB is two thousand */
+	int64_t tokens = image ? m->width * m->height / 750 + 1 : text ? llm_tokens_estimate((size_t)m->bytes) : m->bytes / 25 + 1500;
 
 	if (m->gone)
 		return;
@@ -178,9 +180,8 @@ count_media(void *arg, const struct media_row *m)
 	r->large += image && (m->width > IMAGE_PIXELS_MANY || m->height > IMAGE_PIXELS_MANY);
 	r->documents += str_eqz(m->type, "application/pdf");
 	r->file_bytes += m->bytes + m->bytes / 3 + 4;
-	/* a picture by its area; text by its length; of a PDF nobody can tell: a page of 50 KB is two thousand */
-	r->file_tokens += image ? m->width * m->height / 750 + 1 : str_eqz(m->type, "text/plain") ?
-	    llm_tokens_estimate((size_t)m->bytes) : m->bytes / 25 + 1500;
+	r->file_tokens += tokens;
+	r->file_most += text ? m->bytes : tokens;
 }
 
 /* Counts the file behind a block; false when it is not there. */
@@ -437,7 +438,7 @@ refuse_media(const struct rows *r, const struct model_info *m, size_t bytes, str
 static void
 count_input(const struct session *s, const struct rows *r, const struct model_info *m, size_t bytes, struct context *out)
 {
-	int64_t known = 0, files = r->file_tokens;
+	int64_t known = 0, files = r->file_tokens, most = r->file_most;
 	/* a program may bring other tools each time */
 	int64_t own = (int64_t)(out->request.tools.n + out->request.schema.n) - (int64_t)bus_tools_json(s->a).n;
 
@@ -446,13 +447,14 @@ count_input(const struct session *s, const struct rows *r, const struct model_in
 	if (s->prompt_tokens && s->prompt_seq > s->history_seq && strcmp(s->prompt_model, m->id) == 0) {
 		known = s->prompt_tokens;
 		files = r->new_file_tokens;
+		most = r->new_file_most;
 		bytes = r->new_bytes;
 	}
 	out->documents = (known ? r->new_documents : r->documents) > 0;
 	out->estimated_input = known + llm_tokens(s->a, m->id, bytes) + files;
-	out->most_input = known + (int64_t)bytes + files + (known ? own : (int64_t)r->n * MESSAGE_TOKENS + PROMPT_TOKENS);
+	out->most_input = known + (int64_t)bytes + most + (known ? own : (int64_t)r->n * MESSAGE_TOKENS + PROMPT_TOKENS);
 	if (strchr(m->id, '/'))                 /* every server has its own measure of a picture */
-		out->most_input += (FILES_FACTOR - 1) * files;
+		out->most_input += (FILES_FACTOR - 1) * most;
 	if ((m->flags & MODEL_WINDOW) && out->most_input > m->window)
 		out->most_input = m->window;
 }
@@ -554,13 +556,14 @@ render(struct session *s, struct rows *r, const struct model_info *m, struct con
 		r->n = HISTORY_MESSAGES_MAX;
 	}
 	for (size_t i = 0; i < r->n && e == OK && r->err == OK; i++) {
-		int64_t files = r->file_tokens, documents = r->documents;
+		int64_t files = r->file_tokens, most = r->file_most, documents = r->documents;
 
 		if (r->e[i].media)
 			r->e[i].content = look_up_media(r, m, r->e[i].content, &r->e[i] == last_said(r, r->n));
 		if (r->e[i].seq >= s->prompt_seq) {
 			r->new_bytes += r->e[i].content.n + MESSAGE_TOKENS;
 			r->new_file_tokens += r->file_tokens - files;
+			r->new_file_most += r->file_most - most;
 			r->new_documents += r->documents - documents;
 		}
 	}

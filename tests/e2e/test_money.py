@@ -244,6 +244,16 @@ def test_a_pdf_for_another_model():
         books(w)
 
 
+def test_a_text_file_has_no_more_tokens_than_bytes():
+    """Digits have nearly as many: what is reserved is their number."""
+    with world() as w:
+        seen = []
+        w.ai.script = lambda ask: seen.append(w.b.query("SELECT input FROM reservations")[0][0]) or "so many digits"
+        assert answer(w, document(w, b"0123456789" * 2000, "digits.txt")) == "so many digits"
+        assert 20000 < seen[0] < 30000
+        books(w)
+
+
 def test_no_instant_is_over_the_cap():
     """Many at once, each near what is left: what the provider bills never exceeds the cap, and much of it is used."""
     people = range(3001, 3009)
