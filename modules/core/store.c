@@ -1274,9 +1274,9 @@ store_turn_get(struct db *db, int64_t id, void (*fn)(void *arg, const struct tur
 FALLIBLE
 store_turns_died(struct db *db)
 {
-	/* one that waited, for admission, for the next try of a file, or for its channel to take the reply, was not being
+	/* one that waited, for admission, for its next try or a file's, or for its channel to take the reply, was not being
 	 * worked on */
-	return DB_EXEC(db, "UPDATE turns SET deaths = deaths + 1 WHERE state < 5 AND ((state < ?1 AND waiting = 0"
+	return DB_EXEC(db, "UPDATE turns SET deaths = deaths + 1 WHERE state < 5 AND ((state < ?1 AND waiting = 0 AND next_at <= ?4"
 	    " AND (state > 0 OR coalesce((SELECT min(next_at) FROM attachments WHERE inbound_id = turns.inbound_id"
 	    " AND state = 0), 0) <= ?4))"
 	    " OR EXISTS (SELECT 1 FROM outbox WHERE turn_id = turns.id AND kind = ?2 AND state < 2 AND state = ?3))",

@@ -955,6 +955,19 @@ def test_clean_stop_is_no_death():
         assert last_outcome(w) == ANSWERED
 
 
+def test_deaths_while_it_waits_do_not_count():
+    """Who waits for the provider to be there again is not what the daemon dies of."""
+    with world() as w:
+        w.ai.fail_next("529", retry_after=6)
+        w.tg.send_text(OWNER, "say at last")
+        w.wait(lambda: rows(w, "SELECT 1 FROM turns WHERE next_at > 0"), "it waits")
+        for _ in range(4):
+            w.b.kill9()
+            assert rows(w, "SELECT deaths FROM turns") == [(0,)]
+            w.b.start()
+        w.wait(lambda: w.tg.texts(OWNER) == ["at last"], "the answer")
+
+
 def test_deaths_with_progress_do_not_count():
     """Two deaths in each of two rounds: the tool round between them was progress."""
     with world() as w:
