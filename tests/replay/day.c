@@ -95,7 +95,7 @@ watch_poll(const struct exchange *x)
 			continue;
 		snprintf(key, sizeof(key), "%lld:%%", (long long)id);
 		if (db_get_i64(day.witness, "SELECT count(*) FROM inbound WHERE dedup LIKE ?1",
-		    &DBZ(key), 1, 0, &n) != OK || n != 1)
+		    (struct db_val[]){ DBZ(key) }, 1, 0, &n) != OK || n != 1)
 			sim_broken("an update was acknowledged and its message is not stored once");
 	}
 }
