@@ -113,8 +113,10 @@ SMALLEST := $(shell $(CC) -Oz -E -x c /dev/null >/dev/null 2>&1 && echo -Oz || e
 OBJ_CFLAGS = $(if $(filter $(FAST),$<),$(ALL_CFLAGS),$(ALL_CFLAGS:-O2=$(SMALLEST)))
 # A table of pointers in a program that may be loaded anywhere costs 24 bytes a pointer; packed, where the C library
 # reads that (glibc 2.36), next to nothing.
-PACKED := $(shell case $$($(CC) -dumpmachine) in (x86_64-*linux-gnu) getconf GNU_LIBC_VERSION ;; esac 2>/dev/null | \
-	awk '{ split($$2, v, "."); if (v[1] > 2 || v[2] >= 36) print "-Wl,-z,pack-relative-relocs" }')
+hash := \#
+PACKED := $(shell printf '%s\n' '$(hash)include <features.h>' \
+	'$(hash)if defined(__x86_64__) && defined(__GLIBC__) && (__GLIBC__ > 2 || __GLIBC_MINOR__ >= 36)' \
+	packed '$(hash)endif' | $(CC) -E -P - 2>/dev/null | grep -qx packed && echo -Wl,-z,pack-relative-relocs)
 ALL_LDFLAGS = -pie -Wl,-z,relro,-z,now -Wl,--gc-sections -Wl,--as-needed $(PACKED) $(SAN) $(LDFLAGS)
 LIBS := -lcurl -lsqlite3 -lz -lm -lpthread
 
