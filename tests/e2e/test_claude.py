@@ -252,8 +252,9 @@ def test_question_and_answer_share_the_window():
         counted = w.b.query("SELECT estimate FROM steps ORDER BY id DESC LIMIT 1")[0][0]
         assert counted > 190000 and asked(w)["max_tokens"] == 200000 - counted < 16384
         spent = w.b.query("SELECT sum(nano_usd) FROM cost_ledger")
-        w.ai.count_extra = 164500               # room is left, but not for an answer
-        answer = say_large(w, LARGE.replace("fine", "more"))
+        say_large(w, "/new")
+        w.ai.count_extra = 141500               # room is left, but not for an answer
+        answer = say_large(w, "say more " + "x" * 300000)       # how many bytes a token has here is known by now
         assert "a request would have 19" in answer and "claude-haiku-4-5 takes 200000" in answer, answer[:200]
         assert "in parts" in answer and len(w.ai.requests) == 1
         assert w.b.query("SELECT sum(nano_usd) FROM cost_ledger") == spent
