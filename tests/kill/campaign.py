@@ -868,7 +868,7 @@ class Day(Programs, Schedules):
             try:
                 why = c.execute("PRAGMA integrity_check").fetchone()[0]
                 n = c.execute("SELECT count(*) FROM turns t JOIN inbound i ON i.id = t.inbound_id WHERE t.state = 5"
-                              " AND i.kind = 0").fetchone()[0]
+                              " AND i.kind <> 1").fetchone()[0]
                 if why == "ok" and n == sum(1 for s in self.sent if s[2]):
                     return
                 why = "%s, %d turns done" % (why, n)
