@@ -545,7 +545,6 @@ FALLIBLE cost_model(struct agent *a, const char *model, struct model_info *out, 
 int64_t cost_of(const struct model_info *m, const struct usage *u);   /* nano-dollars */
 enum cost_feature { COST_MESSAGE, COST_TOOL, COST_COMPACTION, COST_EXTRACTION, COST_HEARTBEAT, COST_JOB, COST_API, COST_BATCH,
 	COST_DELEGATE };
-const char *cost_feature_name(enum cost_feature f);
 struct cost_order {
 	enum cost_feature feature;
 	int64_t session, turn, user;    /* 0: of none */

@@ -25,9 +25,8 @@
 #define RUNNING_MAX 4u                  /* asked at once: fewer than agent.max_sessions and PASS_CALLS_MAX, for people come first */
 #define ANSWER_MAX (5u << 20)           /* bytes of a response: a page of a list has room for one */
 #define ALONE_TRIES 2                   /* begun so often without an end */
-#define LIFE_US (35 * 86400 * US_PER_S) /* the caps of a whole month were no help */
+#define LIFE_US (35 * US_PER_DAY) /* the caps of a whole month were no help */
 #define LOOK_US (2 * US_PER_S)          /* while something waits */
-#define DAY_US (86400 * US_PER_S)
 
 struct item {
 	struct conn c;                  /* of nobody: what its request looks at */
@@ -129,7 +128,7 @@ put_off(struct item *it, struct str code, struct str why)
 		row.tries = 0;
 		row.answer = STR_NONE;
 	} else if (quota) {
-		row.next_at = clock_day_start(now) + DAY_US;
+		row.next_at = clock_day_start(now) + US_PER_DAY;
 	} else {
 		it->of->full = it->of->full || !it->asked;
 		row.next_at = a->paused ? now : now + (it->asked ? llm_backoff_us((unsigned)row.tries, wait) :
@@ -425,25 +424,6 @@ check(struct request *r, struct str request, size_t i)
 	return good && !stream;
 }
 
-static void
-put_id(struct jw *w, const char *key, int64_t id)
-{
-	char text[24];
-
-	snprintf(text, sizeof(text), "%lld", (long long)id);
-	jw_kz(w, key, text);
-}
-
-static void
-put_time(struct jw *w, const char *key, int64_t us)
-{
-	jw_key(w, key);
-	if (us)
-		jw_i64(w, us / US_PER_S);
-	else
-		jw_null(w);
-}
-
 /* Members that all answers have, but for the id. */
 static void
 put_batch(struct jw *w, const struct batch_row *b)
@@ -452,9 +432,9 @@ put_batch(struct jw *w, const struct batch_row *b)
 	jw_ki64(w, "total_items", b->total);
 	jw_ki64(w, "completed_items", b->done);
 	jw_ki64(w, "failed_items", b->failed);
-	put_time(w, "created_at", b->created_at);
-	put_time(w, "completed_at", b->completed_at);
-	put_id(w, "api_key_id", b->key);
+	jw_ktime(w, "created_at", b->created_at);
+	jw_ktime(w, "completed_at", b->completed_at);
+	list_put_id(w, "api_key_id", b->key);
 }
 
 static void
@@ -468,7 +448,7 @@ accepted(struct request *r, int64_t id)
 	if (e == OK) {
 		jw_init(&w, &b);
 		jw_obj(&w);
-		put_id(&w, "id", id);
+		list_put_id(&w, "id", id);
 		put_batch(&w, &row);
 		jw_end_obj(&w);
 		e = jw_done(&w);
@@ -630,7 +610,7 @@ get_batch(struct request *r)
 		if (list_begin(&l, r, "items", false)) {
 			e = store_batch_items(r->a->db, id, &l.page, list_one, &l);
 			list_close(&l);
-			put_id(&l.w, "id", id);
+			list_put_id(&l.w, "id", id);
 			put_batch(&l.w, &b);
 			put_waiting(&l, &b);
 			list_answer(&l, e);

@@ -23,16 +23,6 @@ static const struct { const char *word; unsigned scope; } scopes[] = {
 
 /* ---- writing ------------------------------------------------------------------------------ */
 
-static void
-put_time(struct jw *w, const char *key, int64_t us)
-{
-	jw_key(w, key);
-	if (us)
-		jw_i64(w, us / US_PER_S);
-	else
-		jw_null(w);
-}
-
 /* Members of an object that is open. */
 static void
 put_key(struct jw *w, const struct api_key_row *k)
@@ -48,8 +38,8 @@ put_key(struct jw *w, const struct api_key_row *k)
 		if (k->scopes & scopes[i].scope)
 			jw_z(w, scopes[i].word);
 	jw_end_arr(w);
-	put_time(w, "created_at", k->created_at);
-	put_time(w, "expires_at", k->expires_at);
+	jw_ktime(w, "created_at", k->created_at);
+	jw_ktime(w, "expires_at", k->expires_at);
 	jw_key(w, "rate_limit_per_minute");
 	if (k->rate_per_minute)
 		jw_i64(w, k->rate_per_minute);
@@ -263,7 +253,7 @@ on_listed(void *arg, const struct api_key_row *k)
 		jw_i64(w, k->minted_by);
 	else
 		jw_null(w);
-	put_time(w, "used_at", k->used_at);
+	jw_ktime(w, "used_at", k->used_at);
 	jw_end_obj(w);
 }
 
@@ -321,7 +311,7 @@ keys_delete(struct request *r)
 	jw_init(&w, &b);
 	jw_obj(&w);
 	jw_ki64(&w, "id", id);
-	put_time(&w, "revoked_at", at);
+	jw_ktime(&w, "revoked_at", at);
 	jw_end_obj(&w);
 	request_answer_buf(r, 200, e == OK ? jw_done(&w) : e, &b);
 	buf_free(&b);

@@ -727,6 +727,16 @@ jw_kz(struct jw *w, const char *key, const char *z)
 }
 
 void
+jw_ktime(struct jw *w, const char *key, int64_t us)
+{
+	jw_key(w, key);
+	if (us)
+		jw_i64(w, us / US_PER_S);
+	else
+		jw_null(w);
+}
+
+void
 jw_ki64(struct jw *w, const char *key, int64_t v)
 {
 	jw_key(w, key);

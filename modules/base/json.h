@@ -83,6 +83,7 @@ void jw_raw(struct jw *w, struct str json);     /* already valid JSON; empty wri
 void jw_kstr(struct jw *w, const char *key, struct str s);
 void jw_kz(struct jw *w, const char *key, const char *z);
 void jw_ki64(struct jw *w, const char *key, int64_t v);
+void jw_ktime(struct jw *w, const char *key, int64_t us);     /* in seconds; null for 0, which is no time */
 void jw_kbool(struct jw *w, const char *key, bool v);
 void jw_kraw(struct jw *w, const char *key, struct str json);
 FALLIBLE jw_done(struct jw *w);                 /* depth must be 0; the buf's sticky error */

@@ -33,7 +33,7 @@ struct inbound_row {
 	enum inbound_kind kind;
 };
 struct batch_row { int64_t id, key, total, done, failed, created_at, completed_at; };     /* completed_at 0: not yet */
-#define BATCH_KEEP_US (30 * 86400 * US_PER_S)   /* of one that is complete */
+#define BATCH_KEEP_US (30 * US_PER_DAY)   /* of one that is complete */
 enum batch_state { BATCH_WAITS, BATCH_RUNS, BATCH_DONE, BATCH_FAILED };
 struct batch_item_row {
 	int64_t id, batch, key, number, created_at;
@@ -527,7 +527,6 @@ void models_clear(struct agent *a);                  /* whoever waits for a list
 void models_free(struct agent *a);
 /* "/model" and "/model WORD": which one answers here, which there are, another one. */
 void model_word(struct agent *a, int64_t session, const struct target *to, struct str arg);
-const char *model_of(const struct session *s);       /* its own, or the default */
 /* The i-th model that has a price; one may come twice. */
 bool model_priced(struct agent *a, size_t i, struct str *id);
 /* Appends up to three models that have a price and a name like this one. */
@@ -537,7 +536,7 @@ void model_nearest(struct agent *a, struct str like, struct buf *out);
 #define JOBS_MAX 50                     /* of a person */
 #define JOB_BYTES_MAX 2000              /* of what it asks for */
 #define JOB_LATE_US (300 * US_PER_S)    /* later than this it was missed */
-#define JOB_RUNS_US (30 * 86400 * US_PER_S)     /* its times are remembered so long, */
+#define JOB_RUNS_US (30 * US_PER_DAY)     /* its times are remembered so long, */
 #define JOB_RUNS_NEWEST 1000            /* and the newest in any case */
 /* The words of a configuration in force become rows; what is due is looked for. */
 FALLIBLE jobs_load(struct agent *a);

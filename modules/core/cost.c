@@ -16,7 +16,6 @@
  */
 #include "core.h"
 
-#define DAY_US (86400 * US_PER_S)
 #define COST_CUT_TOKENS 256            /* of an answer that may be on the way when it is cut */
 #define COST_CUT_RATE 128              /* tokens a second: no model that thinks unseen is faster */
 
@@ -98,8 +97,8 @@ cost_usd(int64_t nano, char out[32])
 	    (long long)(nano % 1000000000 / 100000));
 }
 
-const char *
-cost_feature_name(enum cost_feature f)
+static const char *
+feature_name(enum cost_feature f)
 {
 	static const char *const names[] = { "message", "tool", "compaction", "extraction", "heartbeat", "job", "api", "batch",
 	    "delegate" };
@@ -131,7 +130,7 @@ look(struct agent *a, const struct cap *c, int64_t user, struct cost_room *r)
 
 	r->cap = config_i64(a->config, c->key);
 	r->from = clock_day_start(clock_us());
-	r->to = r->from + DAY_US;
+	r->to = r->from + US_PER_DAY;
 	if (c->month)
 		clock_month(clock_us(), &r->from, &r->to);
 	e = store_spent(a->db, r->from, r->to, str_z(c->feature), c->own ? user : 0, &r->spent);
@@ -210,7 +209,7 @@ cost_left(struct agent *a, enum cost_feature feature, int64_t *nano, struct fail
 		struct cost_room r;
 		enum err e;
 
-		if (!applies(a, &caps[i], cost_feature_name(feature), 0))
+		if (!applies(a, &caps[i], feature_name(feature), 0))
 			continue;
 		e = look(a, &caps[i], 0, &r);
 		if (e != OK)
@@ -260,7 +259,7 @@ fit(struct agent *a, struct cost_order *o, struct fail *f)
 		int64_t left;
 		enum err e;
 
-		if (!applies(a, &caps[i], cost_feature_name(o->feature), o->user))
+		if (!applies(a, &caps[i], feature_name(o->feature), o->user))
 			continue;
 		e = look(a, &caps[i], o->user, &r);
 		if (e != OK)
@@ -282,7 +281,7 @@ FALLIBLE
 cost_reserve(struct agent *a, struct cost_order *o, int64_t *id, struct fail *f)
 {
 	int64_t wanted = o->answer, answer, most;
-	struct reservation_row r = { .at = clock_us(), .feature = str_z(cost_feature_name(o->feature)), .session = o->session,
+	struct reservation_row r = { .at = clock_us(), .feature = str_z(feature_name(o->feature)), .session = o->session,
 	    .turn = o->turn, .user = o->user, .provider = str_z(provider_of(a, str_z(o->model->id))->name), .model = str_z(o->model->id),
 	    .intended = str_z(o->intended ? o->intended : o->model->id), .input = o->input, .hour = o->hour };
 	enum err e;
@@ -331,7 +330,7 @@ estimate(struct settling *s, const struct reservation_row *r, const struct model
 		most = received + COST_CUT_TOKENS + COST_CUT_RATE;
 	if (s->died && strchr(m->id, '/'))      /* who is not known may be ten times as fast */
 		most = r->answer;
-	if (seconds < 0 || seconds > DAY_US / US_PER_S) /* the clock was set back, or this took too long to say */
+	if (seconds < 0 || seconds > US_PER_DAY / US_PER_S) /* the clock was set back, or this took too long to say */
 		most = r->answer;
 	if (s->booked.input + s->booked.cache_read + s->booked.write_5m + s->booked.write_1h == 0)
 		*(r->hour && m->write_1h > m->in ? &s->booked.write_1h : m->write_5m > m->in ? &s->booked.write_5m : &s->booked.input) =

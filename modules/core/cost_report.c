@@ -87,7 +87,7 @@ cost_report(struct agent *a, struct jw *w)
 	}
 	jw_end_arr(w);
 	if (e == ERR_NOTFOUND)          /* there is no further cap */
-		e = report_period(a, w, "today", day, day + 86400 * US_PER_S);
+		e = report_period(a, w, "today", day, day + US_PER_DAY);
 	if (e == OK)
 		e = report_period(a, w, "month", from, to);
 	report_prompts(a, w);

@@ -22,7 +22,6 @@
 #include "core.h"
 #include "core/cron.h"
 
-#define DAY_US (86400 * US_PER_S)
 #define DAILY_BACK_US (26 * 3600 * US_PER_S)    /* a day with its change of the clocks */
 #define SOON_US (60 * US_PER_S)                 /* when others have reserved what is left */
 #define LINES 6                                 /* of the conversation */
@@ -139,7 +138,7 @@ take_time(struct str text, struct cron *c, bool *daily, struct str *bad)
 static void
 set_time(struct item *i, const struct cron *c, bool daily, int64_t now)
 {
-	int64_t at = daily ? now - DAILY_BACK_US : (clock_days(c->year, 1, 1) - 2) * DAY_US;
+	int64_t at = daily ? now - DAILY_BACK_US : (clock_days(c->year, 1, 1) - 2) * US_PER_DAY;
 
 	i->next_at = cron_next(c, at);
 	i->due_at = i->next_at == CRON_NEVER ? 0 : i->next_at;

@@ -154,12 +154,6 @@ is_whole(const struct list *l)
 	return true;
 }
 
-const char *
-model_of(const struct session *s)
-{
-	return s->model[0] ? s->model : llm_model(s->a);
-}
-
 /* ---- finding one by what a person calls it --------------------------------------------- */
 
 /* "Opus 5.5" -> "opus-5-5" */

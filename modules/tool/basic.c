@@ -33,7 +33,7 @@ time_now(struct invocation *inv, const struct json *input)
 	jw_kz(&w, "utc", iso);
 	clock_iso(local, iso);
 	jw_kstr(&w, "local", str_make(iso, 19));
-	jw_kz(&w, "weekday", days[local / (86400 * US_PER_S) % 7]);
+	jw_kz(&w, "weekday", days[local / US_PER_DAY % 7]);
 	jw_ki64(&w, "unix", now / US_PER_S);
 	reply(inv, &w, &b);
 }

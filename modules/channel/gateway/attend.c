@@ -14,8 +14,8 @@
 
 /* ---- whose is it? --------------------------------------------------------------------- */
 
-bool
-attend_is_own(const struct request *r, struct str chat)
+static bool
+is_own(const struct request *r, struct str chat)
 {
 	struct str key;
 	int64_t id;
@@ -31,7 +31,7 @@ take_session(void *arg, const struct session_row *row)
 {
 	struct request *r = arg;
 
-	if (!str_eqz(row->to.channel, "gateway") || !attend_is_own(r, row->to.chat))
+	if (!str_eqz(row->to.channel, "gateway") || !is_own(r, row->to.chat))
 		return;
 	r->session = row->id;
 	snprintf(r->chat, sizeof(r->chat), "%.*s", STR_ARG(row->to.chat));

@@ -197,7 +197,6 @@ void request_error_json(struct request *r, struct buf *out, int status, const ch
 
 /* attend.c */
 #define ATTEND_KEY_MAX 255              /* bytes of Idempotency-Key */
-bool attend_is_own(const struct request *r, struct str chat);
 /* The conversation or message of that id becomes the request's, if it is its credential's. */
 bool attend_session(struct request *r, int64_t id);
 bool attend_message(struct request *r, int64_t id);
@@ -229,6 +228,7 @@ bool list_begin(struct list *l, struct request *r, const char *name, bool newest
 bool list_item(struct list *l, int64_t id);
 void list_close(struct list *l);        /* the items are all; further members may follow */
 void list_answer(struct list *l, enum err e);
+void list_put_id(struct jw *w, const char *key, int64_t id);  /* ids are texts */
 
 /* socket.c */
 /* Answers a request to become a WebSocket; run is what becomes of a message, stop or resume. */

@@ -59,19 +59,25 @@ list_begin(struct list *l, struct request *r, const char *name, bool newest_firs
 	return good;
 }
 
-bool
-list_item(struct list *l, int64_t id)
+void
+list_put_id(struct jw *w, const char *key, int64_t id)
 {
 	char text[24];
 
+	snprintf(text, sizeof(text), "%lld", (long long)id);
+	jw_kz(w, key, text);
+}
+
+bool
+list_item(struct list *l, int64_t id)
+{
 	l->more = l->left == 0 || l->b.n >= PAGE_BYTES;
 	if (l->more)
 		return false;
 	l->left--;
 	l->last = id;
-	snprintf(text, sizeof(text), "%lld", (long long)id);
 	jw_obj(&l->w);
-	jw_kz(&l->w, "id", text);
+	list_put_id(&l->w, "id", id);
 	return true;
 }
 
